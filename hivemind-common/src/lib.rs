@@ -1,0 +1,2 @@
+//! Keys and values of every eBPF map.
+#![no_std]

@@ -1,0 +1,1 @@
+//! One node: desired replicas in, a running node out.

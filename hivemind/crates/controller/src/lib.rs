@@ -1,0 +1,1 @@
+//! The cluster's loops: apps, services, garbage.

@@ -1,0 +1,1 @@
+//! Loads the eBPF programs and owns their maps, links, addresses and host rules.

@@ -1,0 +1,1 @@
+//! The DNS server for services, forwarding and caching the rest.

@@ -1,0 +1,432 @@
+//! Apps: what a user deploys.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    error::{ApiError, ErrorCode, Problem, Problems},
+    metadata::Metadata,
+    name::{check_hostname, check_image, check_label, check_name, normalize_hostname},
+    quantity::{Cpu, Memory},
+};
+
+/// The most replicas that one app may have.
+pub const REPLICAS_MAX: u32 = 1_000;
+
+/// An app's name is part of its replicas' names, which have to stay within a DNS label of 63 characters.
+const APP_NAME_MAX: usize = 56;
+
+/// What a user deploys: a number of equal replicas behind one service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct App {
+    /// Name, namespace, labels.
+    pub metadata: Metadata,
+    /// What is wanted.
+    pub spec: AppSpec,
+    /// What is.
+    #[serde(default)]
+    pub status: AppStatus,
+}
+
+/// What is wanted of an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AppSpec {
+    /// How many replicas, 0 to 1,000.
+    #[serde(default = "one")]
+    pub replicas: u32,
+    /// Further names of the app's service, besides `<app>.<namespace>.svc.<cluster domain>`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hostnames: Vec<String>,
+    /// What a replica is made of.
+    pub template: Template,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// What one replica is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Template {
+    /// Labels of the replicas; `app=<name>` is always among them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The containers; exactly one.
+    pub containers: Vec<Container>,
+    /// When a restart was asked for last; a change replaces the replicas one after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub restarted_at: Option<Timestamp>,
+}
+
+/// One container of a replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Container {
+    /// The image, as `docker pull` would take it.
+    pub image: String,
+    /// What runs, in place of the image's entrypoint and command; empty: what the image says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Environment variables, on top of the image's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvVar>,
+    /// Ports published on the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Port>,
+    /// Volumes and where they appear.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volume_mounts: Vec<VolumeMount>,
+    /// Limits.
+    #[serde(default)]
+    pub resources: Resources,
+}
+
+/// An environment variable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EnvVar {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    #[serde(default)]
+    pub value: String,
+}
+
+/// Transport protocols.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// `tcp` or `udp`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+}
+
+/// A port of the container that is published on the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Port {
+    /// The port on the host, 1 to 65535.
+    pub host_port: u16,
+    /// The port in the container, 1 to 65535.
+    pub container_port: u16,
+    /// TCP unless said otherwise.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// A named volume and where it appears in the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VolumeMount {
+    /// The volume's name; it is made when it does not exist.
+    pub volume: String,
+    /// An absolute path in the container.
+    pub path: String,
+    /// Whether the container may only read it.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// Limits of a container; without one it may take what the machine has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// CPU time: cores (`0.5`) or thousandths (`500m`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "500m")]
+    pub cpu: Option<Cpu>,
+    /// Memory: `64Mi`, `512M`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "64Mi")]
+    pub memory: Option<Memory>,
+}
+
+/// What is, of an app.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AppStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default)]
+    pub observed_generation: u64,
+    /// Replicas that exist and are not on their way out.
+    #[serde(default)]
+    pub replicas: u32,
+    /// Replicas of the present template.
+    #[serde(default)]
+    pub updated_replicas: u32,
+    /// Replicas that are in the service.
+    #[serde(default)]
+    pub ready_replicas: u32,
+    /// The service's addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub addresses: Vec<std::net::IpAddr>,
+    /// Why the app is not up, in the words of the replica that is worst off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+impl AppStatus {
+    /// Whether all that `app` wants is up.
+    pub fn is_up(&self, app: &App) -> bool {
+        self.observed_generation == app.metadata.generation
+            && self.replicas == app.spec.replicas
+            && self.updated_replicas == app.spec.replicas
+            && self.ready_replicas == app.spec.replicas
+    }
+}
+
+impl App {
+    /// The only container of the template.
+    pub fn container(&self) -> Option<&Container> {
+        self.spec.template.containers.first()
+    }
+
+    /// The service's own name below `domain`.
+    pub fn service_name(&self, domain: &str) -> String {
+        format!("{}.{}.svc.{domain}", self.metadata.name, self.metadata.namespace)
+    }
+
+    /// Brings what a request says into the form in which it is kept: hostnames in lower case, `app=<name>` among the
+    /// labels of the replicas.
+    pub fn normalize(&mut self) {
+        for hostname in &mut self.spec.hostnames {
+            *hostname = normalize_hostname(hostname);
+        }
+        self.spec.template.labels.insert("app".to_owned(), self.metadata.name.clone());
+    }
+
+    /// Checks everything that can be checked without asking anybody.
+    ///
+    /// # Errors
+    /// One error with all faults.
+    pub fn validate(&self) -> Result<(), ApiError> {
+        let mut problems = Problems::default();
+        check_name("metadata.name", &self.metadata.name, APP_NAME_MAX, &mut problems);
+        check_name("metadata.namespace", &self.metadata.namespace, 63, &mut problems);
+        for (key, value) in &self.metadata.labels {
+            check_label("metadata.labels", key, value, &mut problems);
+        }
+        self.spec.check(&mut problems);
+        problems.into_result()
+    }
+}
+
+impl AppSpec {
+    fn check(&self, problems: &mut Problems) {
+        check_replicas(self.replicas, problems);
+        for (i, hostname) in self.hostnames.iter().enumerate() {
+            let field = format!("spec.hostnames[{i}]");
+            check_hostname(&field, hostname, problems);
+            if self.hostnames[..i].iter().any(|h| h.eq_ignore_ascii_case(hostname)) {
+                problems.add(
+                    ErrorCode::Repeated,
+                    field,
+                    format!("{hostname:?} is named twice"),
+                    "name it once",
+                );
+            }
+        }
+        for (key, value) in &self.template.labels {
+            check_label("spec.template.labels", key, value, problems);
+        }
+        if self.template.containers.len() != 1 {
+            problems.add(
+                ErrorCode::Unsupported,
+                "spec.template.containers",
+                format!("{} containers in a template", self.template.containers.len()),
+                "a template has exactly one container",
+            );
+        }
+        for (i, container) in self.template.containers.iter().enumerate() {
+            container.check(&format!("spec.template.containers[{i}]"), problems);
+        }
+    }
+}
+
+/// Checks a number of replicas.
+pub(crate) fn check_replicas(replicas: u32, problems: &mut Problems) {
+    if replicas > REPLICAS_MAX {
+        problems.add(
+            ErrorCode::OutOfRange,
+            "spec.replicas",
+            format!("{replicas} replicas are too many"),
+            format!("an app may have 0 to {REPLICAS_MAX} replicas"),
+        );
+    }
+}
+
+impl Container {
+    fn check(&self, field: &str, problems: &mut Problems) {
+        check_image(&format!("{field}.image"), &self.image, problems);
+        self.check_env(field, problems);
+        self.check_ports(field, problems);
+        self.check_mounts(field, problems);
+        if let Some(memory) = self.resources.memory
+            && memory.bytes() < MEMORY_MIN_BYTES
+        {
+            problems.add(
+                ErrorCode::OutOfRange,
+                format!("{field}.resources.memory"),
+                format!("a memory limit of {memory} is too small to start any container"),
+                "give at least 6Mi",
+            );
+        }
+    }
+
+    fn check_env(&self, field: &str, problems: &mut Problems) {
+        let mut seen = BTreeSet::new();
+        for (i, var) in self.env.iter().enumerate() {
+            let field = format!("{field}.env[{i}]");
+            if var.name.is_empty() || var.name.contains(['=', '\0']) || var.value.contains('\0') {
+                problems.add(
+                    ErrorCode::InvalidEnv,
+                    field,
+                    format!("{:?} is not a variable's name", var.name),
+                    "write NAME=VALUE",
+                );
+            } else if !seen.insert(&var.name) {
+                problems.add(ErrorCode::Repeated, field, format!("{} is set twice", var.name), "set it once");
+            }
+        }
+    }
+
+    fn check_ports(&self, field: &str, problems: &mut Problems) {
+        let mut seen = BTreeSet::new();
+        for (i, port) in self.ports.iter().enumerate() {
+            let field = format!("{field}.ports[{i}]");
+            if port.host_port == 0 || port.container_port == 0 {
+                problems.add(
+                    ErrorCode::OutOfRange,
+                    field,
+                    "port 0 cannot be published",
+                    "use ports from 1 to 65535",
+                );
+            } else if !seen.insert((port.host_port, port.protocol)) {
+                problems.add(
+                    ErrorCode::Repeated,
+                    field,
+                    format!("host port {} is published twice", port.host_port),
+                    "publish it once",
+                );
+            }
+        }
+    }
+
+    fn check_mounts(&self, field: &str, problems: &mut Problems) {
+        let mut seen = BTreeSet::new();
+        for (i, mount) in self.volume_mounts.iter().enumerate() {
+            let field = format!("{field}.volumeMounts[{i}]");
+            check_name(&format!("{field}.volume"), &mount.volume, 63, problems);
+            let path = &mount.path;
+            if !path.starts_with('/')
+                || path == "/"
+                || path.split('/').any(|part| part == "..")
+                || path.contains('\0')
+            {
+                problems.add(
+                    ErrorCode::InvalidMount,
+                    field,
+                    format!("{path:?} cannot hold a volume"),
+                    "use an absolute path in the container, for example /data",
+                );
+            } else if !seen.insert(path.trim_end_matches('/')) {
+                problems.add(
+                    ErrorCode::Repeated,
+                    field,
+                    format!("{path} holds two volumes"),
+                    "mount one volume at a path",
+                );
+            }
+        }
+    }
+}
+
+/// runc itself needs this much to start a container.
+const MEMORY_MIN_BYTES: u64 = 6 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn app() -> App {
+        App {
+            metadata: Metadata::new("default", "web"),
+            spec: AppSpec {
+                replicas: 1,
+                hostnames: vec!["Web.Local".into()],
+                template: Template {
+                    containers: vec![Container { image: "nginx:latest".into(), ..Container::default() }],
+                    ..Template::default()
+                },
+            },
+            status: AppStatus::default(),
+        }
+    }
+
+    #[test]
+    fn a_plain_app_is_valid_and_normalized() {
+        let mut app = app();
+        app.normalize();
+        app.validate().unwrap();
+        assert_eq!(app.spec.hostnames, ["web.local"]);
+        assert_eq!(app.spec.template.labels["app"], "web");
+    }
+
+    #[test]
+    fn every_fault_of_an_app_is_told_with_its_place() {
+        let mut app = app();
+        app.metadata.name = "Web".into();
+        app.spec.replicas = 1_001;
+        let container = &mut app.spec.template.containers[0];
+        container.image = "NGINX".into();
+        container.env = vec![EnvVar { name: "A=B".into(), value: String::new() }];
+        let port = Port { host_port: 80, container_port: 80, protocol: Protocol::Tcp };
+        container.ports = vec![port.clone(), port];
+        container.volume_mounts =
+            vec![VolumeMount { volume: "data".into(), path: "../etc".into(), read_only: false }];
+        container.resources.memory = Memory::from_bytes(4096);
+        let error = app.validate().unwrap_err();
+        let fields: Vec<_> = error.problems.iter().map(|p| p.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "metadata.name",
+                "spec.replicas",
+                "spec.template.containers[0].image",
+                "spec.template.containers[0].env[0]",
+                "spec.template.containers[0].ports[1]",
+                "spec.template.containers[0].volumeMounts[0]",
+                "spec.template.containers[0].resources.memory",
+            ]
+        );
+        assert!(error.problems.iter().all(|p| !p.hint.is_empty()));
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        let json = r#"{"metadata":{"name":"web"},"spec":{"replica":3,"template":{"containers":[{"image":"nginx"}]}}}"#;
+        assert!(serde_json::from_str::<App>(json).unwrap_err().to_string().contains("replica"));
+    }
+}

@@ -1,0 +1,39 @@
+//! What users and the parts of Hivemind talk about: apps, replicas, services, volumes, nodes; how they look as JSON,
+//! what makes them valid, and how an error is told.
+//!
+//! Nothing here does I/O. Start with [`App`]: what a user deploys. The controller turns it into [`Replica`]s and a
+//! [`Service`]; the agent of a node turns a replica into running containers and writes its status. Errors that reach a
+//! user are [`ApiError`]s with an [`ErrorCode`]; [`Problems`] collects all faults of one input before it is refused.
+#![forbid(unsafe_code)]
+
+mod app;
+mod error;
+mod id;
+mod metadata;
+mod name;
+mod node;
+mod quantity;
+mod replica;
+mod resource;
+mod service;
+mod volume;
+mod wire;
+
+pub use app::{
+    App, AppSpec, AppStatus, Container, EnvVar, Port, Protocol, REPLICAS_MAX, Resources, Template,
+    VolumeMount,
+};
+pub use error::{ApiError, ErrorCode, ErrorKind, Problem, Problems};
+pub use id::{short_id, template_hash};
+pub use metadata::Metadata;
+pub use name::{DEFAULT_NAMESPACE, check_hostname, check_image, check_label, check_name, normalize_hostname};
+pub use node::{Node, NodeSpec, NodeStatus};
+pub use quantity::{Cpu, Memory, QuantityError};
+pub use replica::{LastExit, Phase, PullProgress, Replica, ReplicaSpec, ReplicaStatus};
+pub use resource::{List, Resource, WatchEvent, WatchKind};
+pub use service::{Endpoint, PublishedPort, Service, ServiceSpec, ServiceStatus};
+pub use volume::{Volume, VolumeSpec, VolumeStatus};
+pub use wire::{
+    DropCount, ExecChannel, ExecExit, ImageSummary, ImportResult, LogLine, MapFill, Scale, Status,
+    TerminalSize,
+};

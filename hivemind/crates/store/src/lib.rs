@@ -1,0 +1,1 @@
+//! The store: revisions, transactions, leases and watches over redb.

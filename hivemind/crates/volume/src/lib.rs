@@ -1,0 +1,1 @@
+//! Named volumes on a node's disk.
