@@ -1,1 +1,62 @@
-fn main() {}
+//! `cargo xtask COMMAND`: every command that CI or a person runs on this repository.
+//!
+//! It prepares a machine (`setup`), makes what cargo alone cannot make (`build-ebpf`, `images`), checks everything
+//! (`test`) and packs a release (`dist`). It holds no logic of the product itself. Start at [`workspace`] for where
+//! things lie, then at the module named after the command.
+#![forbid(unsafe_code)]
+
+mod debian;
+mod dist;
+mod ebpf;
+mod images;
+mod process;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::workspace::Workspace;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  setup [--check]         install what a bare Debian 12 with Rust lacks; --check only reports
+  build-ebpf              build the eBPF programs into target/ebpf/hivemind.bpf.o
+  images                  make the images that the tests run, and a registry that serves them
+  test [--fast] [FILTER]  everything that must pass before a change lands; --fast leaves out the end-to-end tests
+  dist [--check]          pack a release into dist/; --check installs and runs it in a bare Debian 12
+  help                    this text
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let workspace = Workspace::locate()?;
+    match words.as_slice() {
+        ["setup"] => setup::install(&workspace),
+        ["setup", "--check"] => setup::check(&workspace),
+        ["build-ebpf"] => ebpf::build(&workspace),
+        ["images"] => images::build(&workspace),
+        ["test", rest @ ..] => test::run(&workspace, &test::Options::parse(rest)?),
+        ["dist"] => dist::build(&workspace).map(drop),
+        ["dist", "--check"] => dist::check(&workspace),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        [unknown, ..] => bail!("unknown command or arguments: {unknown}\n\n{USAGE}"),
+    }
+}

@@ -1,1 +1,12 @@
-//! The cluster's loops: apps, services, garbage.
+//! The cluster's loops: they make what users wrote in specs come true as objects, and tell in statuses how far it is.
+//!
+//! [`plan`] is pure: a snapshot of all objects in, a list of [`Action`]s out, the same for the same snapshot save for the
+//! changed. It may be killed at any point and started again: it remembers nothing. Containers are none of its business;
+//! a node's agent brings up the replicas that are bound to it.
+#![forbid(unsafe_code)]
+
+mod plan;
+mod snapshot;
+
+pub use plan::{Action, plan};
+pub use snapshot::Snapshot;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{app::Protocol, metadata::Metadata};
+use crate::{app::Protocol, error::Problem, metadata::Metadata};
 
 /// The name and virtual addresses of an app; made and removed with the app, whose name it bears.
 ///
@@ -61,6 +61,9 @@ pub struct ServiceStatus {
     /// Replicas that take connections.
     #[serde(default)]
     pub endpoints: Vec<Endpoint>,
+    /// Why the node could not set the service up, for example because a host port is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
 }
 
 /// A replica that takes connections.

@@ -1,0 +1,301 @@
+//! One entry a connection: its key, its value, and the life of its state.
+//!
+//! A connection is keyed by its canonical tuple: the protocol and the two ends in sorted order. So a packet of either
+//! direction finds the entry with one lookup, and forward and reply can never disagree. The packet's sender is then
+//! the low or the high [`Side`], and everything the entry says of an end is an array indexed by side.
+//!
+//! State is kept as what has been seen from each side, one byte a side. Each byte is written by packets of its own
+//! direction only, so two CPUs that handle the two directions never overwrite one another's news.
+
+use crate::{family::Address, packet};
+
+/// Nanoseconds in a second.
+const SECOND_NS: u64 = 1_000_000_000;
+/// How long a TCP connection may take to be answered.
+pub const TCP_OPENING_NS: u64 = 60 * SECOND_NS;
+/// How long an established TCP connection may be silent.
+pub const TCP_ESTABLISHED_NS: u64 = 6 * 3600 * SECOND_NS;
+/// How long a TCP connection is remembered after both sides closed it, or one reset it.
+pub const TCP_CLOSING_NS: u64 = 10 * SECOND_NS;
+/// How long a UDP flow may be silent.
+pub const UDP_NS: u64 = 120 * SECOND_NS;
+/// How long a ping may be silent; also ICMP errors.
+pub const ICMP_NS: u64 = 30 * SECOND_NS;
+/// How long any other protocol may be silent.
+pub const OTHER_NS: u64 = 120 * SECOND_NS;
+/// An expiry is written again only when it moves by this much: a shared cache line is not dirtied for less.
+pub const REFRESH_NS: u64 = SECOND_NS;
+
+/// One of the two ends of a canonical tuple.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// The end that comes first.
+    Low,
+    /// The end that comes second.
+    High,
+}
+
+impl Side {
+    /// The index of this side's half of an entry's arrays.
+    #[inline(always)]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Low => 0,
+            Self::High => 1,
+        }
+    }
+
+    /// The other end.
+    #[inline(always)]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Low => Self::High,
+            Self::High => Self::Low,
+        }
+    }
+}
+
+/// Key of `conntrack_v4` and `conntrack_v6`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Key<A> {
+    /// Addresses: low, high.
+    pub addresses: [A; 2],
+    /// Ports in network order: low, high.
+    pub ports: [u16; 2],
+    /// Transport protocol.
+    pub protocol: u8,
+    /// Always zero.
+    pub padding: [u8; 3],
+}
+
+impl<A: Address> Key<A> {
+    /// The canonical key of a packet, and the side that sent it.
+    #[inline(always)]
+    pub fn of(packet: &packet::Packet<A>) -> (Self, Side) {
+        let source_first = if packet.source == packet.destination {
+            packet.source_port <= packet.destination_port
+        } else {
+            packet.source.is_before(packet.destination)
+        };
+        let (addresses, ports, side) = if source_first {
+            ([packet.source, packet.destination], [packet.source_port, packet.destination_port], Side::Low)
+        } else {
+            ([packet.destination, packet.source], [packet.destination_port, packet.source_port], Side::High)
+        };
+        (Self { addresses, ports, protocol: packet.protocol, padding: [0; 3] }, side)
+    }
+}
+
+/// `flags` of an [`Entry`]: the high side sent the first packet.
+pub const BEGUN_BY_HIGH: u8 = 1;
+
+/// Value of `conntrack_v4` and `conntrack_v6`. Arrays are indexed by [`Side`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Entry {
+    /// When the entry may be collected, in nanoseconds of the monotonic clock.
+    pub expires_ns: u64,
+    /// The generation under which each end was judged.
+    pub generations: [u64; 2],
+    /// Endpoint index of each end, or [`crate::endpoint::OUTSIDE`].
+    pub endpoints: [u32; 2],
+    /// The interface by which each end is reached; zero is the host's stack.
+    pub interfaces: [u32; 2],
+    /// The rule that allowed each end to take part. Zero: no policy yet.
+    pub rules: [u32; 2],
+    /// The pair's number in telemetry. Zero: not counted yet.
+    pub pair: u32,
+    /// The first twelve bytes of a frame to each end.
+    pub frame_macs: [[u8; 12]; 2],
+    /// What each side has sent so far: see [`observe`].
+    pub seen: [u8; 2],
+    /// [`BEGUN_BY_HIGH`] or zero.
+    pub flags: u8,
+    /// Always zero.
+    pub padding: u8,
+}
+
+/// In `seen`: this side has sent something.
+pub const SEEN_ANY: u8 = 1;
+/// In `seen`: this side has closed.
+pub const SEEN_FIN: u8 = 2;
+/// In `seen`: this side has reset the connection.
+pub const SEEN_RST: u8 = 4;
+
+/// Where a connection stands in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Only one side has spoken.
+    Opening,
+    /// Both sides have spoken.
+    Established,
+    /// Both sides have closed, or one has reset.
+    Closing,
+}
+
+/// The phase that follows from what both sides have sent.
+#[inline(always)]
+pub fn phase(seen: [u8; 2]) -> Phase {
+    let [low, high] = seen;
+    if (low | high) & SEEN_RST != 0 || low & high & SEEN_FIN != 0 {
+        Phase::Closing
+    } else if low & high & SEEN_ANY != 0 {
+        Phase::Established
+    } else {
+        Phase::Opening
+    }
+}
+
+/// What both sides have sent, once `side` has sent a packet with these TCP flags (zero for other protocols).
+///
+/// A SYN on a closing connection opens a new one under the same tuple (RFC 9293 section 3.6.1 lets the side in
+/// TIME-WAIT accept it).
+#[inline(always)]
+pub fn observe(seen: [u8; 2], side: Side, tcp_flags: u8) -> [u8; 2] {
+    let mut news = SEEN_ANY;
+    if tcp_flags & packet::TCP_FIN != 0 {
+        news |= SEEN_FIN;
+    }
+    if tcp_flags & packet::TCP_RST != 0 {
+        news |= SEEN_RST;
+    }
+    let opens = tcp_flags & (packet::TCP_SYN | packet::TCP_ACK | packet::TCP_RST) == packet::TCP_SYN;
+    let [low, high] = if opens && matches!(phase(seen), Phase::Closing) { [0, 0] } else { seen };
+    match side {
+        Side::Low => [low | news, high],
+        Side::High => [low, high | news],
+    }
+}
+
+/// How long a connection in this state is kept without a packet, in nanoseconds.
+#[inline(always)]
+pub fn timeout_ns(protocol: u8, seen: [u8; 2]) -> u64 {
+    if protocol == packet::TCP {
+        match phase(seen) {
+            Phase::Opening => TCP_OPENING_NS,
+            Phase::Established => TCP_ESTABLISHED_NS,
+            Phase::Closing => TCP_CLOSING_NS,
+        }
+    } else if protocol == packet::UDP {
+        UDP_NS
+    } else if protocol == packet::ICMP || protocol == packet::ICMPV6 {
+        ICMP_NS
+    } else {
+        OTHER_NS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        family::{Address4, Address6},
+        packet::{Packet, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, UDP},
+    };
+    use proptest::prelude::*;
+
+    fn reversed<A: Copy>(packet: Packet<A>) -> Packet<A> {
+        Packet {
+            source: packet.destination,
+            destination: packet.source,
+            source_port: packet.destination_port,
+            destination_port: packet.source_port,
+            ..packet
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn both_directions_of_a_flow_have_one_key_and_opposite_sides(
+            source: u32, destination: u32, source_port: u16, destination_port: u16, protocol: u8
+        ) {
+            let packet = Packet {
+                source: Address4(source), destination: Address4(destination),
+                source_port, destination_port, protocol, tcp_flags: 0,
+            };
+            let (key, side) = Key::of(&packet);
+            let (reply_key, reply_side) = Key::of(&reversed(packet));
+            prop_assert_eq!(key, reply_key);
+            if (source, source_port) != (destination, destination_port) {
+                prop_assert_eq!(side.other(), reply_side);
+            }
+            prop_assert_eq!(key.addresses[side.index()], packet.source);
+            prop_assert_eq!(key.ports[side.index()], packet.source_port);
+            prop_assert_eq!(key.addresses[side.other().index()], packet.destination);
+        }
+
+        #[test]
+        fn both_directions_of_an_ipv6_flow_have_one_key(
+            source: [u32; 4], destination: [u32; 4], common in 0usize..4, ports: [u16; 2]
+        ) {
+            let mut destination = destination;
+            destination[..common].copy_from_slice(&source[..common]);
+            let packet = Packet {
+                source: Address6(source), destination: Address6(destination),
+                source_port: ports[0], destination_port: ports[1], protocol: UDP, tcp_flags: 0,
+            };
+            prop_assert_eq!(Key::of(&packet).0, Key::of(&reversed(packet)).0);
+        }
+
+        #[test]
+        fn different_flows_have_different_keys(a: [u32; 2], b: [u32; 2], ports_a: [u16; 2], ports_b: [u16; 2]) {
+            let packet = |addresses: [u32; 2], ports: [u16; 2]| Packet {
+                source: Address4(addresses[0]), destination: Address4(addresses[1]),
+                source_port: ports[0], destination_port: ports[1], protocol: TCP, tcp_flags: 0,
+            };
+            let (first, second) = (packet(a, ports_a), packet(b, ports_b));
+            prop_assume!(first != second && first != reversed(second));
+            prop_assert_ne!(Key::of(&first).0, Key::of(&second).0);
+        }
+
+        #[test]
+        fn no_order_of_packets_leaves_a_reset_connection_open(
+            flags in prop::collection::vec((any::<bool>(), any::<u8>()), 0..20)
+        ) {
+            let mut seen = [0, 0];
+            for (low, flags) in flags {
+                seen = observe(seen, if low { Side::Low } else { Side::High }, flags & !TCP_SYN);
+            }
+            seen = observe(seen, Side::Low, TCP_RST);
+            prop_assert_eq!(phase(seen), Phase::Closing);
+        }
+    }
+
+    #[test]
+    fn a_connection_opens_establishes_and_closes_from_both_sides() {
+        let mut seen = observe([0, 0], Side::High, TCP_SYN);
+        assert_eq!(timeout_ns(TCP, seen), TCP_OPENING_NS);
+        seen = observe(seen, Side::Low, TCP_SYN | TCP_ACK);
+        seen = observe(seen, Side::High, TCP_ACK);
+        assert_eq!(timeout_ns(TCP, seen), TCP_ESTABLISHED_NS);
+        seen = observe(seen, Side::High, TCP_FIN | TCP_ACK);
+        assert_eq!(phase(seen), Phase::Established, "a half-closed connection may still carry data for hours");
+        seen = observe(seen, Side::Low, TCP_FIN | TCP_ACK);
+        assert_eq!(timeout_ns(TCP, seen), TCP_CLOSING_NS);
+    }
+
+    #[test]
+    fn a_syn_reopens_a_closing_connection_and_leaves_a_live_one_alone() {
+        let closing = [SEEN_ANY | SEEN_FIN, SEEN_ANY | SEEN_FIN];
+        assert_eq!(phase(observe(closing, Side::Low, TCP_SYN)), Phase::Opening);
+        let live = [SEEN_ANY, SEEN_ANY];
+        assert_eq!(phase(observe(live, Side::Low, TCP_SYN)), Phase::Established);
+    }
+
+    #[test]
+    fn packets_of_one_side_alone_never_hold_an_entry_for_hours() {
+        let mut seen = [0, 0];
+        for _ in 0..3 {
+            seen = observe(seen, Side::Low, TCP_ACK);
+        }
+        assert_eq!(timeout_ns(TCP, seen), TCP_OPENING_NS);
+    }
+
+    #[test]
+    fn keys_and_entries_have_no_hole_that_the_kernel_would_compare() {
+        assert_eq!(size_of::<Key<Address4>>(), 2 * 4 + 2 * 2 + 4);
+        assert_eq!(size_of::<Key<Address6>>(), 2 * 16 + 2 * 2 + 4);
+        assert_eq!(size_of::<Entry>(), 8 + 16 + 8 + 8 + 8 + 4 + 24 + 4);
+    }
+}

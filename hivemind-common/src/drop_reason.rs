@@ -1,0 +1,82 @@
+//! Why a packet was dropped. Every place that drops has a reason of its own.
+
+/// Why a program dropped a packet. The number is the index into the map `drop_counters`.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DropReason {
+    /// The Ethernet type is neither IPv4 nor IPv6 (ARP too: replicas have permanent neighbours).
+    NotIp = 0,
+    /// A header ends after the packet does, or a length field contradicts itself.
+    Truncated = 1,
+    /// The version field contradicts the Ethernet type.
+    WrongVersion = 2,
+    /// More IPv6 extension headers than are followed.
+    TooManyExtensionHeaders = 3,
+    /// Multicast or broadcast: the network between replicas carries neither.
+    NotUnicast = 4,
+    /// The interface belongs to no endpoint, or to one whose state is not written yet.
+    NoEndpoint = 5,
+    /// The source address is not the endpoint's own.
+    SpoofedSource = 6,
+    /// The source MAC address is not the endpoint's own.
+    SpoofedMac = 7,
+    /// The destination address is not that of the endpoint behind this interface.
+    WrongEndpoint = 8,
+    /// The table of connections is full of live ones: the new connection is refused.
+    ConntrackFull = 9,
+    /// The kernel refused to let the program change the packet.
+    Rewrite = 10,
+    /// A map that cannot be missing an entry was missing one: a fault of ours.
+    Internal = 11,
+}
+
+impl DropReason {
+    /// How many reasons there are: the size of `drop_counters`.
+    pub const COUNT: u32 = 12;
+
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT as usize] = [
+        Self::NotIp,
+        Self::Truncated,
+        Self::WrongVersion,
+        Self::TooManyExtensionHeaders,
+        Self::NotUnicast,
+        Self::NoEndpoint,
+        Self::SpoofedSource,
+        Self::SpoofedMac,
+        Self::WrongEndpoint,
+        Self::ConntrackFull,
+        Self::Rewrite,
+        Self::Internal,
+    ];
+
+    /// The stable name, as in metrics and events.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotIp => "not_ip",
+            Self::Truncated => "truncated",
+            Self::WrongVersion => "wrong_version",
+            Self::TooManyExtensionHeaders => "too_many_extension_headers",
+            Self::NotUnicast => "not_unicast",
+            Self::NoEndpoint => "no_endpoint",
+            Self::SpoofedSource => "spoofed_source",
+            Self::SpoofedMac => "spoofed_mac",
+            Self::WrongEndpoint => "wrong_endpoint",
+            Self::ConntrackFull => "conntrack_full",
+            Self::Rewrite => "rewrite",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_stands_at_its_own_number() {
+        for (index, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index, "{}", reason.name());
+        }
+    }
+}

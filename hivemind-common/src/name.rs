@@ -1,0 +1,72 @@
+//! Names of maps, programs and globals in the eBPF object. A kernel name has at most 15 bytes.
+
+/// Connections by canonical tuple: hash of [`crate::conntrack::Key`] to [`crate::conntrack::Entry`].
+pub const CONNTRACK_V4: &str = "conntrack_v4";
+/// As [`CONNTRACK_V4`], for IPv6.
+pub const CONNTRACK_V6: &str = "conntrack_v6";
+/// Hash of interface index to endpoint index.
+pub const ENDPOINT_BY_INTERFACE: &str = "ep_by_interface";
+/// Array of [`crate::endpoint::EndpointState`] by endpoint index.
+pub const ENDPOINT_STATE: &str = "endpoint_state";
+/// Array of bare u64 by endpoint index: the generation under which an endpoint is judged.
+pub const GENERATION: &str = "generation";
+/// Hash of IPv4 address to [`crate::endpoint::AddressEntry`].
+pub const ADDRESS_EXACT_V4: &str = "addr_exact_v4";
+/// As [`ADDRESS_EXACT_V4`], for IPv6.
+pub const ADDRESS_EXACT_V6: &str = "addr_exact_v6";
+/// Per-CPU array of packets dropped, by [`crate::drop_reason::DropReason`].
+pub const DROP_COUNTERS: &str = "drop_counters";
+/// The timer that collects expired connections: [`crate::endpoint::CollectorState`].
+pub const COLLECTOR: &str = "collector";
+/// Hash of [`crate::service::ServiceKey`] to [`crate::service::Service`].
+pub const SERVICE_V4: &str = "service_v4";
+/// As [`SERVICE_V4`], for IPv6.
+pub const SERVICE_V6: &str = "service_v6";
+/// Flat array of [`crate::service::Cell`], from which every service has a piece.
+pub const SERVICE_TABLE: &str = "service_table";
+/// Hash of backend id to [`crate::service::Backend`].
+pub const BACKEND_V4: &str = "backend_v4";
+/// As [`BACKEND_V4`], for IPv6.
+pub const BACKEND_V6: &str = "backend_v6";
+/// LRU hash of [`crate::service::ReverseKey`] to [`crate::service::Reverse`].
+pub const REVERSE_V4: &str = "reverse_v4";
+/// As [`REVERSE_V4`], for IPv6.
+pub const REVERSE_V6: &str = "reverse_v6";
+/// Hash of the node's own IPv4 addresses (the value is not read).
+pub const NODE_ADDRESS_V4: &str = "node_address_v4";
+/// As [`NODE_ADDRESS_V4`], for IPv6.
+pub const NODE_ADDRESS_V6: &str = "node_address_v6";
+
+/// Every map, in the order in which they are shown.
+pub const MAPS: [&str; 18] = [
+    CONNTRACK_V4,
+    CONNTRACK_V6,
+    ENDPOINT_BY_INTERFACE,
+    ENDPOINT_STATE,
+    GENERATION,
+    ADDRESS_EXACT_V4,
+    ADDRESS_EXACT_V6,
+    DROP_COUNTERS,
+    COLLECTOR,
+    SERVICE_V4,
+    SERVICE_V6,
+    SERVICE_TABLE,
+    BACKEND_V4,
+    BACKEND_V6,
+    REVERSE_V4,
+    REVERSE_V6,
+    NODE_ADDRESS_V4,
+    NODE_ADDRESS_V6,
+];
+
+/// Program at the ingress of an endpoint's host end: what leaves a replica.
+pub const FROM_REPLICA: &str = "from_replica";
+/// Program at the egress of an endpoint's host end: what the host's stack sends to a replica.
+pub const TO_REPLICA: &str = "to_replica";
+/// Program that collects expired connections and arms the timer; run by the daemon with a test run.
+pub const COLLECT: &str = "collect";
+
+/// Global: cookie of the node's own network namespace (u64).
+pub const NODE_NETNS_COOKIE: &str = "NODE_NETNS_COOKIE";
+/// Global: nanoseconds between two collections of expired connections (u64).
+pub const COLLECT_INTERVAL_NS: &str = "COLLECT_INTERVAL_NS";

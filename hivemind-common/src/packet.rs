@@ -1,0 +1,328 @@
+//! From the bytes of a frame to the tuple of its flow.
+//!
+//! Reading goes through [`Bytes`], which the programs implement with the kernel's bounded copy (it also reads what
+//! lies outside the linear part of a packet) and tests with a slice. Offsets never exceed 14 + 4 × 2048 bytes.
+
+use crate::{
+    drop_reason::DropReason,
+    family::{Address4, Address6},
+};
+
+/// Length of an Ethernet header without tags.
+pub const ETHERNET_BYTES: u32 = 14;
+/// How many IPv6 extension headers are followed.
+pub const EXTENSION_HEADERS_MAX: u32 = 4;
+
+/// ICMP's protocol number.
+pub const ICMP: u8 = 1;
+/// TCP's protocol number.
+pub const TCP: u8 = 6;
+/// UDP's protocol number.
+pub const UDP: u8 = 17;
+/// ICMPv6's protocol number.
+pub const ICMPV6: u8 = 58;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION_OPTIONS: u8 = 60;
+
+/// TCP's FIN bit.
+pub const TCP_FIN: u8 = 0x01;
+/// TCP's SYN bit.
+pub const TCP_SYN: u8 = 0x02;
+/// TCP's RST bit.
+pub const TCP_RST: u8 = 0x04;
+/// TCP's ACK bit.
+pub const TCP_ACK: u8 = 0x10;
+
+/// Read access to a frame, from its Ethernet header on.
+pub trait Bytes {
+    /// The `N` bytes at `offset`, or `None` if the frame ends before.
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+}
+
+/// What the data path wants to know of a packet. Ports are as in the packet: network order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Packet<A> {
+    /// Source address.
+    pub source: A,
+    /// Destination address.
+    pub destination: A,
+    /// Source port; an echo's identifier; else zero.
+    pub source_port: u16,
+    /// Destination port; an echo's identifier; else zero.
+    pub destination_port: u16,
+    /// Transport protocol.
+    pub protocol: u8,
+    /// TCP's flags, zero for everything else and for fragments after the first.
+    pub tcp_flags: u8,
+}
+
+struct Transport {
+    source_port: u16,
+    destination_port: u16,
+    tcp_flags: u8,
+}
+
+/// Parses an IPv4 packet (RFC 791) behind an Ethernet header.
+///
+/// # Errors
+/// The reason to drop it: [`DropReason::Truncated`] or [`DropReason::WrongVersion`].
+#[inline(always)]
+pub fn parse_v4(bytes: &impl Bytes) -> Result<Packet<Address4>, DropReason> {
+    let ip: [u8; 20] = bytes.read(ETHERNET_BYTES).ok_or(DropReason::Truncated)?;
+    if ip[0] >> 4 != 4 {
+        return Err(DropReason::WrongVersion);
+    }
+    let header_bytes = (ip[0] & 0xf) as u32 * 4;
+    let total_bytes = u16::from_be_bytes([ip[2], ip[3]]) as u32;
+    // A total length of zero is how the kernel writes a packet of more than 64 KiB before it is cut (BIG TCP).
+    if header_bytes < 20 || (total_bytes != 0 && total_bytes < header_bytes) {
+        return Err(DropReason::Truncated);
+    }
+    let protocol = ip[9];
+    let fragment_offset = u16::from_be_bytes([ip[6], ip[7]]) & 0x1fff;
+    let transport = transport(bytes, ETHERNET_BYTES + header_bytes, protocol, fragment_offset != 0)?;
+    Ok(Packet {
+        source: Address4::from_octets([ip[12], ip[13], ip[14], ip[15]]),
+        destination: Address4::from_octets([ip[16], ip[17], ip[18], ip[19]]),
+        source_port: transport.source_port,
+        destination_port: transport.destination_port,
+        protocol,
+        tcp_flags: transport.tcp_flags,
+    })
+}
+
+/// Parses an IPv6 packet (RFC 8200) behind an Ethernet header, through at most [`EXTENSION_HEADERS_MAX`] headers.
+///
+/// # Errors
+/// The reason to drop it: [`DropReason::Truncated`], [`DropReason::WrongVersion`] or
+/// [`DropReason::TooManyExtensionHeaders`].
+#[inline(always)]
+pub fn parse_v6(bytes: &impl Bytes) -> Result<Packet<Address6>, DropReason> {
+    let ip: [u8; 40] = bytes.read(ETHERNET_BYTES).ok_or(DropReason::Truncated)?;
+    if ip[0] >> 4 != 6 {
+        return Err(DropReason::WrongVersion);
+    }
+    let (protocol, offset, fragment) = skip_extensions(bytes, ip[6])?;
+    let transport = transport(bytes, offset, protocol, fragment)?;
+    Ok(Packet {
+        source: Address6::from_octets([
+            ip[8], ip[9], ip[10], ip[11], ip[12], ip[13], ip[14], ip[15], ip[16], ip[17], ip[18], ip[19], ip[20],
+            ip[21], ip[22], ip[23],
+        ]),
+        destination: Address6::from_octets([
+            ip[24], ip[25], ip[26], ip[27], ip[28], ip[29], ip[30], ip[31], ip[32], ip[33], ip[34], ip[35], ip[36],
+            ip[37], ip[38], ip[39],
+        ]),
+        source_port: transport.source_port,
+        destination_port: transport.destination_port,
+        protocol,
+        tcp_flags: transport.tcp_flags,
+    })
+}
+
+/// The transport protocol, where its header begins, and whether this is a fragment after the first.
+#[inline(always)]
+fn skip_extensions(bytes: &impl Bytes, first: u8) -> Result<(u8, u32, bool), DropReason> {
+    let mut next = first;
+    let mut offset = ETHERNET_BYTES + 40;
+    let mut later_fragment = false;
+    let mut followed = 0;
+    while is_extension(next) {
+        // What follows a later fragment's header is payload, whatever its first byte says.
+        if followed == EXTENSION_HEADERS_MAX {
+            return Err(DropReason::TooManyExtensionHeaders);
+        }
+        followed += 1;
+        let header: [u8; 4] = bytes.read(offset).ok_or(DropReason::Truncated)?;
+        if next == FRAGMENT {
+            later_fragment = u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0;
+            offset += 8;
+        } else if next == AUTHENTICATION {
+            offset += (header[1] as u32 + 2) * 4;
+        } else {
+            offset += (header[1] as u32 + 1) * 8;
+        }
+        next = header[0];
+        if later_fragment {
+            break;
+        }
+    }
+    Ok((next, offset, later_fragment))
+}
+
+#[inline(always)]
+fn is_extension(next: u8) -> bool {
+    next == HOP_BY_HOP
+        || next == ROUTING
+        || next == FRAGMENT
+        || next == AUTHENTICATION
+        || next == DESTINATION_OPTIONS
+}
+
+#[inline(always)]
+fn transport(
+    bytes: &impl Bytes,
+    offset: u32,
+    protocol: u8,
+    later_fragment: bool,
+) -> Result<Transport, DropReason> {
+    let mut found = Transport { source_port: 0, destination_port: 0, tcp_flags: 0 };
+    // Only the first fragment carries ports; the others are tracked as a flow without any.
+    if later_fragment {
+        return Ok(found);
+    }
+    if protocol == TCP {
+        let tcp: [u8; 14] = bytes.read(offset).ok_or(DropReason::Truncated)?;
+        found.source_port = u16::from_ne_bytes([tcp[0], tcp[1]]);
+        found.destination_port = u16::from_ne_bytes([tcp[2], tcp[3]]);
+        found.tcp_flags = tcp[13];
+    } else if protocol == UDP {
+        let udp: [u8; 4] = bytes.read(offset).ok_or(DropReason::Truncated)?;
+        found.source_port = u16::from_ne_bytes([udp[0], udp[1]]);
+        found.destination_port = u16::from_ne_bytes([udp[2], udp[3]]);
+    } else if protocol == ICMP || protocol == ICMPV6 {
+        let icmp: [u8; 8] = bytes.read(offset).ok_or(DropReason::Truncated)?;
+        // Echo request and reply (RFC 792, RFC 4443): the identifier tells one ping from another.
+        let echo = if protocol == ICMP { icmp[0] == 8 || icmp[0] == 0 } else { icmp[0] == 128 || icmp[0] == 129 };
+        if echo {
+            found.source_port = u16::from_ne_bytes([icmp[4], icmp[5]]);
+            found.destination_port = found.source_port;
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use proptest::prelude::*;
+    use std::{vec, vec::Vec};
+
+    struct Frame<'a>(&'a [u8]);
+
+    impl Bytes for Frame<'_> {
+        fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+            self.0.get(offset as usize..)?.first_chunk().copied()
+        }
+    }
+
+    fn ipv4(options: usize, protocol: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
+        let header = 20 + options;
+        let mut frame = vec![0; 14 + header];
+        frame[14] = 0x40 | (header / 4) as u8;
+        frame[16..18].copy_from_slice(&((header + payload.len()) as u16).to_be_bytes());
+        frame[20..22].copy_from_slice(&fragment.to_be_bytes());
+        frame[23] = protocol;
+        frame[26..30].copy_from_slice(&[10, 0, 0, 1]);
+        frame[30..34].copy_from_slice(&[10, 0, 0, 2]);
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    fn ipv6(extensions: &[(u8, usize)], protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0; 54];
+        frame[14] = 0x60;
+        frame[22..38].fill(0xfd);
+        frame[38..54].fill(0xfe);
+        let mut next_at = 20;
+        for &(kind, units) in extensions {
+            frame[next_at] = kind;
+            next_at = frame.len();
+            let mut header = vec![0; 8 * (units + 1)];
+            header[1] = if kind == AUTHENTICATION { (units * 2) as u8 } else { units as u8 };
+            frame.extend(header);
+        }
+        frame[next_at] = protocol;
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    fn tcp(flags: u8) -> Vec<u8> {
+        let mut header = vec![0; 20];
+        header[0..4].copy_from_slice(&[0x12, 0x34, 0, 80]);
+        header[13] = flags;
+        header
+    }
+
+    #[test]
+    fn tcp_over_ipv4_is_read_behind_any_options() {
+        for options in [0, 4, 20, 40] {
+            let frame = ipv4(options, TCP, 0, &tcp(TCP_SYN));
+            let packet = parse_v4(&Frame(&frame)).unwrap();
+            assert_eq!(packet.source, Address4::from_octets([10, 0, 0, 1]));
+            assert_eq!(packet.destination, Address4::from_octets([10, 0, 0, 2]));
+            assert_eq!(u16::from_be(packet.source_port), 0x1234);
+            assert_eq!(u16::from_be(packet.destination_port), 80);
+            assert_eq!(packet.tcp_flags, TCP_SYN);
+        }
+    }
+
+    #[test]
+    fn a_later_fragment_has_no_ports_whatever_its_payload_says() {
+        let frame = ipv4(0, TCP, 185, &tcp(TCP_SYN));
+        let packet = parse_v4(&Frame(&frame)).unwrap();
+        assert_eq!((packet.source_port, packet.destination_port, packet.tcp_flags), (0, 0, 0));
+        let first = ipv4(0, UDP, 0x2000, &[0, 1, 0, 2, 0, 0, 0, 0]);
+        assert_eq!(u16::from_be(parse_v4(&Frame(&first)).unwrap().destination_port), 2);
+    }
+
+    #[test]
+    fn an_echo_is_told_apart_by_its_identifier_and_an_error_is_not() {
+        let echo = parse_v4(&Frame(&ipv4(0, ICMP, 0, &[8, 0, 0, 0, 0xab, 0xcd, 0, 1]))).unwrap();
+        assert_eq!(u16::from_be(echo.source_port), 0xabcd);
+        assert_eq!(echo.source_port, echo.destination_port);
+        let error = parse_v4(&Frame(&ipv4(0, ICMP, 0, &[3, 0, 0, 0, 0xab, 0xcd, 0, 1]))).unwrap();
+        assert_eq!(error.source_port, 0);
+    }
+
+    #[test]
+    fn tcp_over_ipv6_is_read_behind_four_extension_headers_and_not_behind_five() {
+        let four = [(HOP_BY_HOP, 0), (DESTINATION_OPTIONS, 2), (ROUTING, 1), (AUTHENTICATION, 1)];
+        let packet = parse_v6(&Frame(&ipv6(&four, TCP, &tcp(TCP_ACK)))).unwrap();
+        assert_eq!(u16::from_be(packet.destination_port), 80);
+        assert_eq!(packet.protocol, TCP);
+        let five = [(DESTINATION_OPTIONS, 0); 5];
+        assert_eq!(
+            parse_v6(&Frame(&ipv6(&five, TCP, &tcp(0)))),
+            Err(DropReason::TooManyExtensionHeaders)
+        );
+    }
+
+    #[test]
+    fn a_later_ipv6_fragment_keeps_its_protocol_and_loses_its_ports() {
+        let mut frame = ipv6(&[(FRAGMENT, 0)], UDP, &[0, 1, 0, 2, 0, 0, 0, 0]);
+        assert_eq!(u16::from_be(parse_v6(&Frame(&frame)).unwrap().destination_port), 2);
+        frame[56..58].copy_from_slice(&(8u16 << 3).to_be_bytes());
+        let later = parse_v6(&Frame(&frame)).unwrap();
+        assert_eq!((later.protocol, later.destination_port), (UDP, 0));
+    }
+
+    #[test]
+    fn a_header_that_lies_about_its_length_or_version_is_refused() {
+        let mut frame = ipv4(0, UDP, 0, &[0; 8]);
+        frame[14] = 0x44;
+        assert_eq!(parse_v4(&Frame(&frame)), Err(DropReason::Truncated));
+        frame[14] = 0x65;
+        assert_eq!(parse_v4(&Frame(&frame)), Err(DropReason::WrongVersion));
+        assert_eq!(parse_v6(&Frame(&ipv4(40, UDP, 0, &[0; 8]))), Err(DropReason::WrongVersion));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_fail_other_than_with_a_reason(frame in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse_v4(&Frame(&frame));
+            let _ = parse_v6(&Frame(&frame));
+        }
+
+        #[test]
+        fn a_frame_cut_anywhere_before_its_ports_is_truncated(cut in 14usize..48) {
+            let frame = ipv4(0, TCP, 0, &tcp(TCP_SYN));
+            prop_assert_eq!(parse_v4(&Frame(&frame[..cut])), Err(DropReason::Truncated));
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Marks the map types as plain data for the daemon's typed maps, and checks at compile time that none has a hole.
+
+use crate::{
+    conntrack::{Entry, Key},
+    endpoint::{AddressEntry, CollectorState, EndpointState},
+    family::{Address4, Address6},
+    service::{Backend, Cell, Reverse, ReverseKey, Service, ServiceKey},
+};
+
+/// Declares a type plain: its size must be the sum of its fields', given here a second time on purpose.
+macro_rules! plain {
+    ($($type:ty = $bytes:expr),+ $(,)?) => {$(
+        const _: () = assert!(size_of::<$type>() == $bytes, "a map type has a hole or changed its size");
+        #[cfg(feature = "aya")]
+        // SAFETY: `repr(C)`, made of integers and arrays of them only, and without padding (asserted above), so every
+        // bit pattern is a value and every byte is initialized.
+        unsafe impl aya::Pod for $type {}
+    )+};
+}
+
+plain! {
+    Address4 = 4,
+    Address6 = 16,
+    Key<Address4> = 16,
+    Key<Address6> = 40,
+    Entry = 80,
+    EndpointState = 44,
+    AddressEntry = 12,
+    CollectorState = 64,
+    ServiceKey<Address4> = 8,
+    ServiceKey<Address6> = 20,
+    Service = 20,
+    Cell = 8,
+    Backend<Address4> = 12,
+    Backend<Address6> = 24,
+    ReverseKey<Address4> = 16,
+    ReverseKey<Address6> = 28,
+    Reverse<Address4> = 8,
+    Reverse<Address6> = 20,
+}

@@ -1,0 +1,134 @@
+//! Services as the maps hold them, and the choice of a cell.
+
+use crate::family::Address;
+
+/// `flags` of a [`Service`]: every port of the address, kept as it is.
+pub const SERVICE_EVERY_PORT: u32 = 1;
+
+/// `state` of a [`Backend`]: takes new connections.
+pub const BACKEND_ACTIVE: u16 = 1;
+
+/// Key of `service_v4` and `service_v6`.
+///
+/// With port and protocol zero it stands for every port of the address. With the unspecified address it stands for
+/// a port published on the node.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct ServiceKey<A> {
+    /// The service's virtual address.
+    pub address: A,
+    /// The port in network order.
+    pub port: u16,
+    /// The transport protocol's number.
+    pub protocol: u8,
+    /// Always zero.
+    pub padding: u8,
+}
+
+/// Value of `service_v4` and `service_v6`: one write switches a service to another table.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Service {
+    /// The service's stable number, which its cells repeat. Never zero.
+    pub id: u32,
+    /// [`SERVICE_EVERY_PORT`] or zero.
+    pub flags: u32,
+    /// Index of the first cell in `service_table`.
+    pub table_base: u32,
+    /// Number of cells; zero if there is no backend.
+    pub table_size: u32,
+    /// The port to connect to, in network order; zero keeps the one asked for.
+    pub target_port: u16,
+    /// Number of backends, for people; programs do not read it.
+    pub backends: u16,
+}
+
+/// One cell of `service_table`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Cell {
+    /// The backend that connections of this cell go to.
+    pub backend: u32,
+    /// The service that owns the cell, compared by programs: a cell that was handed on never misleads.
+    pub service: u32,
+}
+
+/// Value of `backend_v4` and `backend_v6`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Backend<A> {
+    /// The endpoint's address.
+    pub address: A,
+    /// Room for a port of the backend's own, in network order; zero leaves it to the service.
+    pub port: u16,
+    /// [`BACKEND_ACTIVE`], or zero while it drains.
+    pub state: u16,
+    /// The weight it was given, so that a new daemon can read it back.
+    pub weight: u16,
+    /// Always zero.
+    pub padding: u16,
+}
+
+/// Key of `reverse_v4` and `reverse_v6`: a socket and the backend that it talks to.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct ReverseKey<A> {
+    /// The kernel's socket cookie, low half first: unique until the next boot. Two halves, so that the key has no
+    /// hole in either family.
+    pub socket: [u32; 2],
+    /// The backend's address.
+    pub address: A,
+    /// The backend's port in network order.
+    pub port: u32,
+}
+
+/// Value of `reverse_v4` and `reverse_v6`: what the program that owns the socket believes it talks to.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reverse<A> {
+    /// The service's address.
+    pub address: A,
+    /// The service's port in network order.
+    pub port: u16,
+    /// Always zero.
+    pub padding: u16,
+}
+
+impl<A: Address> ServiceKey<A> {
+    /// The key of one port.
+    #[inline(always)]
+    pub fn port(address: A, port: u16, protocol: u8) -> Self {
+        Self { address, port, protocol, padding: 0 }
+    }
+
+    /// The key of every port of an address.
+    #[inline(always)]
+    pub fn every_port(address: A) -> Self {
+        Self { address, port: 0, protocol: 0, padding: 0 }
+    }
+
+    /// The key of a port published on the node.
+    #[inline(always)]
+    pub fn published(port: u16, protocol: u8) -> Self {
+        Self { address: A::unspecified(), port, protocol, padding: 0 }
+    }
+}
+
+/// Maps a uniform 32-bit number to a cell of a table without a division (Lemire, "Fast random integer generation in
+/// an interval", 2019). Returns a number below `size`, or 0 if `size` is 0.
+#[inline(always)]
+pub fn cell_of(uniform: u32, size: u32) -> u32 {
+    ((uniform as u64 * size as u64) >> 32) as u32
+}
+
+/// A 32-bit hash of a 64-bit number (the finalizer of MurmurHash3). Equal on all machines and versions.
+#[inline(always)]
+pub fn hash(value: u64) -> u32 {
+    let mut h = value;
+    h ^= h >> 33;
+    h = h.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    h ^= h >> 33;
+    h = h.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    h ^= h >> 33;
+    h as u32
+}

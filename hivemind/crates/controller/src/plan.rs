@@ -1,0 +1,237 @@
+//! From what is to what should be.
+
+use hivemind_model::{
+    App, AppStatus, Endpoint, Metadata, Problem, Replica, ReplicaSpec, ReplicaStatus, Service, Volume, VolumeSpec,
+    VolumeStatus, template_hash,
+};
+
+use crate::snapshot::Snapshot;
+
+/// One change that brings the cluster nearer to what users want.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Make this replica.
+    CreateReplica(Box<Replica>),
+    /// Ask the replica's node to take it down; the node removes the object when that is done.
+    StopReplica {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// Make this volume.
+    CreateVolume(Box<Volume>),
+    /// Send new connections to these endpoints.
+    SetEndpoints {
+        /// The service's namespace.
+        namespace: String,
+        /// The service's name.
+        name: String,
+        /// Sorted by replica.
+        endpoints: Vec<Endpoint>,
+    },
+    /// Tell how the app is.
+    SetAppStatus {
+        /// The app's namespace.
+        namespace: String,
+        /// The app's name.
+        name: String,
+        /// Its status.
+        status: Box<AppStatus>,
+    },
+    /// Remove the app, its service and its claims: nothing of it runs any more.
+    RemoveApp(Box<App>),
+}
+
+/// The actions that are due in `snapshot`. `suffix` gives five letters for the name of each new replica.
+///
+/// Actions are in the order in which they should be carried out: endpoints leave their service before their replica is
+/// told to stop. The plan after all of them were carried out, and nothing else happened, is empty.
+pub fn plan(snapshot: &Snapshot, mut suffix: impl FnMut() -> String) -> Vec<Action> {
+    let mut actions = Vec::new();
+    for app in &snapshot.apps {
+        let stopping = replicas_to_stop(snapshot, app);
+        plan_endpoints(snapshot, app, &stopping, &mut actions);
+        for replica in &stopping {
+            let Metadata { namespace, name, .. } = replica.metadata.clone();
+            actions.push(Action::StopReplica { namespace, name });
+        }
+        if app.metadata.is_deleting() {
+            if snapshot.replicas_of(app).next().is_none() {
+                actions.push(Action::RemoveApp(Box::new(app.clone())));
+            }
+            continue;
+        }
+        plan_volumes(snapshot, app, &mut actions);
+        plan_new_replicas(snapshot, app, &mut suffix, &mut actions);
+        plan_status(snapshot, app, &mut actions);
+    }
+    plan_orphans(snapshot, &mut actions);
+    actions
+}
+
+/// Replicas whose app is gone: nothing wants them.
+fn plan_orphans(snapshot: &Snapshot, actions: &mut Vec<Action>) {
+    for replica in snapshot.replicas.iter().filter(|r| !r.metadata.is_deleting()) {
+        let owned = |app: &App| {
+            app.metadata.name == replica.spec.app && app.metadata.namespace == replica.metadata.namespace
+        };
+        if !snapshot.apps.iter().any(owned) {
+            let Metadata { namespace, name, .. } = replica.metadata.clone();
+            actions.push(Action::StopReplica { namespace, name });
+        }
+    }
+}
+
+/// An app's replicas that are not on their way out, those of the present template apart from those of an older one.
+struct Generations<'a> {
+    present: Vec<&'a Replica>,
+    stale: Vec<&'a Replica>,
+}
+
+impl<'a> Generations<'a> {
+    fn of(snapshot: &'a Snapshot, app: &'a App) -> Self {
+        let hash = template_hash(&app.spec.template);
+        let active = snapshot.replicas_of(app).filter(|r| !r.metadata.is_deleting());
+        let (present, stale) = active.partition(|r| r.spec.template_hash == hash);
+        Generations { present, stale }
+    }
+
+    fn ready(&self) -> usize {
+        self.present.iter().chain(&self.stale).filter(|r| r.status.ready).count()
+    }
+}
+
+/// While a template is replaced there is at most one replica more than wanted, and a ready one of the old template goes
+/// only when enough others are ready; without an old template, what is too many goes: the unready first, then the youngest.
+fn replicas_to_stop<'a>(snapshot: &'a Snapshot, app: &'a App) -> Vec<&'a Replica> {
+    let Generations { mut present, mut stale } = Generations::of(snapshot, app);
+    if app.metadata.is_deleting() {
+        present.append(&mut stale);
+        return present;
+    }
+    let wanted = app.spec.replicas as usize;
+    let mut ready = Generations { present: present.clone(), stale: stale.clone() }.ready();
+    let mut stopping = Vec::new();
+    stale.sort_by_key(|r| r.status.ready);
+    for replica in stale {
+        if !replica.status.ready {
+            stopping.push(replica);
+        } else if ready > wanted {
+            ready -= 1;
+            stopping.push(replica);
+        }
+    }
+    let too_many = present.len().saturating_sub(wanted);
+    present.sort_by_key(|r| (r.status.ready, std::cmp::Reverse(r.metadata.creation_timestamp)));
+    stopping.extend(present.into_iter().take(too_many));
+    stopping
+}
+
+fn plan_new_replicas(
+    snapshot: &Snapshot,
+    app: &App,
+    suffix: &mut impl FnMut() -> String,
+    actions: &mut Vec<Action>,
+) {
+    let generations = Generations::of(snapshot, app);
+    let wanted = app.spec.replicas as usize;
+    let missing = wanted.saturating_sub(generations.present.len());
+    let room = match generations.stale.len() {
+        0 => missing,
+        stale => (wanted + 1).saturating_sub(generations.present.len() + stale),
+    };
+    let Some(node) = snapshot.emptiest_node() else { return };
+    for _ in 0..missing.min(room) {
+        let name = format!("{}-{}", app.metadata.name, suffix());
+        let mut metadata = Metadata::new(&app.metadata.namespace, name);
+        metadata.labels.clone_from(&app.spec.template.labels);
+        let spec = ReplicaSpec {
+            app: app.metadata.name.clone(),
+            node: node.metadata.name.clone(),
+            template_hash: template_hash(&app.spec.template),
+            template: app.spec.template.clone(),
+        };
+        let replica = Replica { metadata, spec, status: ReplicaStatus::default() };
+        actions.push(Action::CreateReplica(Box::new(replica)));
+    }
+}
+
+fn plan_volumes(snapshot: &Snapshot, app: &App, actions: &mut Vec<Action>) {
+    let Some(node) = snapshot.emptiest_node() else { return };
+    for mount in app.spec.template.containers.iter().flat_map(|c| &c.volume_mounts) {
+        let same = |v: &Metadata| v.name == mount.volume && v.namespace == app.metadata.namespace;
+        let planned = actions.iter().any(|a| matches!(a, Action::CreateVolume(v) if same(&v.metadata)));
+        if planned || snapshot.volumes.iter().any(|v| same(&v.metadata)) {
+            continue;
+        }
+        actions.push(Action::CreateVolume(Box::new(Volume {
+            metadata: Metadata::new(&app.metadata.namespace, &mount.volume),
+            spec: VolumeSpec { node: node.metadata.name.clone() },
+            status: VolumeStatus::default(),
+        })));
+    }
+}
+
+fn plan_endpoints(snapshot: &Snapshot, app: &App, stopping: &[&Replica], actions: &mut Vec<Action>) {
+    let Some(service) = snapshot.service_of(app) else { return };
+    let mut endpoints: Vec<Endpoint> = snapshot
+        .replicas_of(app)
+        .filter(|r| r.status.ready && !r.metadata.is_deleting())
+        .filter(|r| !stopping.iter().any(|s| s.metadata.name == r.metadata.name))
+        .filter_map(|r| {
+            Some(Endpoint {
+                replica: r.metadata.name.clone(),
+                node: r.spec.node.clone(),
+                ipv4: r.status.ipv4?,
+                ipv6: r.status.ipv6?,
+            })
+        })
+        .collect();
+    endpoints.sort_by(|a, b| a.replica.cmp(&b.replica));
+    if endpoints != service.status.endpoints {
+        let Metadata { namespace, name, .. } = service.metadata.clone();
+        actions.push(Action::SetEndpoints { namespace, name, endpoints });
+    }
+}
+
+fn plan_status(snapshot: &Snapshot, app: &App, actions: &mut Vec<Action>) {
+    let generations = Generations::of(snapshot, app);
+    let service = snapshot.service_of(app);
+    let status = AppStatus {
+        observed_generation: app.metadata.generation,
+        replicas: count(generations.present.len() + generations.stale.len()),
+        updated_replicas: count(generations.present.len()),
+        ready_replicas: count(generations.ready()),
+        addresses: service.map_or_else(Vec::new, |s| vec![s.spec.ipv4.into(), s.spec.ipv6.into()]),
+        problem: app_problem(snapshot, &generations, service),
+    };
+    if status != app.status {
+        let Metadata { namespace, name, .. } = app.metadata.clone();
+        actions.push(Action::SetAppStatus { namespace, name, status: Box::new(status) });
+    }
+}
+
+/// What a user should look at first: the service's own problem, no node at all, else that of the replica with the most restarts.
+fn app_problem(snapshot: &Snapshot, generations: &Generations<'_>, service: Option<&Service>) -> Option<Problem> {
+    if let Some(problem) = service.and_then(|s| s.status.problem.clone()) {
+        return Some(problem);
+    }
+    if snapshot.nodes.is_empty() {
+        return Some(Problem {
+            code: hivemind_model::ErrorCode::ContainerFailed,
+            field: String::new(),
+            message: "there is no node to run on".into(),
+            hint: "start a daemon with the agent's role".into(),
+        });
+    }
+    let unwell = generations.present.iter().chain(&generations.stale).filter(|r| !r.status.ready);
+    unwell.max_by_key(|r| (r.status.problem.is_some(), r.status.restarts)).and_then(|r| r.status.problem.clone())
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+//! Plans, and a small world in which they are carried out until nothing is left to do.
+
+use hivemind_model::{AppSpec, Container, Node, NodeSpec, NodeStatus, Phase, Service, ServiceSpec, ServiceStatus, Template};
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::*;
+
+/// Objects, and what happens to them when actions are carried out and agents do their part.
+struct World {
+    snapshot: Snapshot,
+    made: u32,
+}
+
+impl World {
+    fn with_app(replicas: u32) -> Self {
+        let app = App {
+            metadata: Metadata::new("default", "web"),
+            spec: AppSpec {
+                replicas,
+                hostnames: Vec::new(),
+                template: Template {
+                    containers: vec![Container { image: "nginx".into(), ..Container::default() }],
+                    ..Template::default()
+                },
+            },
+            status: AppStatus::default(),
+        };
+        let service = Service {
+            metadata: Metadata::new("default", "web"),
+            spec: ServiceSpec {
+                number: 1,
+                ipv4: "10.204.0.10".parse().unwrap(),
+                ipv6: "fd00::10".parse().unwrap(),
+                hostnames: Vec::new(),
+                published: Vec::new(),
+            },
+            status: ServiceStatus::default(),
+        };
+        let node = Node {
+            metadata: Metadata::new("default", "node-1"),
+            spec: NodeSpec { replica_range_v4: "10.200.0.0/24".into(), replica_range_v6: "fd00::/64".into() },
+            status: NodeStatus::default(),
+        };
+        let snapshot = Snapshot { apps: vec![app], services: vec![service], nodes: vec![node], ..Snapshot::default() };
+        World { snapshot, made: 0 }
+    }
+
+    fn plan(&mut self) -> Vec<Action> {
+        let made = &mut self.made;
+        plan(&self.snapshot, || {
+            *made += 1;
+            format!("{made:05}")
+        })
+    }
+
+    fn app(&mut self) -> &mut App {
+        &mut self.snapshot.apps[0]
+    }
+
+    fn active(&self) -> Vec<&Replica> {
+        self.snapshot.replicas.iter().filter(|r| !r.metadata.is_deleting()).collect()
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::CreateReplica(mut replica) => {
+                    replica.metadata.creation_timestamp = Timestamp::from_second(i64::from(self.made)).unwrap();
+                    self.snapshot.replicas.push(*replica);
+                }
+                Action::StopReplica { name, .. } => {
+                    let replica = self.snapshot.replicas.iter_mut().find(|r| r.metadata.name == name).unwrap();
+                    replica.metadata.deletion_timestamp = Some(Timestamp::UNIX_EPOCH);
+                }
+                Action::CreateVolume(volume) => self.snapshot.volumes.push(*volume),
+                Action::SetEndpoints { endpoints, .. } => self.snapshot.services[0].status.endpoints = endpoints,
+                Action::SetAppStatus { status, .. } => self.snapshot.apps[0].status = *status,
+                Action::RemoveApp(_) => {
+                    self.snapshot.apps.clear();
+                    self.snapshot.services.clear();
+                }
+            }
+        }
+    }
+
+    /// One replica that waits comes up.
+    fn bring_up(&mut self, index: usize) {
+        let waiting: Vec<_> =
+            (0..self.snapshot.replicas.len()).filter(|i| !self.snapshot.replicas[*i].status.ready).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let at = waiting[index % waiting.len()];
+        let replica = &mut self.snapshot.replicas[at];
+        if replica.metadata.is_deleting() {
+            return;
+        }
+        replica.status.ready = true;
+        replica.status.phase = Phase::Running;
+        replica.status.ipv4 = Some([10, 200, 0, u8::try_from(at % 250).unwrap()].into());
+        replica.status.ipv6 = Some("fd00::1".parse().unwrap());
+    }
+
+    /// Agents take down what is on its way out.
+    fn take_down(&mut self) {
+        self.snapshot.replicas.retain(|r| !r.metadata.is_deleting());
+    }
+
+    /// Everything happens until the plan is empty.
+    fn settle(&mut self) {
+        for _ in 0..2_000 {
+            let actions = self.plan();
+            if actions.is_empty() && self.snapshot.replicas.iter().all(|r| r.status.ready) {
+                return;
+            }
+            self.carry_out(actions);
+            self.bring_up(0);
+            self.take_down();
+        }
+        panic!("the plan never ends");
+    }
+}
+
+#[test]
+fn an_app_gets_its_replicas_and_they_enter_the_service() {
+    let mut world = World::with_app(3);
+    world.settle();
+    assert_eq!(world.snapshot.replicas.len(), 3);
+    assert_eq!(world.snapshot.services[0].status.endpoints.len(), 3);
+    let app = world.app().clone();
+    assert!(app.status.is_up(&app));
+}
+
+#[test]
+fn a_stopping_replica_leaves_its_service_before_it_is_told_to_stop() {
+    let mut world = World::with_app(3);
+    world.settle();
+    world.app().spec.replicas = 1;
+    let actions = world.plan();
+    let endpoints = actions.iter().position(|a| matches!(a, Action::SetEndpoints { .. })).unwrap();
+    let stop = actions.iter().position(|a| matches!(a, Action::StopReplica { .. })).unwrap();
+    assert!(endpoints < stop);
+    assert!(matches!(&actions[endpoints], Action::SetEndpoints { endpoints, .. } if endpoints.len() == 1));
+}
+
+#[test]
+fn scaling_down_stops_the_unready_first() {
+    let mut world = World::with_app(2);
+    world.settle();
+    world.app().spec.replicas = 3;
+    let actions = world.plan();
+    world.carry_out(actions);
+    let unready = world.active().iter().find(|r| !r.status.ready).unwrap().metadata.name.clone();
+    world.app().spec.replicas = 2;
+    let stopped: Vec<_> = world.plan().into_iter().filter(|a| matches!(a, Action::StopReplica { .. })).collect();
+    assert_eq!(stopped, [Action::StopReplica { namespace: "default".into(), name: unready }]);
+}
+
+#[test]
+fn a_new_template_never_takes_ready_replicas_below_what_is_wanted() {
+    let mut world = World::with_app(3);
+    world.settle();
+    let before: Vec<_> = world.active().iter().map(|r| r.metadata.name.clone()).collect();
+    world.app().spec.template.containers[0].image = "nginx:2".into();
+    for _ in 0..50 {
+        let actions = world.plan();
+        world.carry_out(actions);
+        assert!(world.active().len() <= 4, "one more than wanted at most");
+        assert!(world.snapshot.services[0].status.endpoints.len() >= 3);
+        world.bring_up(0);
+        world.take_down();
+    }
+    assert_eq!(world.active().len(), 3);
+    assert!(world.active().iter().all(|r| !before.contains(&r.metadata.name)));
+    assert!(world.plan().is_empty());
+}
+
+#[test]
+fn a_deleted_app_goes_only_after_its_last_replica() {
+    let mut world = World::with_app(2);
+    world.settle();
+    world.app().metadata.deletion_timestamp = Some(Timestamp::UNIX_EPOCH);
+    let actions = world.plan();
+    assert!(!actions.iter().any(|a| matches!(a, Action::RemoveApp(_))));
+    world.carry_out(actions);
+    assert!(world.snapshot.services[0].status.endpoints.is_empty());
+    world.take_down();
+    assert!(matches!(world.plan().as_slice(), [Action::RemoveApp(_)]));
+}
+
+#[test]
+fn volumes_that_an_app_mounts_are_made_once() {
+    let mut world = World::with_app(2);
+    let mount = |path: &str| hivemind_model::VolumeMount { volume: "data".into(), path: path.into(), read_only: false };
+    world.app().spec.template.containers[0].volume_mounts = vec![mount("/a"), mount("/b")];
+    let actions = world.plan();
+    assert_eq!(actions.iter().filter(|a| matches!(a, Action::CreateVolume(_))).count(), 1);
+    world.settle();
+    assert_eq!(world.snapshot.volumes.len(), 1);
+}
+
+#[test]
+fn replicas_without_an_app_are_stopped() {
+    let mut world = World::with_app(1);
+    world.settle();
+    world.snapshot.apps.clear();
+    assert!(matches!(world.plan().as_slice(), [Action::StopReplica { .. }]));
+}
+
+#[test]
+fn without_a_node_the_app_says_so() {
+    let mut world = World::with_app(1);
+    world.snapshot.nodes.clear();
+    let actions = world.plan();
+    world.carry_out(actions);
+    assert!(world.snapshot.replicas.is_empty());
+    assert!(world.app().status.problem.is_some());
+}
+
+proptest! {
+    /// Whatever is asked in whatever order, it ends with exactly what was asked last, and a plan that was carried out
+    /// leaves nothing to do.
+    #[test]
+    fn any_history_ends_with_what_was_asked_last(
+        steps in prop::collection::vec((0_u32..6, 0_usize..4, any::<bool>()), 1..30)
+    ) {
+        let mut world = World::with_app(1);
+        for (replicas, come_up, retemplate) in steps {
+            world.app().spec.replicas = replicas;
+            if retemplate {
+                let image = format!("nginx:{}", world.made);
+                world.app().spec.template.containers[0].image = image;
+            }
+            let actions = world.plan();
+            world.carry_out(actions);
+            let settled = world.plan().iter().all(|a| !matches!(a, Action::SetEndpoints { .. }));
+            prop_assert!(settled);
+            for i in 0..come_up {
+                world.bring_up(i);
+            }
+            if come_up % 2 == 0 {
+                world.take_down();
+            }
+        }
+        world.settle();
+        let wanted = world.snapshot.apps[0].spec.replicas as usize;
+        let hash = template_hash(&world.snapshot.apps[0].spec.template);
+        prop_assert_eq!(world.active().len(), wanted);
+        prop_assert!(world.active().iter().all(|r| r.spec.template_hash == hash));
+        prop_assert_eq!(world.snapshot.services[0].status.endpoints.len(), wanted);
+    }
+}

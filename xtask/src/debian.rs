@@ -1,0 +1,151 @@
+//! Debian packages that are fetched but not installed, through an apt directory of our own: the machine's own sources,
+//! lists and cache stay as they are, and a fixed release is used on whatever release the machine runs.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
+
+/// An apt directory of our own.
+pub(crate) struct PackageSource {
+    directory: PathBuf,
+}
+
+impl PackageSource {
+    /// Makes `directory` an apt directory for these suites and fetches their lists. Needs a network, no rights.
+    pub(crate) fn open(directory: &Path, suites: &[&str]) -> Result<Self> {
+        if !Path::new(KEYRING).is_file() {
+            bail!("{KEYRING} is missing; install the package debian-archive-keyring");
+        }
+        for part in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(directory.join(part)).context("cannot make the apt directory")?;
+        }
+        let mirror = mirror_of_this_machine();
+        let sources: String = suites.iter().map(|suite| source_line(&mirror, suite)).collect();
+        fs::write(directory.join("sources.list"), sources).context("cannot write the apt sources")?;
+        fs::write(directory.join("status"), "").context("cannot write the apt status file")?;
+
+        let source = Self { directory: fs::canonicalize(directory)? };
+        process::run(source.apt("apt-get").arg("update")).context(
+            "cannot fetch Debian's package lists; check the network, or the Debian mirror in /etc/apt",
+        )?;
+        Ok(source)
+    }
+
+    /// The versions of a package that the suites have, the first suite's first.
+    pub(crate) fn versions(&self, package: &str) -> Result<Vec<String>> {
+        let table = process::capture(self.apt("apt-cache").args(["madison", package]))?;
+        Ok(table.lines().filter_map(|line| line.split('|').nth(1)).map(|v| v.trim().to_owned()).collect())
+    }
+
+    /// Downloads packages, `NAME` or `NAME=VERSION`, into an empty directory and returns their files, sorted.
+    pub(crate) fn download(&self, packages: &[&str], into: &Path) -> Result<Vec<PathBuf>> {
+        recreate(into)?;
+        process::run(self.apt("apt-get").arg("download").args(packages).current_dir(into))?;
+        let mut files = Vec::new();
+        for entry in fs::read_dir(into)? {
+            files.push(entry?.path());
+        }
+        files.sort();
+        if files.len() != packages.len() {
+            bail!("apt-get downloaded {} files for {} packages", files.len(), packages.len());
+        }
+        Ok(files)
+    }
+
+    fn apt(&self, program: &str) -> Command {
+        let at = |part: &str| self.directory.join(part).display().to_string();
+        let mut command = Command::new(program);
+        command.arg("-qq");
+        for option in [
+            format!("Dir::Etc::sourcelist={}", at("sources.list")),
+            "Dir::Etc::sourceparts=/dev/null".to_owned(),
+            format!("Dir::State::lists={}", at("lists")),
+            format!("Dir::State::status={}", at("status")),
+            format!("Dir::Cache={}", at("cache")),
+            "Acquire::Languages=none".to_owned(),
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
+            "Acquire::Retries=3".to_owned(),
+            "APT::Sandbox::User=root".to_owned(),
+        ] {
+            command.arg("-o").arg(option);
+        }
+        command
+    }
+}
+
+/// Starts `dpkg-deb` on a package; its standard output is the package's files as an uncompressed tar.
+pub(crate) fn contents(package: &Path) -> Command {
+    let mut command = Command::new("dpkg-deb");
+    command.arg("--fsys-tarfile").arg(package);
+    command
+}
+
+/// Debian's name for this machine's architecture (`amd64`, `arm64`).
+pub(crate) fn architecture() -> Result<String> {
+    process::capture(Command::new("dpkg").arg("--print-architecture"))
+        .context("this command needs Debian's dpkg")
+}
+
+/// Makes `directory` exist and be empty.
+pub(crate) fn recreate(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        fs::remove_dir_all(directory).with_context(|| format!("cannot empty {}", directory.display()))?;
+    }
+    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))
+}
+
+/// The Debian mirror that the machine's own apt uses, so that a mirror chosen by its owner is honoured.
+pub(crate) fn mirror_of_this_machine() -> String {
+    let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
+    if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
+        files.extend(entries.flatten().map(|entry| entry.path()));
+    }
+    files.sort();
+    let mirror = files.iter().filter_map(|file| fs::read_to_string(file).ok()).find_map(|text| mirror_in(&text));
+    env::var("HIVEMIND_DEBIAN_MIRROR").ok().or(mirror).unwrap_or_else(|| DEFAULT_MIRROR.to_owned())
+}
+
+/// The first address of a Debian archive in a sources file of either format.
+fn mirror_in(sources: &str) -> Option<String> {
+    sources
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("deb ") || line.starts_with("URIs:"))
+        .flat_map(str::split_whitespace)
+        .map(|word| word.trim_end_matches('/'))
+        .find(|word| word.contains("://") && word.ends_with("/debian"))
+        .map(str::to_owned)
+}
+
+fn source_line(mirror: &str, suite: &str) -> String {
+    let archive = if suite.ends_with("-security") { format!("{mirror}-security") } else { mirror.to_owned() };
+    format!("deb [signed-by={KEYRING}] {archive} {suite} main\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_is_read_from_both_formats_of_sources() {
+        let deb822 = "Types: deb\nURIs: http://mirror.example/debian/\nSuites: bookworm\n";
+        let one_line = "# deb http://no.example/debian x\ndeb [arch=amd64] https://a.example/debian bookworm main\n";
+        assert_eq!(mirror_in(deb822).as_deref(), Some("http://mirror.example/debian"));
+        assert_eq!(mirror_in(one_line).as_deref(), Some("https://a.example/debian"));
+        assert_eq!(mirror_in("URIs: https://deb.example/node_20.x\n"), None);
+    }
+
+    #[test]
+    fn security_updates_come_from_their_own_archive() {
+        let line = source_line("http://m.example/debian", "bookworm-security");
+        assert!(line.contains(" http://m.example/debian-security bookworm-security main"), "{line}");
+    }
+}
