@@ -1,7 +1,6 @@
 //! Debian packages that are fetched but not installed, through an apt directory of our own: the machine's own sources,
 //! lists and cache stay as they are, and a fixed release is used on whatever release the machine runs.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::process;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
+const DEFAULT_HOST: &str = "http://deb.debian.org";
 
 /// An apt directory of our own.
 pub(crate) struct PackageSource {
@@ -27,12 +26,14 @@ impl PackageSource {
         for part in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(directory.join(part)).context("cannot make the apt directory")?;
         }
-        let mirror = mirror_of_this_machine();
-        let sources: String = suites.iter().map(|suite| source_line(&mirror, suite)).collect();
+        let sources: String = suites.iter().map(|suite| source_line(suite)).collect();
         fs::write(directory.join("sources.list"), sources).context("cannot write the apt sources")?;
         fs::write(directory.join("status"), "").context("cannot write the apt status file")?;
 
-        let source = Self { directory: fs::canonicalize(directory)? };
+        let directory = fs::canonicalize(directory)?;
+        fs::write(directory.join("apt.conf"), configuration(&directory)).context("cannot write apt.conf")?;
+
+        let source = Self { directory };
         process::run(source.apt("apt-get").arg("update")).context(
             "cannot fetch Debian's package lists; check the network, or the Debian mirror in /etc/apt",
         )?;
@@ -61,24 +62,31 @@ impl PackageSource {
     }
 
     fn apt(&self, program: &str) -> Command {
-        let at = |part: &str| self.directory.join(part).display().to_string();
         let mut command = Command::new(program);
-        command.arg("-qq");
-        for option in [
-            format!("Dir::Etc::sourcelist={}", at("sources.list")),
-            "Dir::Etc::sourceparts=/dev/null".to_owned(),
-            format!("Dir::State::lists={}", at("lists")),
-            format!("Dir::State::status={}", at("status")),
-            format!("Dir::Cache={}", at("cache")),
-            "Acquire::Languages=none".to_owned(),
-            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
-            "Acquire::Retries=3".to_owned(),
-            "APT::Sandbox::User=root".to_owned(),
-        ] {
-            command.arg("-o").arg(option);
-        }
+        command.arg("-qq").env("APT_CONFIG", self.directory.join("apt.conf"));
         command
     }
+}
+
+/// An apt configuration that keeps everything in one directory.
+fn configuration(directory: &Path) -> String {
+    let at = |part: &str| directory.join(part).display().to_string();
+    format!(
+        r#"Dir::Etc::sourcelist "{sources}";
+Dir::Etc::sourceparts "/dev/null";
+Dir::State::lists "{lists}";
+Dir::State::status "{status}";
+Dir::Cache "{cache}";
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::Retries "3";
+APT::Sandbox::User "root";
+"#,
+        sources = at("sources.list"),
+        lists = at("lists"),
+        status = at("status"),
+        cache = at("cache"),
+    )
 }
 
 /// Starts `dpkg-deb` on a package; its standard output is the package's files as an uncompressed tar.
@@ -102,31 +110,36 @@ pub(crate) fn recreate(directory: &Path) -> Result<()> {
     fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))
 }
 
-/// The Debian mirror that the machine's own apt uses, so that a mirror chosen by its owner is honoured.
-pub(crate) fn mirror_of_this_machine() -> String {
+/// Where the machine's own apt gets `archive` (`debian`, `debian-security`), so that a mirror that its owner chose is
+/// honoured; Debian's own address if it names none.
+pub(crate) fn mirror(archive: &str) -> String {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
         files.extend(entries.flatten().map(|entry| entry.path()));
     }
     files.sort();
-    let mirror = files.iter().filter_map(|file| fs::read_to_string(file).ok()).find_map(|text| mirror_in(&text));
-    env::var("HIVEMIND_DEBIAN_MIRROR").ok().or(mirror).unwrap_or_else(|| DEFAULT_MIRROR.to_owned())
+    files
+        .iter()
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .find_map(|text| mirror_in(&text, archive))
+        .unwrap_or_else(|| format!("{DEFAULT_HOST}/{archive}"))
 }
 
-/// The first address of a Debian archive in a sources file of either format.
-fn mirror_in(sources: &str) -> Option<String> {
+/// The first address of the archive in a sources file of either format.
+fn mirror_in(sources: &str, archive: &str) -> Option<String> {
+    let ending = format!("/{archive}");
     sources
         .lines()
         .map(str::trim)
         .filter(|line| line.starts_with("deb ") || line.starts_with("URIs:"))
         .flat_map(str::split_whitespace)
         .map(|word| word.trim_end_matches('/'))
-        .find(|word| word.contains("://") && word.ends_with("/debian"))
+        .find(|word| word.contains("://") && word.ends_with(&ending))
         .map(str::to_owned)
 }
 
-fn source_line(mirror: &str, suite: &str) -> String {
-    let archive = if suite.ends_with("-security") { format!("{mirror}-security") } else { mirror.to_owned() };
+fn source_line(suite: &str) -> String {
+    let archive = mirror(if suite.ends_with("-security") { "debian-security" } else { "debian" });
     format!("deb [signed-by={KEYRING}] {archive} {suite} main\n")
 }
 
@@ -138,14 +151,14 @@ mod tests {
     fn a_mirror_is_read_from_both_formats_of_sources() {
         let deb822 = "Types: deb\nURIs: http://mirror.example/debian/\nSuites: bookworm\n";
         let one_line = "# deb http://no.example/debian x\ndeb [arch=amd64] https://a.example/debian bookworm main\n";
-        assert_eq!(mirror_in(deb822).as_deref(), Some("http://mirror.example/debian"));
-        assert_eq!(mirror_in(one_line).as_deref(), Some("https://a.example/debian"));
-        assert_eq!(mirror_in("URIs: https://deb.example/node_20.x\n"), None);
+        assert_eq!(mirror_in(deb822, "debian").as_deref(), Some("http://mirror.example/debian"));
+        assert_eq!(mirror_in(one_line, "debian").as_deref(), Some("https://a.example/debian"));
+        assert_eq!(mirror_in("URIs: https://deb.example/node_20.x\n", "debian"), None);
     }
 
     #[test]
     fn security_updates_come_from_their_own_archive() {
-        let line = source_line("http://m.example/debian", "bookworm-security");
-        assert!(line.contains(" http://m.example/debian-security bookworm-security main"), "{line}");
+        assert!(source_line("bookworm-security").contains("/debian-security bookworm-security main"));
+        assert!(source_line("bookworm").contains("/debian bookworm main"));
     }
 }

@@ -1,1 +1,22 @@
-//! One node: desired replicas in, a running node out.
+//! One node: the replicas that are bound to it in, a running node out.
+//!
+//! [`Agent::start`] watches the store for what is meant for this node. Each replica has a worker that asks
+//! [`lifecycle::next_step`], a pure function of what is wanted and what is seen, and carries that one step out: pull the
+//! image, make the network, run the container, or take all of it down. Services are written to the data path and their
+//! names to the DNS server by [`services`]. An agent that starts adopts whatever runs already: it looks first, and touches
+//! only what differs. What it does not do: choose nodes, count replicas, decide who is in a service (the controller does).
+#![forbid(unsafe_code)]
+
+mod addresses;
+mod agent;
+mod fault;
+mod files;
+pub mod lifecycle;
+mod node;
+mod operate;
+mod services;
+mod status;
+mod worker;
+
+pub use addresses::{AddressPool, PoolExhausted};
+pub use agent::{Agent, AgentConfig, AgentError};

@@ -1,1 +1,26 @@
-//! Loads the eBPF programs and owns their maps, links, addresses and host rules.
+//! The data path of one node: it loads the eBPF programs, pins their maps and links, and owns everything they stand
+//! on: endpoints' network namespaces and veth pairs, addresses and routes, services, published ports, host rules.
+//!
+//! It does not decide anything: which replica has which address, which endpoints a service has and when they enter
+//! it is the agent's business. It does not start containers; they join the namespaces made here. It answers no DNS;
+//! it only gives the DNS server an interface to listen on.
+//!
+//! Everything outlives the process. Dropping a [`Datapath`], or killing its process, leaves all traffic running, and
+//! [`Datapath::open`] adopts what it finds. Only [`Datapath::teardown`] removes it.
+//!
+//! Start with [`Datapath`]; what it is told is in [`Config`], [`EndpointSpec`] and [`ServiceSpec`].
+
+mod config;
+mod datapath;
+mod endpoint;
+mod error;
+mod service;
+mod statistics;
+
+pub use config::{Config, MapSizes};
+pub use datapath::Datapath;
+pub use endpoint::{Endpoint, EndpointInfo, EndpointSpec};
+pub use error::Error;
+pub use hivemind_common::drop_reason::DropReason;
+pub use service::{BackendSpec, Protocol, PublishedPort, ServicePort, ServicePorts, ServiceSpec};
+pub use statistics::{DropStatistics, MapStatistics, Statistics};

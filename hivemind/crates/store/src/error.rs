@@ -2,7 +2,10 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use crate::{Key, KEY_BYTES_MAX, LEASE_TTL_MAX, LEASE_TTL_MIN, LEASES_MAX, LeaseId, Revision, TXN_KEYS_MAX, TXN_OPS_MAX, VALUE_BYTES_MAX};
+use crate::{
+    KEY_BYTES_MAX, Key, LEASE_TTL_MAX, LEASE_TTL_MIN, LEASES_MAX, LeaseId, Revision, TXN_KEYS_MAX,
+    TXN_OPS_MAX, VALUE_BYTES_MAX,
+};
 
 /// A result of the store.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -36,7 +36,7 @@ pub use record::{KeyValue, ListOptions, Listing, Reading};
 pub use revision::Revision;
 pub use store::Store;
 pub use txn::{
-    Compare, Ordering, Op, OpResult, TXN_KEYS_MAX, TXN_OPS_MAX, Txn, TxnResponse, VALUE_BYTES_MAX,
+    Compare, Op, OpResult, Ordering, TXN_KEYS_MAX, TXN_OPS_MAX, Txn, TxnResponse, VALUE_BYTES_MAX,
 };
 pub use typed::{StoreExt, Versioned};
 pub use watch::{Event, Watch, WatchBatch, WatchSource};

@@ -4,7 +4,9 @@ use std::fmt;
 
 /// A point in the store's history. It starts at [`Revision::INITIAL`] and grows by exactly one with
 /// each transaction that changes something.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct Revision(pub u64);
 

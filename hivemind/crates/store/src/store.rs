@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{Key, LeaseId, LeaseInfo, ListOptions, Listing, Prefix, Reading, Result, Revision, Txn, TxnResponse, Watch};
+use crate::{
+    Key, LeaseId, LeaseInfo, ListOptions, Listing, Prefix, Reading, Result, Revision, Txn, TxnResponse, Watch,
+};
 
 /// A key-value store with the semantics of etcd v3.
 ///

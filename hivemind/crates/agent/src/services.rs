@@ -1,0 +1,300 @@
+//! Services on this node: what the data path balances and the DNS server answers.
+//!
+//! One task owns the state and does all the writing, so that nothing is written in two orders at once. It follows the
+//! services in the store; besides, workers tell it when a replica of theirs must leave at once ([`Services::withdraw`]),
+//! which is quicker than the way through the store and happens before the replica's process is signalled.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+use futures::StreamExt;
+use hivemind_datapath::{BackendSpec, Datapath, PublishedPort, ServicePorts, ServiceSpec};
+use hivemind_dns::{DnsServer, Records};
+use hivemind_model::{Problem, Protocol, Resource, Service, WatchEvent, WatchKind};
+use hivemind_store::Objects;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::fault;
+
+/// Namespace and name.
+type Key = (String, String);
+
+/// How many requests of workers may wait.
+const REQUESTS_MAX: usize = 256;
+
+enum Request {
+    Withdraw(Key, Ipv4Addr, oneshot::Sender<usize>),
+    Restore(Key, Ipv4Addr),
+    Settle(oneshot::Sender<()>),
+}
+
+/// The handle that workers have.
+#[derive(Clone, Debug)]
+pub(crate) struct Services {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Services {
+    /// Takes the endpoint at `address` out of its service now, and keeps it out until [`Services::restore`]. Returns how
+    /// many other endpoints the service still has.
+    pub(crate) async fn withdraw(&self, service: Key, address: Ipv4Addr) -> usize {
+        let (done, wait) = oneshot::channel();
+        if self.requests.send(Request::Withdraw(service, address, done)).await.is_err() {
+            return 0;
+        }
+        wait.await.unwrap_or(0)
+    }
+
+    /// The endpoint at `address` may be in its service again, as soon as the store says so.
+    pub(crate) async fn restore(&self, service: Key, address: Ipv4Addr) {
+        let _ = self.requests.send(Request::Restore(service, address)).await;
+    }
+
+    /// Returns when all services that the store held at the start are written.
+    pub(crate) async fn settled(&self) {
+        let (done, wait) = oneshot::channel();
+        if self.requests.send(Request::Settle(done)).await.is_ok() {
+            let _ = wait.await;
+        }
+    }
+}
+
+/// The task's state.
+pub(crate) struct ServiceWriter {
+    pub(crate) datapath: Arc<Datapath>,
+    pub(crate) dns: Arc<DnsServer>,
+    pub(crate) objects: Objects,
+    pub(crate) domain: String,
+    services: BTreeMap<Key, Service>,
+    withdrawn: BTreeSet<Ipv4Addr>,
+    /// Services that could not be written and are tried again.
+    failed: BTreeSet<Key>,
+}
+
+/// How long until what could not be written is tried again.
+const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
+
+impl ServiceWriter {
+    pub(crate) fn new(datapath: Arc<Datapath>, dns: Arc<DnsServer>, objects: Objects, domain: String) -> Self {
+        ServiceWriter {
+            datapath,
+            dns,
+            objects,
+            domain,
+            services: BTreeMap::new(),
+            withdrawn: BTreeSet::new(),
+            failed: BTreeSet::new(),
+        }
+    }
+
+    /// Writes all services of the store, removes those that it does not hold, and follows it until `stop`. Workers reach
+    /// it through the returned handle.
+    pub(crate) fn start(self, stop: CancellationToken, tasks: &mut tokio::task::JoinSet<()>) -> Services {
+        let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
+        tasks.spawn(self.run(inbox, stop));
+        Services { requests }
+    }
+
+    async fn run(mut self, mut inbox: mpsc::Receiver<Request>, stop: CancellationToken) {
+        let Some(first) = self.list_until(&stop).await else { return };
+        let mut watch = self.objects.watch::<Service>(None, Some(first.resource_version));
+        self.replace_all(first.items).await;
+        loop {
+            let retry = tokio::time::sleep(RETRY_AFTER);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(request) = inbox.recv() => self.answer(request).await,
+                Some(event) = watch.next() => match event {
+                    Ok(event) => self.follow(event).await,
+                    Err(error) => warn!(%error, "The watch on services failed; it goes on"),
+                },
+                () = retry, if !self.failed.is_empty() => {
+                    for key in std::mem::take(&mut self.failed) {
+                        self.write(&key).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn list_until(&self, stop: &CancellationToken) -> Option<hivemind_model::List<Service>> {
+        loop {
+            match self.objects.list::<Service>(None).await {
+                Ok(list) => return Some(list),
+                Err(error) => warn!(%error, "Services cannot be read from the store; trying again"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                () = tokio::time::sleep(RETRY_AFTER) => {}
+            }
+        }
+    }
+
+    /// At the start: what the store holds is written, and what an earlier daemon wrote besides goes.
+    async fn replace_all(&mut self, services: Vec<Service>) {
+        let numbers: BTreeSet<u32> = services.iter().map(|s| s.spec.number).collect();
+        for stray in self.datapath.services().into_iter().filter(|s| !numbers.contains(&s.id)) {
+            if let Err(error) = self.datapath.remove_service(stray.id).await {
+                warn!(service = stray.id, %error, "A service that is no more could not be removed from the data path");
+            }
+        }
+        for service in services {
+            let key = key_of(&service);
+            self.services.insert(key.clone(), service);
+            self.write(&key).await;
+        }
+        self.publish_names();
+    }
+
+    async fn follow(&mut self, event: WatchEvent<Service>) {
+        let key = key_of(&event.object);
+        match event.kind {
+            WatchKind::Added | WatchKind::Modified => {
+                let before = self.services.insert(key.clone(), event.object);
+                self.write(&key).await;
+                if before.is_none_or(|before| before.spec != self.services[&key].spec) {
+                    self.publish_names();
+                }
+            }
+            WatchKind::Deleted => {
+                self.services.remove(&key);
+                self.failed.remove(&key);
+                self.publish_names();
+                if let Err(error) = self.datapath.remove_service(event.object.spec.number).await {
+                    warn!(service = %key.1, %error, "A service could not be removed from the data path");
+                }
+            }
+        }
+    }
+
+    async fn answer(&mut self, request: Request) {
+        match request {
+            Request::Withdraw(key, address, done) => {
+                self.withdrawn.insert(address);
+                self.write(&key).await;
+                let others = self.services.get(&key).map_or(0, |s| self.backends(s).len());
+                let _ = done.send(others);
+            }
+            Request::Restore(key, address) => {
+                self.withdrawn.remove(&address);
+                self.write(&key).await;
+            }
+            Request::Settle(done) => {
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn backends(&self, service: &Service) -> Vec<BackendSpec> {
+        let open = service.status.endpoints.iter().filter(|e| !self.withdrawn.contains(&e.ipv4));
+        open.map(|e| BackendSpec { ipv4: e.ipv4, ipv6: e.ipv6, weight: 1 }).collect()
+    }
+
+    async fn write(&mut self, key: &Key) {
+        let Some(service) = self.services.get(key) else { return };
+        let spec = ServiceSpec {
+            id: service.spec.number,
+            address_v4: service.spec.ipv4,
+            address_v6: service.spec.ipv6,
+            ports: ServicePorts::All,
+            backends: self.backends(service),
+            published: service.spec.published.iter().map(published).collect(),
+        };
+        let problem = match self.datapath.set_service(spec).await {
+            Ok(()) => None,
+            Err(error) => {
+                self.failed.insert(key.clone());
+                Some(fault::of_datapath(&error))
+            }
+        };
+        if problem != service.status.problem {
+            self.tell(key.clone(), problem).await;
+        }
+    }
+
+    /// Writes `problem` into the service's status, so that users see it.
+    async fn tell(&mut self, key: Key, problem: Option<Problem>) {
+        match &problem {
+            Some(problem) => warn!(service = %key.1, namespace = %key.0, problem = %problem.message, "A service cannot be set up"),
+            None => info!(service = %key.1, namespace = %key.0, "The service is set up after all"),
+        }
+        if let Some(service) = self.services.get_mut(&key) {
+            service.status.problem.clone_from(&problem);
+        }
+        let told = self.objects.update_with::<Service>(&key.0, &key.1, |service| {
+            service.status.problem.clone_from(&problem);
+        });
+        if let Err(error) = told.await {
+            warn!(service = %key.1, %error, "A service's status could not be written");
+        }
+    }
+
+    fn publish_names(&self) {
+        self.dns.publish(records(self.services.values(), &self.domain));
+    }
+}
+
+fn key_of(service: &Service) -> Key {
+    let metadata = service.metadata();
+    (metadata.namespace.clone(), metadata.name.clone())
+}
+
+fn published(port: &hivemind_model::PublishedPort) -> PublishedPort {
+    PublishedPort {
+        host_port: port.host_port,
+        target_port: port.container_port,
+        protocol: match port.protocol {
+            Protocol::Tcp => hivemind_datapath::Protocol::Tcp,
+            Protocol::Udp => hivemind_datapath::Protocol::Udp,
+        },
+    }
+}
+
+/// The names of `services`: `<app>.<namespace>.svc.<domain>`, and those that they were given besides.
+pub(crate) fn records<'a>(services: impl Iterator<Item = &'a Service>, domain: &str) -> Records {
+    let mut records = Records::new();
+    for service in services {
+        let own = format!("{}.{}.svc.{domain}", service.metadata.name, service.metadata.namespace);
+        let addresses = [IpAddr::from(service.spec.ipv4), IpAddr::from(service.spec.ipv6)];
+        for name in std::iter::once(&own).chain(&service.spec.hostnames) {
+            if let Err(error) = records.insert(name, addresses) {
+                warn!(name, %error, "A service's name cannot be served");
+            }
+        }
+        for address in addresses {
+            if let Err(error) = records.insert_reverse(address, &own) {
+                warn!(name = own, %error, "A service's name cannot be served");
+            }
+        }
+    }
+    records
+}
+
+#[cfg(test)]
+mod tests {
+    use hivemind_model::{Metadata, ServiceSpec, ServiceStatus};
+
+    use super::*;
+
+    #[test]
+    fn a_service_has_its_own_name_and_those_it_was_given() {
+        let service = Service {
+            metadata: Metadata::new("shop", "web"),
+            spec: ServiceSpec {
+                number: 1,
+                ipv4: Ipv4Addr::new(10, 204, 0, 10),
+                ipv6: "fd00::10".parse().unwrap(),
+                hostnames: vec!["web.local".into()],
+                published: Vec::new(),
+            },
+            status: ServiceStatus::default(),
+        };
+        let records = records([service].iter(), "hivemind.internal");
+        assert_eq!(records.len(), 2);
+    }
+}

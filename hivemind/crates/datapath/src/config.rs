@@ -1,0 +1,79 @@
+//! What the daemon tells the data path at start.
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// Where and with what the data path runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The daemon's short name, 1 to 11 of `a-z`, `0-9`, `-`, beginning with a letter: names the nftables table
+    /// (`<name>`), the interface of the DNS addresses (`<name>0`) and, as a prefix of the alias, the endpoints'
+    /// interfaces.
+    pub name: String,
+    /// The directory of pins, `/sys/fs/bpf/hivemind` by default. A bpffs is mounted if there is none.
+    pub bpffs: PathBuf,
+    /// A directory of a cgroup v2 mount: its processes reach services.
+    pub cgroup_root: PathBuf,
+    /// The directory in which endpoints' network namespaces are mounted, one file each. Nothing else may live there.
+    pub netns_dir: PathBuf,
+    /// The addresses of this node's replicas.
+    pub replica_range: (Ipv4Net, Ipv6Net),
+    /// The addresses of all nodes' replicas.
+    pub cluster_range: (Ipv4Net, Ipv6Net),
+    /// The addresses of services.
+    pub service_range: (Ipv4Net, Ipv6Net),
+    /// The addresses at which replicas ask the DNS server.
+    pub dns: (Ipv4Addr, Ipv6Addr),
+    /// MTU of the replicas' interfaces in bytes, at least 1280; by default that of the interface with the default
+    /// route, or 1500.
+    pub mtu: Option<u32>,
+    /// How often expired connections are collected; the kernel goes on with it while no daemon runs.
+    pub collect_interval: Duration,
+    /// Sizes of the maps. They take effect when a map is made; maps that are found pinned keep theirs.
+    pub sizes: MapSizes,
+}
+
+impl Config {
+    /// How often expired connections are collected by default.
+    pub const COLLECT_INTERVAL: Duration = Duration::from_secs(10);
+}
+
+/// Capacities of the maps, in entries. The default fits a machine of 512 MB (about 60 MB if IPv4 and IPv6 are full).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MapSizes {
+    /// Connections, for each family.
+    pub conntrack: u32,
+    /// Endpoints; one slot more is taken for the outside.
+    pub endpoints: u32,
+    /// Addresses with an identity, for each family.
+    pub addresses: u32,
+    /// Ports of services and published ports, for each family.
+    pub services: u32,
+    /// Backends, for each family.
+    pub backends: u32,
+    /// Cells of all services' tables together; a service takes at least 100 for each backend, twice while it changes.
+    pub service_cells: u32,
+    /// Sockets that are shown the service's address, for each family; the least recently used give way.
+    pub reverse: u32,
+    /// The node's own addresses, for each family.
+    pub node_addresses: u32,
+}
+
+impl Default for MapSizes {
+    fn default() -> Self {
+        Self {
+            conntrack: 65_536,
+            endpoints: 1_024,
+            addresses: 16_384,
+            services: 4_096,
+            backends: 16_384,
+            service_cells: 262_144,
+            reverse: 65_536,
+            node_addresses: 256,
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Figures about the maps and about what was dropped.
+
+use hivemind_common::drop_reason::DropReason;
+
+/// A snapshot of the data path's figures.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Statistics {
+    /// Fill of each map that can fill up.
+    pub maps: Vec<MapStatistics>,
+    /// Packets dropped since the maps were made, for every reason, zeros too.
+    pub drops: Vec<DropStatistics>,
+}
+
+/// Fill of one map.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MapStatistics {
+    /// The map's name.
+    pub name: &'static str,
+    /// Entries in it.
+    pub entries: u64,
+    /// Entries that fit.
+    pub capacity: u64,
+}
+
+/// Packets dropped for one reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DropStatistics {
+    /// The reason.
+    pub reason: DropReason,
+    /// Packets, all CPUs together.
+    pub packets: u64,
+}
+
+impl Statistics {
+    /// Packets dropped for `reason`.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops.iter().filter(|drop| drop.reason == reason).map(|drop| drop.packets).sum()
+    }
+
+    /// The map of this name.
+    pub fn map(&self, name: &str) -> Option<&MapStatistics> {
+        self.maps.iter().find(|map| map.name == name)
+    }
+}

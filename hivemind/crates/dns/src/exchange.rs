@@ -1,0 +1,158 @@
+//! One question to one upstream: over UDP, and over TCP where the answer was truncated.
+//!
+//! Each question has a socket and an id of its own, so that a forged answer must guess the source port and the
+//! id (RFC 5452); what does not match is ignored, not believed.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::{ProtoError, rr::Name};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::{error::Elapsed, timeout};
+
+use crate::cache::Key;
+use crate::limits::UDP_PAYLOAD_BYTES_MAX;
+
+/// Room for an answer over UDP: more than we ask for, for upstreams that do not listen.
+const DATAGRAM_BYTES_MAX: usize = 4096;
+
+/// Why an upstream gave no answer. Nothing is left behind; ask the next one.
+#[derive(Debug, Error)]
+pub(crate) enum ExchangeError {
+    /// The question cannot be written.
+    #[error("the question cannot be encoded")]
+    Encode(#[from] ProtoError),
+    /// No socket, or the upstream does not accept.
+    #[error("the upstream cannot be reached")]
+    Io(#[from] io::Error),
+    /// It said nothing that matches the question in time.
+    #[error("the upstream did not answer in time")]
+    Timeout(#[from] Elapsed),
+    /// It answered over TCP what does not match the question.
+    #[error("the upstream answered something else")]
+    Mismatch,
+    /// It answered that it cannot or will not.
+    #[error("the upstream answered {0}")]
+    Code(ResponseCode),
+}
+
+/// Asks `upstream`, waiting at most `patience` over UDP and as long again over TCP. Gives an answer that
+/// matches, with the code "no error" or "no such name".
+pub(crate) async fn ask(
+    upstream: SocketAddr,
+    key: &Key,
+    patience: Duration,
+) -> Result<Message, ExchangeError> {
+    let question = question(key);
+    let bytes = question.to_vec()?;
+    let mut answer = timeout(patience, ask_udp(upstream, &question, &bytes)).await??;
+    if answer.metadata.truncation {
+        answer = timeout(patience, ask_tcp(upstream, &question, &bytes)).await??;
+    }
+    match answer.metadata.response_code {
+        ResponseCode::NoError | ResponseCode::NXDomain => Ok(answer),
+        code => Err(ExchangeError::Code(code)),
+    }
+}
+
+/// The question with a random id.
+fn question(key: &Key) -> Message {
+    let mut message = Message::query();
+    message.metadata.recursion_desired = true;
+    message.metadata.checking_disabled = key.checking_disabled;
+    message.add_query(Query::query(Name::from(&key.name), key.record_type));
+    let mut edns = Edns::new();
+    edns.set_max_payload(UDP_PAYLOAD_BYTES_MAX);
+    edns.set_dnssec_ok(key.dnssec_ok);
+    message.set_edns(edns);
+    message
+}
+
+async fn ask_udp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> Result<Message, ExchangeError> {
+    let any = match upstream {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = UdpSocket::bind(any).await?;
+    // Connected, so that only the upstream's datagrams are received and its port being closed is an error.
+    socket.connect(upstream).await?;
+    socket.send(bytes).await?;
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        if let Some(answer) = matching(question, &buffer[..length]) {
+            return Ok(answer);
+        }
+    }
+}
+
+async fn ask_tcp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> Result<Message, ExchangeError> {
+    let mut stream = TcpStream::connect(upstream).await?;
+    let length = u16::try_from(bytes.len()).map_err(|_| ExchangeError::Mismatch)?;
+    let mut framed = length.to_be_bytes().to_vec();
+    framed.extend_from_slice(bytes);
+    stream.write_all(&framed).await?;
+    let mut buffer = vec![0; usize::from(stream.read_u16().await?)];
+    stream.read_exact(&mut buffer).await?;
+    matching(question, &buffer).ok_or(ExchangeError::Mismatch)
+}
+
+/// The answer in `bytes` if it is one to `question`.
+fn matching(question: &Message, bytes: &[u8]) -> Option<Message> {
+    let answer = Message::from_vec(bytes).ok()?;
+    let same = answer.metadata.message_type == MessageType::Response
+        && answer.metadata.op_code == OpCode::Query
+        && answer.metadata.id == question.metadata.id;
+    // A server that does not understand the question may leave it out (RFC 1035 section 4.1.1), but then it
+    // has no answer either.
+    let echoed = answer.queries == question.queries
+        || (answer.queries.is_empty() && answer.metadata.response_code != ResponseCode::NoError);
+    (same && echoed).then_some(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hickory_proto::rr::{LowerName, RecordType};
+    use proptest::prelude::*;
+
+    fn asked() -> Message {
+        let name = LowerName::new(&Name::from_ascii("a.example.").unwrap());
+        question(&Key { name, record_type: RecordType::A, dnssec_ok: false, checking_disabled: false })
+    }
+
+    #[test]
+    fn an_answer_matches_by_id_question_and_direction_in_any_spelling() {
+        let question = asked();
+        let mut answer = question.clone().into_response();
+        answer.queries[0].set_name(Name::from_ascii("A.eXample.").unwrap());
+        assert!(matching(&question, &answer.to_vec().unwrap()).is_some());
+
+        let mut other_id = answer.clone();
+        other_id.metadata.id ^= 1;
+        let mut other_name = answer.clone();
+        other_name.queries[0].set_name(Name::from_ascii("b.example.").unwrap());
+        let mut other_type = answer.clone();
+        other_type.queries[0].set_query_type(RecordType::AAAA);
+        let mut no_question = answer.clone();
+        no_question.queries.clear();
+        let mut query = answer.clone();
+        query.metadata.message_type = MessageType::Query;
+        for wrong in [other_id, other_name, other_type, no_question, query] {
+            assert!(matching(&question, &wrong.to_vec().unwrap()).is_none());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_from_an_upstream_are_never_a_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..600)
+        ) {
+            let _ = matching(&asked(), &bytes);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Taking an address for both protocols.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use thiserror::Error;
+use tokio::net::{TcpListener, UdpSocket};
+
+use crate::records::NameError;
+
+/// How many free UDP ports are tried until one is free for TCP as well.
+const PORT_TRIES_MAX: usize = 16;
+
+/// A transport protocol that the server answers on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Datagrams.
+    Udp,
+    /// Connections.
+    Tcp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        })
+    }
+}
+
+/// Why a server did not start. No socket is left open and no task runs; correct the cause and start again.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The configuration names no address. Name one.
+    #[error("no address to answer DNS on is configured")]
+    NoAddress,
+    /// The cluster domain is not a domain name. Correct it.
+    #[error("the cluster domain is not usable")]
+    Domain(#[source] NameError),
+    /// Another program has the port. Stop it (`ss -lnp` tells which), or choose another port or address.
+    #[error("{address} is in use for {protocol} by another program")]
+    AddressInUse {
+        /// The address that was to be taken.
+        address: SocketAddr,
+        /// For which protocol.
+        protocol: Protocol,
+    },
+    /// No interface of this host, in this network namespace, has the address. Add it to one, or name another.
+    #[error("no interface has the address {address}")]
+    AddressMissing {
+        /// The address that was to be taken.
+        address: SocketAddr,
+    },
+    /// A port below 1024 needs the capability `CAP_NET_BIND_SERVICE`. Run with it, or choose a higher port.
+    #[error("not permitted to use {address} for {protocol}")]
+    NotPermitted {
+        /// The address that was to be taken.
+        address: SocketAddr,
+        /// For which protocol.
+        protocol: Protocol,
+    },
+    /// The kernel refused for another reason.
+    #[error("cannot use {address} for {protocol}")]
+    Socket {
+        /// The address that was to be taken.
+        address: SocketAddr,
+        /// For which protocol.
+        protocol: Protocol,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    fn new(address: SocketAddr, protocol: Protocol, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::AddressInUse { address, protocol },
+            io::ErrorKind::AddrNotAvailable => Self::AddressMissing { address },
+            io::ErrorKind::PermissionDenied => Self::NotPermitted { address, protocol },
+            _ => Self::Socket { address, protocol, source },
+        }
+    }
+}
+
+/// The two sockets at an address.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    /// The address with the port that was taken.
+    pub(super) address: SocketAddr,
+    pub(super) udp: UdpSocket,
+    pub(super) tcp: TcpListener,
+}
+
+/// Takes `address` for both protocols. For port 0, tries ports that are free for UDP until one is for TCP too.
+pub(super) async fn bind(address: SocketAddr) -> Result<Sockets, StartError> {
+    let mut tries_left = PORT_TRIES_MAX;
+    loop {
+        tries_left -= 1;
+        let udp_error = |source| StartError::new(address, Protocol::Udp, source);
+        let udp = UdpSocket::bind(address).await.map_err(udp_error)?;
+        let taken = udp.local_addr().map_err(udp_error)?;
+        match TcpListener::bind(taken).await {
+            Ok(tcp) => return Ok(Sockets { address: taken, udp, tcp }),
+            Err(error)
+                if address.port() == 0 && tries_left > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(StartError::new(taken, Protocol::Tcp, error)),
+        }
+    }
+}

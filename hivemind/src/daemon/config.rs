@@ -1,0 +1,341 @@
+//! What the daemon was told: flags, then `HIVEMIND_*` variables, then the configuration file, then defaults.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use hivemind_model::{ApiError, ErrorCode, Problems, check_hostname, check_name};
+use ipnet::Ipv4Net;
+use serde::Deserialize;
+
+/// The flags of `hivemind daemon`. Each may also be set by its variable, or by its name without the dashes as a key of the
+/// configuration file.
+#[derive(clap::Args, Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct DaemonArgs {
+    /// The configuration file (TOML). One that was not named may be missing [default: /etc/hivemind/config.toml]
+    #[arg(long, env = "HIVEMIND_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Where state is kept: the store, volumes, logs [default: /var/lib/hivemind]
+    #[arg(long, env = "HIVEMIND_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where sockets and network namespaces are kept while the machine is up [default: /run/hivemind]
+    #[arg(long, env = "HIVEMIND_RUN_DIR", value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// The port of the dashboard and of the API off the socket [default: 4483]
+    #[arg(long, env = "HIVEMIND_WEB_PORT", value_name = "PORT")]
+    pub web_port: Option<u16>,
+    /// The loopback address of that port [default: 127.0.0.1]
+    #[arg(long, env = "HIVEMIND_WEB_ADDRESS", value_name = "ADDRESS")]
+    pub web_address: Option<IpAddr>,
+    /// The directory of pinned eBPF maps and links [default: /sys/fs/bpf/hivemind]
+    #[arg(long, env = "HIVEMIND_BPFFS", value_name = "DIR")]
+    pub bpffs: Option<PathBuf>,
+    /// The cgroup v2 directory whose processes reach services [default: the cgroup v2 mount that is found]
+    #[arg(long, env = "HIVEMIND_CGROUP_ROOT", value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
+    /// containerd's socket; if nothing answers there, a private containerd is started [default: /run/containerd/containerd.sock]
+    #[arg(long, env = "HIVEMIND_CONTAINERD_SOCKET", value_name = "PATH")]
+    pub containerd_socket: Option<PathBuf>,
+    /// The containerd namespace of our containers [default: hivemind]
+    #[arg(long, env = "HIVEMIND_CONTAINERD_NAMESPACE", value_name = "NAME")]
+    pub containerd_namespace: Option<String>,
+    /// The snapshotter that containerd uses [default: overlayfs]
+    #[arg(long, env = "HIVEMIND_SNAPSHOTTER", value_name = "NAME")]
+    pub snapshotter: Option<String>,
+    /// This node's name [default: the host's name]
+    #[arg(long, env = "HIVEMIND_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// The addresses of replicas; each node takes a /24 of it [default: 10.200.0.0/14]
+    #[arg(long, env = "HIVEMIND_REPLICA_RANGE", value_name = "CIDR")]
+    pub replica_range: Option<Ipv4Net>,
+    /// The addresses of services [default: 10.204.0.0/16]
+    #[arg(long, env = "HIVEMIND_SERVICE_RANGE", value_name = "CIDR")]
+    pub service_range: Option<Ipv4Net>,
+    /// The IPv4 address at which replicas ask for names [default: 169.254.20.10]
+    #[arg(long, env = "HIVEMIND_DNS_ADDRESS", value_name = "ADDRESS")]
+    pub dns_address: Option<Ipv4Addr>,
+    /// The IPv6 address at which replicas ask for names [default: fd00:20::10]
+    #[arg(long, env = "HIVEMIND_DNS_ADDRESS_V6", value_name = "ADDRESS")]
+    pub dns_address_v6: Option<Ipv6Addr>,
+    /// A server for all other names, ADDRESS or ADDRESS:PORT; may be repeated [default: those of /etc/resolv.conf]
+    #[arg(long, env = "HIVEMIND_DNS_UPSTREAM", value_name = "ADDRESS[:PORT]", value_delimiter = ',')]
+    pub dns_upstream: Vec<String>,
+    /// The domain of services' names [default: hivemind.internal]
+    #[arg(long, env = "HIVEMIND_CLUSTER_DOMAIN", value_name = "DOMAIN")]
+    pub cluster_domain: Option<String>,
+    /// A registry that is spoken to without TLS; may be repeated
+    #[arg(long, env = "HIVEMIND_INSECURE_REGISTRY", value_name = "HOST[:PORT]", value_delimiter = ',')]
+    pub insecure_registry: Vec<String>,
+    /// A mirror that is asked before the registry itself, as docker.io=http://127.0.0.1:5000; may be repeated
+    #[arg(long, env = "HIVEMIND_REGISTRY_MIRROR", value_name = "REGISTRY=URL", value_delimiter = ',')]
+    pub registry_mirror: Vec<String>,
+    /// The MTU of replicas' interfaces, 1280 to 65535 [default: that of the default route's interface, less 50]
+    #[arg(long, env = "HIVEMIND_MTU", value_name = "BYTES")]
+    pub mtu: Option<u32>,
+    /// What is logged: error, warn, info, debug, trace, or a filter such as info,hivemind_dns=debug [default: info]
+    #[arg(long, env = "HIVEMIND_LOG_LEVEL", value_name = "FILTER")]
+    pub log_level: Option<String>,
+    /// The socket of the API [default: api.sock in the run directory]
+    #[arg(skip)]
+    pub socket: Option<PathBuf>,
+    /// Stop all apps' containers and remove all that Hivemind made on this machine but its data directory, then exit
+    #[arg(long)]
+    #[serde(skip)]
+    pub teardown: bool,
+}
+
+/// What the daemon runs with: every value is known and valid by itself.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub run_dir: PathBuf,
+    pub socket: PathBuf,
+    pub web: SocketAddr,
+    pub bpffs: PathBuf,
+    pub cgroup_root: Option<PathBuf>,
+    pub containerd_socket: PathBuf,
+    pub containerd_namespace: String,
+    pub snapshotter: String,
+    pub node_name: String,
+    pub replica_range: Ipv4Net,
+    pub service_range: Ipv4Net,
+    pub dns: (Ipv4Addr, Ipv6Addr),
+    /// `None`: those of `/etc/resolv.conf`.
+    pub dns_upstreams: Option<Vec<SocketAddr>>,
+    pub cluster_domain: String,
+    pub insecure_registries: Vec<String>,
+    pub registry_mirrors: BTreeMap<String, Vec<String>>,
+    pub mtu: Option<u32>,
+    pub log_level: String,
+}
+
+/// The file that is read when none is named.
+const CONFIG_FILE: &str = "/etc/hivemind/config.toml";
+
+impl Config {
+    /// The configuration from `args` and the file that they name.
+    ///
+    /// # Errors
+    /// All faults at once, each with its flag.
+    pub fn load(args: DaemonArgs) -> Result<Self, ApiError> {
+        let file = match &args.config {
+            Some(path) => read_file(path, true)?,
+            None => read_file(Path::new(CONFIG_FILE), false)?,
+        };
+        Self::resolve(args.over(file))
+    }
+
+    fn resolve(args: DaemonArgs) -> Result<Self, ApiError> {
+        let mut problems = Problems::default();
+        let run_dir = args.run_dir.unwrap_or_else(|| "/run/hivemind".into());
+        let config = Config {
+            data_dir: args.data_dir.unwrap_or_else(|| "/var/lib/hivemind".into()),
+            socket: args.socket.unwrap_or_else(|| run_dir.join("api.sock")),
+            web: SocketAddr::new(args.web_address.unwrap_or(Ipv4Addr::LOCALHOST.into()), args.web_port.unwrap_or(4483)),
+            bpffs: args.bpffs.unwrap_or_else(|| "/sys/fs/bpf/hivemind".into()),
+            cgroup_root: args.cgroup_root,
+            containerd_socket: args.containerd_socket.unwrap_or_else(|| "/run/containerd/containerd.sock".into()),
+            containerd_namespace: args.containerd_namespace.unwrap_or_else(|| "hivemind".into()),
+            snapshotter: args.snapshotter.unwrap_or_else(|| "overlayfs".into()),
+            node_name: args.node_name.unwrap_or_else(host_name),
+            replica_range: args.replica_range.unwrap_or_else(|| range([10, 200, 0, 0], 14)),
+            service_range: args.service_range.unwrap_or_else(|| range([10, 204, 0, 0], 16)),
+            dns: (
+                args.dns_address.unwrap_or(Ipv4Addr::new(169, 254, 20, 10)),
+                args.dns_address_v6.unwrap_or(Ipv6Addr::new(0xfd00, 0x20, 0, 0, 0, 0, 0, 0x10)),
+            ),
+            dns_upstreams: upstreams(&args.dns_upstream, &mut problems),
+            cluster_domain: args.cluster_domain.unwrap_or_else(|| "hivemind.internal".into()),
+            insecure_registries: args.insecure_registry,
+            registry_mirrors: mirrors(&args.registry_mirror, &mut problems),
+            mtu: args.mtu,
+            log_level: args.log_level.unwrap_or_else(|| "info".into()),
+            run_dir,
+        };
+        config.check(&mut problems);
+        problems.into_result()?;
+        Ok(config)
+    }
+
+    fn check(&self, problems: &mut Problems) {
+        let mut wrong = |flag: &str, message: String, hint: &str| {
+            problems.add(ErrorCode::InvalidConfig, flag, message, hint);
+        };
+        for (flag, path) in [("--data-dir", &self.data_dir), ("--run-dir", &self.run_dir), ("--bpffs", &self.bpffs)] {
+            if !path.is_absolute() {
+                wrong(flag, format!("{} is not an absolute path", path.display()), "give a path that begins with /");
+            }
+        }
+        if !self.web.ip().is_loopback() {
+            wrong("--web-address", format!("{} is not a loopback address", self.web.ip()), "this version serves on loopback only, for example 127.0.0.1");
+        }
+        if self.replica_range.prefix_len() > 24 {
+            wrong("--replica-range", format!("{} is too small", self.replica_range), "give a /24 or larger");
+        }
+        if !(12..=24).contains(&self.service_range.prefix_len()) {
+            wrong("--service-range", format!("{} does not fit", self.service_range), "give a /12 to a /24");
+        }
+        if self.replica_range.contains(&self.service_range.network()) || self.service_range.contains(&self.replica_range.network()) {
+            wrong("--service-range", format!("{} overlaps the replicas' {}", self.service_range, self.replica_range), "give ranges that do not overlap");
+        }
+        if let Some(mtu) = self.mtu
+            && !(1280..=65_535).contains(&mtu)
+        {
+            wrong("--mtu", format!("an MTU of {mtu} is out of range"), "give 1280 to 65535 bytes");
+        }
+        check_hostname("--cluster-domain", &self.cluster_domain, problems);
+        check_name("--node-name", &self.node_name, 63, problems);
+    }
+}
+
+impl DaemonArgs {
+    /// These, and where they say nothing what `other` says.
+    fn over(self, other: DaemonArgs) -> DaemonArgs {
+        let list = |ours: Vec<String>, theirs: Vec<String>| if ours.is_empty() { theirs } else { ours };
+        DaemonArgs {
+            config: self.config,
+            data_dir: self.data_dir.or(other.data_dir),
+            run_dir: self.run_dir.or(other.run_dir),
+            web_port: self.web_port.or(other.web_port),
+            web_address: self.web_address.or(other.web_address),
+            bpffs: self.bpffs.or(other.bpffs),
+            cgroup_root: self.cgroup_root.or(other.cgroup_root),
+            containerd_socket: self.containerd_socket.or(other.containerd_socket),
+            containerd_namespace: self.containerd_namespace.or(other.containerd_namespace),
+            snapshotter: self.snapshotter.or(other.snapshotter),
+            node_name: self.node_name.or(other.node_name),
+            replica_range: self.replica_range.or(other.replica_range),
+            service_range: self.service_range.or(other.service_range),
+            dns_address: self.dns_address.or(other.dns_address),
+            dns_address_v6: self.dns_address_v6.or(other.dns_address_v6),
+            dns_upstream: list(self.dns_upstream, other.dns_upstream),
+            cluster_domain: self.cluster_domain.or(other.cluster_domain),
+            insecure_registry: list(self.insecure_registry, other.insecure_registry),
+            registry_mirror: list(self.registry_mirror, other.registry_mirror),
+            mtu: self.mtu.or(other.mtu),
+            log_level: self.log_level.or(other.log_level),
+            socket: self.socket.or(other.socket),
+            teardown: self.teardown,
+        }
+    }
+}
+
+fn read_file(path: &Path, must_exist: bool) -> Result<DaemonArgs, ApiError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => return Ok(DaemonArgs::default()),
+        Err(error) => {
+            let message = format!("the configuration {} cannot be read: {error}", path.display());
+            return Err(ApiError::new(ErrorCode::InvalidConfig, message, "name an existing file").at("--config"));
+        }
+    };
+    parse_file(&text).map_err(|error| error.at(path.display().to_string()))
+}
+
+fn parse_file(text: &str) -> Result<DaemonArgs, ApiError> {
+    toml::from_str(text).map_err(|error| {
+        let hint = "keys are the daemon's flags without the dashes; see `hivemind daemon --help`";
+        ApiError::new(ErrorCode::InvalidConfig, error.to_string().trim_end().to_owned(), hint)
+    })
+}
+
+fn range(octets: [u8; 4], prefix: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(octets.into(), prefix)
+}
+
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let name = name.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    if name.is_empty() { "node".into() } else { name }
+}
+
+fn upstreams(texts: &[String], problems: &mut Problems) -> Option<Vec<SocketAddr>> {
+    if texts.is_empty() {
+        return None;
+    }
+    let mut addresses = Vec::new();
+    for text in texts {
+        let address = text.parse::<SocketAddr>().ok().or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53)));
+        match address {
+            Some(address) => addresses.push(address),
+            None => problems.add(
+                ErrorCode::InvalidConfig,
+                "--dns-upstream",
+                format!("{text:?} is not an address"),
+                "write 192.0.2.1, 192.0.2.1:5353 or [2001:db8::1]:53",
+            ),
+        }
+    }
+    Some(addresses)
+}
+
+fn mirrors(texts: &[String], problems: &mut Problems) -> BTreeMap<String, Vec<String>> {
+    let mut mirrors = BTreeMap::<String, Vec<String>>::new();
+    for text in texts {
+        match text.split_once('=') {
+            Some((registry, url)) if !registry.is_empty() && (url.starts_with("http://") || url.starts_with("https://")) => {
+                mirrors.entry(registry.to_owned()).or_default().push(url.trim_end_matches('/').to_owned());
+            }
+            _ => problems.add(
+                ErrorCode::InvalidConfig,
+                "--registry-mirror",
+                format!("{text:?} is not a mirror"),
+                "write REGISTRY=URL, for example docker.io=http://127.0.0.1:5000",
+            ),
+        }
+    }
+    mirrors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let file = parse_file("web-port = 3000\nmtu = 1400\ndns-upstream = ['192.0.2.1']").unwrap();
+        let args = DaemonArgs { web_port: Some(5000), ..DaemonArgs::default() };
+        let config = Config::resolve(args.over(file)).unwrap();
+        assert_eq!((config.web.port(), config.mtu), (5000, Some(1400)));
+        assert_eq!(config.dns_upstreams, Some(vec!["192.0.2.1:53".parse().unwrap()]));
+        assert_eq!(config.socket, Path::new("/run/hivemind/api.sock"));
+    }
+
+    #[test]
+    fn a_misspelt_key_is_told_with_its_line() {
+        let error = parse_file("web-port = 3000\nweb-prot = 3000\n").unwrap_err();
+        assert!(error.message.contains("web-prot") && error.message.contains("line 2"), "{}", error.message);
+    }
+
+    #[test]
+    fn all_faults_of_the_configuration_are_told_at_once() {
+        let args = DaemonArgs {
+            data_dir: Some("relative".into()),
+            web_address: Some("192.0.2.1".parse().unwrap()),
+            replica_range: Some("10.204.0.0/15".parse().unwrap()),
+            dns_upstream: vec!["nonsense".into()],
+            registry_mirror: vec!["docker.io".into()],
+            mtu: Some(100),
+            ..DaemonArgs::default()
+        };
+        let error = Config::resolve(args).unwrap_err();
+        let flags: Vec<_> = error.problems.iter().map(|p| p.field.as_str()).collect();
+        assert_eq!(
+            flags,
+            ["--dns-upstream", "--registry-mirror", "--data-dir", "--web-address", "--service-range", "--mtu"]
+        );
+    }
+
+    #[test]
+    fn mirrors_of_one_registry_keep_their_order() {
+        let mut problems = Problems::default();
+        let texts = ["docker.io=http://a:5000/".to_owned(), "docker.io=https://b".to_owned()];
+        let mirrors = mirrors(&texts, &mut problems);
+        assert_eq!(mirrors["docker.io"], ["http://a:5000", "https://b"]);
+        assert!(problems.is_empty());
+    }
+}
