@@ -106,8 +106,8 @@ pub struct Entry {
     pub rules: [u32; 2],
     /// The pair's number in telemetry. Zero: not counted yet.
     pub pair: u32,
-    /// The first twelve bytes of a frame to each end.
-    pub frame_macs: [[u8; 12]; 2],
+    /// The first twelve bytes of a frame to each end, as words in memory order.
+    pub frame_macs: [[u32; 3]; 2],
     /// What each side has sent so far: see [`observe`].
     pub seen: [u8; 2],
     /// [`BEGUN_BY_HIGH`] or zero.

@@ -23,20 +23,29 @@ pub struct EndpointState {
     pub identity: u32,
     /// Room for default-deny and audit.
     pub flags: u32,
-    /// The MAC address of the replica's `eth0`.
-    pub mac: [u8; 6],
-    /// The MAC address of the host end, which the replica knows as its gateway's.
-    pub gateway_mac: [u8; 6],
+    /// The first twelve bytes of a frame to this endpoint, as words in memory order: the MAC address of the replica's
+    /// `eth0`, then that of the host end, which the replica knows as its gateway's. Words, because eBPF copies them
+    /// in three instructions.
+    pub frame_macs: [u32; 3],
 }
 
 impl EndpointState {
-    /// The first twelve bytes of a frame to this endpoint: its own MAC, then its gateway's.
-    #[inline(always)]
-    pub fn frame_macs(&self) -> [u8; 12] {
-        let (to, from) = (self.mac, self.gateway_mac);
+    /// Puts two MAC addresses into the form of `frame_macs`.
+    pub const fn macs(replica: [u8; 6], gateway: [u8; 6]) -> [u32; 3] {
+        let (r, g) = (replica, gateway);
         [
-            to[0], to[1], to[2], to[3], to[4], to[5], from[0], from[1], from[2], from[3], from[4], from[5],
+            u32::from_ne_bytes([r[0], r[1], r[2], r[3]]),
+            u32::from_ne_bytes([r[4], r[5], g[0], g[1]]),
+            u32::from_ne_bytes([g[2], g[3], g[4], g[5]]),
         ]
+    }
+
+    /// Whether a MAC address, given as its first two bytes and its last four in memory order, is the replica's.
+    #[inline(always)]
+    pub fn is_replica_mac(&self, first: u16, last: u32) -> bool {
+        let [a, b, c, d] = self.frame_macs[0].to_ne_bytes();
+        let [e, f, _, _] = self.frame_macs[1].to_ne_bytes();
+        u16::from_ne_bytes([a, b]) == first && u32::from_ne_bytes([c, d, e, f]) == last
     }
 }
 
@@ -67,4 +76,28 @@ pub struct CollectorState {
     pub live: [u64; 2],
     /// Expired connections removed by all of them together: IPv4, IPv6.
     pub removed: [u64; 2],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_replicas_own_mac_is_recognised() {
+        let state = EndpointState {
+            frame_macs: EndpointState::macs([2, 1, 2, 3, 4, 5], [6, 1, 2, 3, 4, 5]),
+            ..EndpointState::default()
+        };
+        let parts = |mac: [u8; 6]| {
+            (u16::from_ne_bytes([mac[0], mac[1]]), u32::from_ne_bytes([mac[2], mac[3], mac[4], mac[5]]))
+        };
+        let (first, last) = parts([2, 1, 2, 3, 4, 5]);
+        assert!(state.is_replica_mac(first, last));
+        for byte in 0..6 {
+            let mut other = [2, 1, 2, 3, 4, 5];
+            other[byte] ^= 1;
+            let (first, last) = parts(other);
+            assert!(!state.is_replica_mac(first, last), "byte {byte}");
+        }
+    }
 }

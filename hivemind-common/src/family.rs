@@ -13,7 +13,7 @@ pub struct Address6(pub [u32; 4]);
 /// What the packet logic needs of an address.
 ///
 /// The order is any total order that both ends of a connection agree on; it is not the numeric one.
-pub trait Address: Copy + Eq + Default {
+pub trait Address: Copy + Eq + Default + 'static {
     /// Whether this address comes strictly before `other` in the canonical order.
     fn is_before(self, other: Self) -> bool;
     /// Whether this is a multicast or limited-broadcast address, which no endpoint ever owns.

@@ -39,8 +39,10 @@ pub const TCP_ACK: u8 = 0x10;
 
 /// Read access to a frame, from its Ethernet header on.
 pub trait Bytes {
-    /// The `N` bytes at `offset`, or `None` if the frame ends before.
-    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+    /// The `4 × N` bytes at `offset` as words in memory order, or `None` if the frame ends before.
+    ///
+    /// Words, because the eBPF target cannot join bytes on its stack: it would load them one by one.
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
 }
 
 /// What the data path wants to know of a packet. Ports are as in the packet: network order.
@@ -72,22 +74,24 @@ struct Transport {
 /// The reason to drop it: [`DropReason::Truncated`] or [`DropReason::WrongVersion`].
 #[inline(always)]
 pub fn parse_v4(bytes: &impl Bytes) -> Result<Packet<Address4>, DropReason> {
-    let ip: [u8; 20] = bytes.read(ETHERNET_BYTES).ok_or(DropReason::Truncated)?;
-    if ip[0] >> 4 != 4 {
+    let ip: [u32; 5] = bytes.read(ETHERNET_BYTES).ok_or(DropReason::Truncated)?;
+    let [version_and_length, _, total_high, total_low] = ip[0].to_ne_bytes();
+    if version_and_length >> 4 != 4 {
         return Err(DropReason::WrongVersion);
     }
-    let header_bytes = (ip[0] & 0xf) as u32 * 4;
-    let total_bytes = u16::from_be_bytes([ip[2], ip[3]]) as u32;
+    let header_bytes = (version_and_length & 0xf) as u32 * 4;
+    let total_bytes = u16::from_be_bytes([total_high, total_low]) as u32;
     // A total length of zero is how the kernel writes a packet of more than 64 KiB before it is cut (BIG TCP).
     if header_bytes < 20 || (total_bytes != 0 && total_bytes < header_bytes) {
         return Err(DropReason::Truncated);
     }
-    let protocol = ip[9];
-    let fragment_offset = u16::from_be_bytes([ip[6], ip[7]]) & 0x1fff;
-    let transport = transport(bytes, ETHERNET_BYTES + header_bytes, protocol, fragment_offset != 0)?;
+    let [_, _, fragment_high, fragment_low] = ip[1].to_ne_bytes();
+    let later_fragment = u16::from_be_bytes([fragment_high, fragment_low]) & 0x1fff != 0;
+    let [_, protocol, _, _] = ip[2].to_ne_bytes();
+    let transport = transport(bytes, ETHERNET_BYTES + header_bytes, protocol, later_fragment)?;
     Ok(Packet {
-        source: Address4::from_octets([ip[12], ip[13], ip[14], ip[15]]),
-        destination: Address4::from_octets([ip[16], ip[17], ip[18], ip[19]]),
+        source: Address4(ip[3]),
+        destination: Address4(ip[4]),
         source_port: transport.source_port,
         destination_port: transport.destination_port,
         protocol,
@@ -102,21 +106,18 @@ pub fn parse_v4(bytes: &impl Bytes) -> Result<Packet<Address4>, DropReason> {
 /// [`DropReason::TooManyExtensionHeaders`].
 #[inline(always)]
 pub fn parse_v6(bytes: &impl Bytes) -> Result<Packet<Address6>, DropReason> {
-    let ip: [u8; 40] = bytes.read(ETHERNET_BYTES).ok_or(DropReason::Truncated)?;
-    if ip[0] >> 4 != 6 {
+    let ip: [u32; 2] = bytes.read(ETHERNET_BYTES).ok_or(DropReason::Truncated)?;
+    if ip[0].to_ne_bytes()[0] >> 4 != 6 {
         return Err(DropReason::WrongVersion);
     }
-    let (protocol, offset, fragment) = skip_extensions(bytes, ip[6])?;
-    let transport = transport(bytes, offset, protocol, fragment)?;
+    let [_, _, next, _] = ip[1].to_ne_bytes();
+    let (protocol, offset, later_fragment) = skip_extensions(bytes, next)?;
+    let transport = transport(bytes, offset, protocol, later_fragment)?;
+    // Last, so that the eBPF compiler need not keep eight words on its small stack over the calls above.
+    let [a, b, c, d, e, f, g, h] = bytes.read(ETHERNET_BYTES + 8).ok_or(DropReason::Truncated)?;
     Ok(Packet {
-        source: Address6::from_octets([
-            ip[8], ip[9], ip[10], ip[11], ip[12], ip[13], ip[14], ip[15], ip[16], ip[17], ip[18], ip[19], ip[20],
-            ip[21], ip[22], ip[23],
-        ]),
-        destination: Address6::from_octets([
-            ip[24], ip[25], ip[26], ip[27], ip[28], ip[29], ip[30], ip[31], ip[32], ip[33], ip[34], ip[35], ip[36],
-            ip[37], ip[38], ip[39],
-        ]),
+        source: Address6([a, b, c, d]),
+        destination: Address6([e, f, g, h]),
         source_port: transport.source_port,
         destination_port: transport.destination_port,
         protocol,
@@ -132,12 +133,12 @@ fn skip_extensions(bytes: &impl Bytes, first: u8) -> Result<(u8, u32, bool), Dro
     let mut later_fragment = false;
     let mut followed = 0;
     while is_extension(next) {
-        // What follows a later fragment's header is payload, whatever its first byte says.
         if followed == EXTENSION_HEADERS_MAX {
             return Err(DropReason::TooManyExtensionHeaders);
         }
         followed += 1;
-        let header: [u8; 4] = bytes.read(offset).ok_or(DropReason::Truncated)?;
+        let [word] = bytes.read(offset).ok_or(DropReason::Truncated)?;
+        let header = word.to_ne_bytes();
         if next == FRAGMENT {
             later_fragment = u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0;
             offset += 8;
@@ -147,6 +148,7 @@ fn skip_extensions(bytes: &impl Bytes, first: u8) -> Result<(u8, u32, bool), Dro
             offset += (header[1] as u32 + 1) * 8;
         }
         next = header[0];
+        // What follows a later fragment's header is payload, whatever that header says.
         if later_fragment {
             break;
         }
@@ -176,24 +178,31 @@ fn transport(
         return Ok(found);
     }
     if protocol == TCP {
-        let tcp: [u8; 14] = bytes.read(offset).ok_or(DropReason::Truncated)?;
-        found.source_port = u16::from_ne_bytes([tcp[0], tcp[1]]);
-        found.destination_port = u16::from_ne_bytes([tcp[2], tcp[3]]);
-        found.tcp_flags = tcp[13];
+        let tcp: [u32; 4] = bytes.read(offset).ok_or(DropReason::Truncated)?;
+        (found.source_port, found.destination_port) = halves(tcp[0]);
+        found.tcp_flags = tcp[3].to_ne_bytes()[1];
     } else if protocol == UDP {
-        let udp: [u8; 4] = bytes.read(offset).ok_or(DropReason::Truncated)?;
-        found.source_port = u16::from_ne_bytes([udp[0], udp[1]]);
-        found.destination_port = u16::from_ne_bytes([udp[2], udp[3]]);
+        let [ports] = bytes.read(offset).ok_or(DropReason::Truncated)?;
+        (found.source_port, found.destination_port) = halves(ports);
     } else if protocol == ICMP || protocol == ICMPV6 {
-        let icmp: [u8; 8] = bytes.read(offset).ok_or(DropReason::Truncated)?;
+        let icmp: [u32; 2] = bytes.read(offset).ok_or(DropReason::Truncated)?;
+        let kind = icmp[0].to_ne_bytes()[0];
         // Echo request and reply (RFC 792, RFC 4443): the identifier tells one ping from another.
-        let echo = if protocol == ICMP { icmp[0] == 8 || icmp[0] == 0 } else { icmp[0] == 128 || icmp[0] == 129 };
+        let echo = if protocol == ICMP { kind == 8 || kind == 0 } else { kind == 128 || kind == 129 };
         if echo {
-            found.source_port = u16::from_ne_bytes([icmp[4], icmp[5]]);
-            found.destination_port = found.source_port;
+            let (identifier, _) = halves(icmp[1]);
+            found.source_port = identifier;
+            found.destination_port = identifier;
         }
     }
     Ok(found)
+}
+
+/// The two 16-bit fields of a word in memory order, each as it lies there.
+#[inline(always)]
+fn halves(word: u32) -> (u16, u16) {
+    let [a, b, c, d] = word.to_ne_bytes();
+    (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]))
 }
 
 #[cfg(test)]
@@ -206,8 +215,13 @@ mod tests {
     struct Frame<'a>(&'a [u8]);
 
     impl Bytes for Frame<'_> {
-        fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-            self.0.get(offset as usize..)?.first_chunk().copied()
+        fn read<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+            let bytes = self.0.get(offset as usize..offset as usize + 4 * N)?;
+            let mut words = [0; N];
+            for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+                *word = u32::from_ne_bytes(chunk.try_into().unwrap());
+            }
+            Some(words)
         }
     }
 

@@ -67,6 +67,8 @@ pub struct Backend<A> {
     pub weight: u16,
     /// Always zero.
     pub padding: u16,
+    /// The service it belongs to, for the same purpose.
+    pub service: u32,
 }
 
 /// Key of `reverse_v4` and `reverse_v6`: a socket and the backend that it talks to.

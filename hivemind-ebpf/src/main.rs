@@ -1,4 +1,28 @@
+//! The eBPF programs of the data path.
+//!
+//! `from_replica` and `to_replica` sit on the host end of each replica's veth pair (tcx) and carry packets; `collect`
+//! and the timer it arms remove expired connections; the `sock_*` hooks (cgroup) turn service addresses into
+//! endpoints when a socket connects or sends. What is pure, and every map's key and value, is in `hivemind-common`.
+//!
+//! Start with [`replica`] for packets and [`socket`] for services.
 #![no_std]
 #![no_main]
+
+mod collect;
+mod drop;
+mod flow;
+mod frame;
+mod maps;
+mod replica;
+mod socket;
+
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // Never reached: the verifier would refuse a program that can panic.
+    loop {}
+}
+
+/// The kernel lends its GPL-only helpers to programs that say so; the sources stay MIT or Apache-2.0.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

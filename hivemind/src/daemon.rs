@@ -1,5 +1,7 @@
 //! The daemon: its parts, wired together in the order in which they need one another.
 
+mod access;
+mod cluster;
 mod config;
 mod fault;
 mod parts;

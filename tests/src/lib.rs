@@ -1,1 +1,30 @@
-//! The harness that makes nodes out of network namespaces, and the end-to-end tests.
+//! The harness that makes nodes out of namespaces, so that end-to-end tests run several machines on one, beside one
+//! another and without rights over the host's network.
+//!
+//! A [`Sandbox`] is a machine: its own network, mount and host-name namespaces, a tmpfs, a bpffs and a cgroup of its
+//! own. A [`Fabric`] is a router with a machine outside, and a [`Node`] is a sandbox on it in which a Hivemind daemon,
+//! a containerd and a registry can run. Everything a sandbox made goes when it is dropped, and also when the test is
+//! killed. It does not mock anything: what runs in a node is what runs on a machine.
+//!
+//! Start at [`Node::start`]; [`eventually`] is how to wait. All of it needs root.
+#![forbid(unsafe_code)]
+
+mod background;
+mod fabric;
+mod http;
+mod inventory;
+mod node;
+mod programs;
+mod registry;
+mod sandbox;
+mod wait;
+
+pub use background::Background;
+pub use fabric::{Addresses, Fabric};
+pub use http::{Response, get, get_unix};
+pub use inventory::Inventory;
+pub use node::{Containerd, Node, NodeOptions};
+pub use programs::{artifacts, hivemind_binary, image_archive};
+pub use registry::Registry;
+pub use sandbox::{Sandbox, hold, remains};
+pub use wait::eventually;

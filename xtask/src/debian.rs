@@ -150,7 +150,8 @@ mod tests {
     #[test]
     fn a_mirror_is_read_from_both_formats_of_sources() {
         let deb822 = "Types: deb\nURIs: http://mirror.example/debian/\nSuites: bookworm\n";
-        let one_line = "# deb http://no.example/debian x\ndeb [arch=amd64] https://a.example/debian bookworm main\n";
+        let one_line =
+            "# deb http://no.example/debian x\ndeb [arch=amd64] https://a.example/debian bookworm main\n";
         assert_eq!(mirror_in(deb822, "debian").as_deref(), Some("http://mirror.example/debian"));
         assert_eq!(mirror_in(one_line, "debian").as_deref(), Some("https://a.example/debian"));
         assert_eq!(mirror_in("URIs: https://deb.example/node_20.x\n", "debian"), None);

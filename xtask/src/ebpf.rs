@@ -89,7 +89,8 @@ fn without_dwarf(object: &[u8]) -> Result<Vec<u8>> {
     let mut builder = Builder::read(object)?;
     for section in &mut builder.sections {
         let name = section.name.to_string();
-        section.delete = [".debug_", ".rel.debug_", ".rela.debug_"].iter().any(|prefix| name.starts_with(prefix));
+        section.delete =
+            [".debug_", ".rel.debug_", ".rela.debug_"].iter().any(|prefix| name.starts_with(prefix));
     }
     builder.delete_orphans();
     // LLVM keeps the names of sections and of symbols in one table; the writer wants one for each.

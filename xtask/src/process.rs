@@ -36,10 +36,17 @@ pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
 
 /// Runs the command without showing it and returns what it printed, without the last line break.
 pub(crate) fn capture(command: &mut Command) -> Result<String> {
-    let output =
-        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {}", program(command)))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start {}", program(command)))?;
     if !output.status.success() {
-        bail!("{} failed ({}): {}", line(command), output.status, String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "{} failed ({}): {}",
+            line(command),
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
@@ -101,7 +108,8 @@ mod tests {
 
     #[test]
     fn a_program_that_fails_is_an_error_with_what_it_said() {
-        let error = capture(Command::new("sh").args(["-c", "echo no room >&2; exit 3"])).unwrap_err().to_string();
+        let error =
+            capture(Command::new("sh").args(["-c", "echo no room >&2; exit 3"])).unwrap_err().to_string();
         assert!(error.contains("no room") && error.contains("3"), "{error}");
     }
 

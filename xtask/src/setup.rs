@@ -100,7 +100,10 @@ impl Step {
                 .map(|package| format!("{:<22} Debian package: {}", package.name, package.purpose))
                 .collect(),
             Self::Registry => {
-                vec![format!("{:<22} unpacked into target/tools: serves images to the tests", "docker-registry")]
+                vec![format!(
+                    "{:<22} unpacked into target/tools: serves images to the tests",
+                    "docker-registry"
+                )]
             }
             Self::CargoTool(tool) => {
                 vec![format!("{:<22} into target/tools: {}", tool.program, tool.purpose)]

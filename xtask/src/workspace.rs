@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail};
 const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /// What cargo sets for a program that it runs, and what must not leak into a cargo that this program runs.
-const INHERITED_FROM_CARGO: [&str; 4] = ["RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "LD_LIBRARY_PATH"];
+const INHERITED_FROM_CARGO: [&str; 4] =
+    ["RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "LD_LIBRARY_PATH"];
 
 /// The checkout that the command works on.
 #[derive(Clone, Debug)]

@@ -98,7 +98,9 @@ impl Blob {
 }
 
 fn run_config(recipe: &Recipe) -> Value {
-    let set = |keys: Vec<String>| Value::Object(keys.into_iter().map(|key| (key, json!({}))).collect::<Map<_, _>>());
+    let set = |keys: Vec<String>| {
+        Value::Object(keys.into_iter().map(|key| (key, json!({}))).collect::<Map<_, _>>())
+    };
     let mut config = json!({
         "Env": [SEARCH_PATH],
         "Cmd": recipe.command,

@@ -101,7 +101,8 @@ impl Registry {
         let from = format!("oci-archive:{}", images.join(format!("{name}.tar")).display());
         let to = format!("docker://{}/library/{name}:latest", self.address);
         // Nothing to verify: the image was made a moment ago and never left this machine.
-        let arguments = ["--insecure-policy", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"];
+        let arguments =
+            ["--insecure-policy", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"];
         process::run(workspace.command("skopeo")?.args(arguments).args([from, to]))
     }
 

@@ -70,4 +70,3 @@ pub(super) fn llvm_library(compiler: &Compiler) -> Result<PathBuf> {
         format!("no libLLVM in {}; use a toolchain from rustup, which carries one", directory.display())
     })
 }
-

@@ -75,7 +75,9 @@ pub(super) fn fetch(workspace: &Workspace) -> Result<()> {
     let prefix = format!("{release}+");
     let Some(version) = source.versions("rust-src")?.into_iter().find(|version| version.starts_with(&prefix))
     else {
-        bail!("Debian has no rust-src {release} now; run `rustup component add rust-src` and then this again");
+        bail!(
+            "Debian has no rust-src {release} now; run `rustup component add rust-src` and then this again"
+        );
     };
     let packages = source.download(&[&format!("rust-src={version}")], &scratch.join("packages"))?;
 
@@ -99,7 +101,8 @@ fn directory(workspace: &Workspace) -> PathBuf {
 /// Unpacks `usr/src/rustc-VERSION/library` of the package into `directory/library`.
 fn unpack_library(package: &Path, directory: &Path) -> Result<()> {
     println!("unpacking {}", package.display());
-    let mut dpkg = debian::contents(package).stdout(Stdio::piped()).spawn().context("cannot start dpkg-deb")?;
+    let mut dpkg =
+        debian::contents(package).stdout(Stdio::piped()).spawn().context("cannot start dpkg-deb")?;
     let output = dpkg.stdout.take().context("dpkg-deb has no output")?;
     let mut archive = tar::Archive::new(BufReader::new(output));
     for entry in archive.entries()? {

@@ -41,3 +41,53 @@ pub(crate) fn of_datapath(error: &hivemind_datapath::Error) -> Problem {
     };
     problem(code, with_causes(error), hint)
 }
+
+/// Why the data path did not start, for users.
+pub fn explain_datapath(error: &hivemind_datapath::Error) -> ApiError {
+    if let hivemind_datapath::Error::ProgramRefused { verifier_log, .. } = error {
+        tracing::error!(verifier_log, "The verifier's log");
+    }
+    api_error(of_datapath(error))
+}
+
+/// Why the runtime did not start, for users.
+pub fn explain_runtime(error: &hivemind_runtime::Error) -> ApiError {
+    api_error(of_runtime(error))
+}
+
+pub(crate) fn of_pull(error: &hivemind_runtime::ImageError) -> Problem {
+    use hivemind_runtime::ImageError as E;
+    let (code, hint) = match error {
+        E::NotFound { .. } => (ErrorCode::ImageNotFound, "check the name and the tag; `hivemind image import` brings one from a file"),
+        E::Unauthorized { .. } => (ErrorCode::ImageUnauthorized, "check the name; this version pulls public images, from mirrors and from archives"),
+        E::RegistryUnreachable { .. } | E::RegistryFailed { .. } => (
+            ErrorCode::RegistryUnreachable,
+            "check the registry's name and the network; a registry without TLS has to be named with --insecure-registry",
+        ),
+        E::Corrupt { .. } | E::Archive { .. } => (ErrorCode::ImageCorrupt, "nothing of it was kept; pull or export it again"),
+        E::Platform { .. } => (ErrorCode::ImagePlatform, "use an image that is built for this machine"),
+        E::Mirror { .. } | E::Client { .. } => (ErrorCode::InvalidConfig, "correct the daemon's configuration"),
+        E::Containerd(error) => return of_runtime(error),
+        _ => (ErrorCode::ContainerFailed, "the daemon's log has more"),
+    };
+    problem(code, with_causes(error), hint)
+}
+
+pub(crate) fn of_runtime(error: &hivemind_runtime::Error) -> Problem {
+    use hivemind_runtime::Error as E;
+    let (code, hint) = match error {
+        E::ContainerdUnreachable { .. } | E::Unavailable { .. } | E::TimedOut { .. } => {
+            (ErrorCode::ContainerdUnreachable, "see whether containerd runs (`systemctl status containerd`); Hivemind goes on by itself when it is back")
+        }
+        E::BinaryMissing { .. } => (ErrorCode::ContainerdUnreachable, "install containerd and runc, or name a socket with --containerd-socket"),
+        E::StartFailed { .. } => (ErrorCode::ContainerdUnreachable, "the message says why; `hivemind doctor` checks the machine"),
+        E::NoCommand { .. } | E::CommandNotFound { .. } | E::CommandNotExecutable { .. } => {
+            (ErrorCode::CommandFailed, "give a command that the image has, with --command")
+        }
+        E::MemoryLimitTooSmall { .. } => (ErrorCode::OutOfMemory, "raise --memory"),
+        E::NoSpace { .. } => (ErrorCode::DiskFull, "make room on the disk that holds containerd's data"),
+        E::UnknownUser { .. } | E::InvalidSpec { .. } | E::Runc { .. } => (ErrorCode::ContainerFailed, "the message says what runc refused"),
+        _ => (ErrorCode::ContainerFailed, "it is tried again; the daemon's log has more"),
+    };
+    problem(code, with_causes(error), hint)
+}

@@ -20,3 +20,4 @@ mod worker;
 
 pub use addresses::{AddressPool, PoolExhausted};
 pub use agent::{Agent, AgentConfig, AgentError};
+pub use fault::{explain_datapath, explain_runtime};

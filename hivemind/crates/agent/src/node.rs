@@ -21,17 +21,17 @@ pub(crate) async fn register(
         memory_bytes: memory_bytes(),
     };
     let node = Node { metadata: Metadata::new(hivemind_model::DEFAULT_NAMESPACE, name), spec, status };
-    match objects.get::<Node>(&node.metadata.namespace, name).await? {
-        None => objects.create(&node).await.map(|_| ()),
-        Some(found) if found.spec == node.spec && found.status == node.status => Ok(()),
-        Some(found) => {
-            let namespace = found.metadata().namespace.clone();
-            objects.update_with::<Node>(&namespace, name, |n| {
-                n.spec = node.spec.clone();
-                n.status = node.status.clone();
-            })
-            .await
-            .map(|_| ())
+    match objects.get::<Node>(&node.metadata.namespace, name).await {
+        Err(error) if error.code == Node::NOT_FOUND => objects.create(&node).await.map(drop),
+        Err(error) => Err(error),
+        Ok(found) if found.spec == node.spec && found.status == node.status => Ok(()),
+        Ok(found) => {
+            let set = |n: &mut Node| {
+                n.spec.clone_from(&node.spec);
+                n.status.clone_from(&node.status);
+                Ok(())
+            };
+            objects.update_with(&found.metadata.namespace, name, set).await.map(drop)
         }
     }
 }

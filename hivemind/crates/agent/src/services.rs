@@ -10,11 +10,10 @@ use std::{
     sync::Arc,
 };
 
-use futures::StreamExt;
 use hivemind_datapath::{BackendSpec, Datapath, PublishedPort, ServicePorts, ServiceSpec};
 use hivemind_dns::{DnsServer, Records};
 use hivemind_model::{Problem, Protocol, Resource, Service, WatchEvent, WatchKind};
-use hivemind_store::Objects;
+use hivemind_store::{ObjectWatch, Objects};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -101,36 +100,45 @@ impl ServiceWriter {
     }
 
     async fn run(mut self, mut inbox: mpsc::Receiver<Request>, stop: CancellationToken) {
-        let Some(first) = self.list_until(&stop).await else { return };
-        let mut watch = self.objects.watch::<Service>(None, Some(first.resource_version));
-        self.replace_all(first.items).await;
+        while !stop.is_cancelled() {
+            match self.objects.list_and_watch::<Service>(None).await {
+                Ok((first, watch)) => {
+                    self.replace_all(first.items).await;
+                    self.follow_watch(watch, &mut inbox, &stop).await;
+                }
+                Err(error) => warn!(%error, "Services cannot be read from the store; trying again"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(RETRY_AFTER) => {}
+            }
+        }
+    }
+
+    /// Returns when the watch ends or `stop` comes.
+    async fn follow_watch(
+        &mut self,
+        mut watch: ObjectWatch<Service>,
+        inbox: &mut mpsc::Receiver<Request>,
+        stop: &CancellationToken,
+    ) {
         loop {
             let retry = tokio::time::sleep(RETRY_AFTER);
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(request) = inbox.recv() => self.answer(request).await,
-                Some(event) = watch.next() => match event {
+                event = watch.next() => match event {
                     Ok(event) => self.follow(event).await,
-                    Err(error) => warn!(%error, "The watch on services failed; it goes on"),
+                    Err(error) => {
+                        warn!(%error, "The watch on services ended; starting it again");
+                        return;
+                    }
                 },
                 () = retry, if !self.failed.is_empty() => {
                     for key in std::mem::take(&mut self.failed) {
                         self.write(&key).await;
                     }
                 }
-            }
-        }
-    }
-
-    async fn list_until(&self, stop: &CancellationToken) -> Option<hivemind_model::List<Service>> {
-        loop {
-            match self.objects.list::<Service>(None).await {
-                Ok(list) => return Some(list),
-                Err(error) => warn!(%error, "Services cannot be read from the store; trying again"),
-            }
-            tokio::select! {
-                () = stop.cancelled() => return None,
-                () = tokio::time::sleep(RETRY_AFTER) => {}
             }
         }
     }
@@ -143,6 +151,7 @@ impl ServiceWriter {
                 warn!(service = stray.id, %error, "A service that is no more could not be removed from the data path");
             }
         }
+        self.services.clear();
         for service in services {
             let key = key_of(&service);
             self.services.insert(key.clone(), service);
@@ -228,6 +237,7 @@ impl ServiceWriter {
         }
         let told = self.objects.update_with::<Service>(&key.0, &key.1, |service| {
             service.status.problem.clone_from(&problem);
+            Ok(())
         });
         if let Err(error) = told.await {
             warn!(service = %key.1, %error, "A service's status could not be written");

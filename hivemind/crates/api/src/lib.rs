@@ -1,1 +1,29 @@
-//! The HTTP server of the API.
+//! The HTTP server of the API: `/v1` with JSON, lists and watches, log streams and exec sessions, and the OpenAPI
+//! document that is generated from the handlers.
+//!
+//! It reads and writes objects in the store and decides what only the server can decide: whether a request is valid,
+//! whether it clashes with what is there, which addresses a service gets. It starts no containers and touches no
+//! network: controllers and agents act on what it writes, and what only the node knows (logs, processes, images) comes
+//! through [`NodeAccess`].
+//!
+//! Start with [`Api`] and [`serve_unix`]; the handlers are in `routes/`, one file a noun.
+#![forbid(unsafe_code)]
+
+mod addresses;
+mod api;
+mod body;
+mod deployment;
+mod fault;
+mod lines;
+mod node_access;
+mod openapi;
+mod request;
+mod routes;
+mod serve;
+mod web;
+
+pub use addresses::{ServiceAddresses, ServiceRanges, choose_addresses};
+pub use api::{Api, ApiConfig};
+pub use node_access::{EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, NodeAccess};
+pub use openapi::document;
+pub use serve::{CONNECTIONS_MAX, serve_tcp, serve_unix};

@@ -174,7 +174,7 @@ async fn a_daemon_that_never_answers_is_given_up_after_the_time_allowed() {
 #[tokio::test]
 async fn a_watch_tells_what_is_there_then_the_bookmark_then_changes() {
     let (changes, receiver) = mpsc::channel::<String>(1);
-    let receiver = std::sync::Mutex::new(Some(receiver));
+    let receiver = std::sync::Arc::new(std::sync::Mutex::new(Some(receiver)));
     let router = Router::new().route(
         "/v1/replicas",
         get(move |uri: Uri| async move {

@@ -1,12 +1,15 @@
 //! The cluster's loops: they make what users wrote in specs come true as objects, and tell in statuses how far it is.
 //!
 //! [`plan`] is pure: a snapshot of all objects in, a list of [`Action`]s out, the same for the same snapshot save for the
+//! names of new replicas. [`Controller`] is its executor: it lists, plans, acts, and does so again whenever something
 //! changed. It may be killed at any point and started again: it remembers nothing. Containers are none of its business;
 //! a node's agent brings up the replicas that are bound to it.
 #![forbid(unsafe_code)]
 
+mod executor;
 mod plan;
 mod snapshot;
 
+pub use executor::Controller;
 pub use plan::{Action, plan};
 pub use snapshot::Snapshot;

@@ -1,8 +1,8 @@
 //! From what is to what should be.
 
 use hivemind_model::{
-    App, AppStatus, Endpoint, Metadata, Problem, Replica, ReplicaSpec, ReplicaStatus, Service, Volume, VolumeSpec,
-    VolumeStatus, template_hash,
+    App, AppStatus, Endpoint, Metadata, Problem, Replica, ReplicaSpec, ReplicaStatus, Service, Volume,
+    VolumeSpec, VolumeStatus, template_hash,
 };
 
 use crate::snapshot::Snapshot;
@@ -213,7 +213,11 @@ fn plan_status(snapshot: &Snapshot, app: &App, actions: &mut Vec<Action>) {
 }
 
 /// What a user should look at first: the service's own problem, no node at all, else that of the replica with the most restarts.
-fn app_problem(snapshot: &Snapshot, generations: &Generations<'_>, service: Option<&Service>) -> Option<Problem> {
+fn app_problem(
+    snapshot: &Snapshot,
+    generations: &Generations<'_>,
+    service: Option<&Service>,
+) -> Option<Problem> {
     if let Some(problem) = service.and_then(|s| s.status.problem.clone()) {
         return Some(problem);
     }
@@ -226,7 +230,9 @@ fn app_problem(snapshot: &Snapshot, generations: &Generations<'_>, service: Opti
         });
     }
     let unwell = generations.present.iter().chain(&generations.stale).filter(|r| !r.status.ready);
-    unwell.max_by_key(|r| (r.status.problem.is_some(), r.status.restarts)).and_then(|r| r.status.problem.clone())
+    unwell
+        .max_by_key(|r| (r.status.problem.is_some(), r.status.restarts))
+        .and_then(|r| r.status.problem.clone())
 }
 
 fn count(n: usize) -> u32 {

@@ -60,6 +60,8 @@ enum Role {
     Leader(watch::Sender<Option<Outcome>>),
     /// Waits for the leader.
     Follower(watch::Receiver<Option<Outcome>>),
+    /// Comes just after the leader has its answer.
+    Late(Arc<Answer>),
 }
 
 impl Forwarder {
@@ -102,9 +104,11 @@ impl Forwarder {
                 outcome
             }
             Role::Follower(mut receiver) => {
-                let outcome = receiver.wait_for(Option::is_some).await.map_err(|_| ForwardError::Abandoned)?;
+                let outcome =
+                    receiver.wait_for(Option::is_some).await.map_err(|_| ForwardError::Abandoned)?;
                 outcome.clone().unwrap_or(Err(ForwardError::Abandoned))
             }
+            Role::Late(answer) => Ok(answer),
         }
     }
 
@@ -112,6 +116,10 @@ impl Forwarder {
         let mut state = self.state();
         if let Some(receiver) = state.flights.get(key) {
             return Ok(Role::Follower(receiver.clone()));
+        }
+        // The cache was looked at before, but without the lock in between.
+        if let Some((answer, _)) = state.cache.get(key, Instant::now()) {
+            return Ok(Role::Late(answer));
         }
         if state.flights.len() >= EXCHANGES_MAX {
             return Err(ForwardError::Overload);

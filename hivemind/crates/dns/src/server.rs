@@ -120,9 +120,8 @@ mod tests {
 
     #[test]
     fn an_upstream_that_is_ourselves_is_left_out() {
-        let parse = |texts: &[&str]| -> Vec<SocketAddr> {
-            texts.iter().map(|text| text.parse().unwrap()).collect()
-        };
+        let parse =
+            |texts: &[&str]| -> Vec<SocketAddr> { texts.iter().map(|text| text.parse().unwrap()).collect() };
         let upstreams = parse(&["127.0.0.2:53", "127.0.0.2:54", "0.0.0.0:53", "10.0.0.1:53", "[::1]:5353"]);
         assert_eq!(
             without_ourselves(&upstreams, &parse(&["127.0.0.2:53"])),

@@ -7,7 +7,7 @@
 //! and whoever needed it is told so ([`Error::Compacted`]).
 //!
 //! What it does not do: no consensus of its own (one process holds the file), no schema (values are
-//! bytes; [`StoreExt`] adds JSON), no secrets handling, no network.
+//! bytes; [`StoreExt`] adds JSON, [`Objects`] the API's objects), no secrets handling, no network.
 //!
 //! Start with the trait in `store.rs`, then `txn.rs` and `watch.rs`. `embedded.rs` is the backend on a
 //! local redb file ([`RedbStore`]); the module `conformance` (feature `conformance`) is the suite that
@@ -21,6 +21,7 @@ mod embedded;
 mod error;
 mod key;
 mod lease;
+mod objects;
 mod record;
 mod revision;
 mod store;
@@ -32,6 +33,7 @@ pub use embedded::{Options, RedbStore};
 pub use error::{Error, Result};
 pub use key::{KEY_BYTES_MAX, Key, Prefix};
 pub use lease::{LEASE_TTL_MAX, LEASE_TTL_MIN, LEASES_MAX, LeaseId, LeaseInfo};
+pub use objects::{Changes, Claim, Object, ObjectWatch, Objects};
 pub use record::{KeyValue, ListOptions, Listing, Reading};
 pub use revision::Revision;
 pub use store::Store;

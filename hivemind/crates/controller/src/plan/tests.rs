@@ -1,6 +1,8 @@
 //! Plans, and a small world in which they are carried out until nothing is left to do.
 
-use hivemind_model::{AppSpec, Container, Node, NodeSpec, NodeStatus, Phase, Service, ServiceSpec, ServiceStatus, Template};
+use hivemind_model::{
+    AppSpec, Container, Node, NodeSpec, NodeStatus, Phase, Service, ServiceSpec, ServiceStatus, Template,
+};
 use jiff::Timestamp;
 use proptest::prelude::*;
 
@@ -42,7 +44,8 @@ impl World {
             spec: NodeSpec { replica_range_v4: "10.200.0.0/24".into(), replica_range_v6: "fd00::/64".into() },
             status: NodeStatus::default(),
         };
-        let snapshot = Snapshot { apps: vec![app], services: vec![service], nodes: vec![node], ..Snapshot::default() };
+        let snapshot =
+            Snapshot { apps: vec![app], services: vec![service], nodes: vec![node], ..Snapshot::default() };
         World { snapshot, made: 0 }
     }
 
@@ -66,15 +69,19 @@ impl World {
         for action in actions {
             match action {
                 Action::CreateReplica(mut replica) => {
-                    replica.metadata.creation_timestamp = Timestamp::from_second(i64::from(self.made)).unwrap();
+                    replica.metadata.creation_timestamp =
+                        Timestamp::from_second(i64::from(self.made)).unwrap();
                     self.snapshot.replicas.push(*replica);
                 }
                 Action::StopReplica { name, .. } => {
-                    let replica = self.snapshot.replicas.iter_mut().find(|r| r.metadata.name == name).unwrap();
+                    let replica =
+                        self.snapshot.replicas.iter_mut().find(|r| r.metadata.name == name).unwrap();
                     replica.metadata.deletion_timestamp = Some(Timestamp::UNIX_EPOCH);
                 }
                 Action::CreateVolume(volume) => self.snapshot.volumes.push(*volume),
-                Action::SetEndpoints { endpoints, .. } => self.snapshot.services[0].status.endpoints = endpoints,
+                Action::SetEndpoints { endpoints, .. } => {
+                    self.snapshot.services[0].status.endpoints = endpoints
+                }
                 Action::SetAppStatus { status, .. } => self.snapshot.apps[0].status = *status,
                 Action::RemoveApp(_) => {
                     self.snapshot.apps.clear();
@@ -153,7 +160,8 @@ fn scaling_down_stops_the_unready_first() {
     world.carry_out(actions);
     let unready = world.active().iter().find(|r| !r.status.ready).unwrap().metadata.name.clone();
     world.app().spec.replicas = 2;
-    let stopped: Vec<_> = world.plan().into_iter().filter(|a| matches!(a, Action::StopReplica { .. })).collect();
+    let stopped: Vec<_> =
+        world.plan().into_iter().filter(|a| matches!(a, Action::StopReplica { .. })).collect();
     assert_eq!(stopped, [Action::StopReplica { namespace: "default".into(), name: unready }]);
 }
 
@@ -192,7 +200,11 @@ fn a_deleted_app_goes_only_after_its_last_replica() {
 #[test]
 fn volumes_that_an_app_mounts_are_made_once() {
     let mut world = World::with_app(2);
-    let mount = |path: &str| hivemind_model::VolumeMount { volume: "data".into(), path: path.into(), read_only: false };
+    let mount = |path: &str| hivemind_model::VolumeMount {
+        volume: "data".into(),
+        path: path.into(),
+        read_only: false,
+    };
     world.app().spec.template.containers[0].volume_mounts = vec![mount("/a"), mount("/b")];
     let actions = world.plan();
     assert_eq!(actions.iter().filter(|a| matches!(a, Action::CreateVolume(_))).count(), 1);

@@ -43,7 +43,8 @@ async fn a_name_with_more_addresses_than_an_answer_carries_gives_the_first() {
 
 #[tokio::test]
 async fn questions_above_the_limit_fail_at_once_and_those_below_are_answered() {
-    let upstream = Upstream::start(|question, _| Reaction::Hold(addresses(question, &[[1, 2, 3, 4]], 60))).await;
+    let upstream =
+        Upstream::start(|question, _| Reaction::Hold(addresses(question, &[[1, 2, 3, 4]], 60))).await;
     let mut config = config(&[upstream.address]);
     config.upstream_timeout = Duration::from_secs(60);
     let server = DnsServer::start(config, records()).await.unwrap();

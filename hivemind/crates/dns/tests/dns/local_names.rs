@@ -2,7 +2,9 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{RData, RecordType};
 use hivemind_dns::{DnsServer, Records, StartError, Statistics};
 
-use crate::client::{addresses, addresses_in, ask, code, config, name, query, records, send, send_tcp, start};
+use crate::client::{
+    addresses, addresses_in, ask, code, config, name, query, records, send, send_tcp, start,
+};
 use crate::upstream::Upstream;
 
 const WEB: &str = "web.default.svc.hivemind.internal";

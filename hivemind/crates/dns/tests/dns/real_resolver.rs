@@ -37,7 +37,8 @@ async fn a_resolver_finds_a_service_by_its_short_name_its_full_name_and_its_addr
     let reverse = resolver.reverse_lookup(addresses(&["10.204.0.7"])[0]).await.unwrap();
     let text = format!("{:?}", reverse.answers());
     assert!(text.contains("web.default.svc.hivemind.internal"), "{text}");
-    assert!(resolver.lookup_ip("gone.default").await.unwrap_err().is_nx_domain());
+    let gone = "gone.default.svc.hivemind.internal.";
+    assert!(resolver.lookup_ip(gone).await.unwrap_err().is_nx_domain());
 }
 
 #[tokio::test]

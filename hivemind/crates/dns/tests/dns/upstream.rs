@@ -47,7 +47,9 @@ struct Shared {
 }
 
 impl Upstream {
-    pub(crate) async fn start(react: impl Fn(&Message, Protocol) -> Reaction + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(
+        react: impl Fn(&Message, Protocol) -> Reaction + Send + Sync + 'static,
+    ) -> Self {
         let (udp, tcp) = loop {
             let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
             if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {

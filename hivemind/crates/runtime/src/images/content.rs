@@ -9,6 +9,7 @@ use containerd_client::services::v1::{
 };
 use futures::{Stream, StreamExt};
 use prost_types::FieldMask;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
@@ -23,8 +24,10 @@ use crate::{
 const PIECE_BYTES: usize = 1 << 20;
 
 /// What a blob must turn out to be.
+#[derive(Clone, Copy)]
 pub(crate) struct Expected<'a> {
-    pub(crate) digest: &'a str,
+    /// `None` accepts any content of that size, and hashes it.
+    pub(crate) digest: Option<&'a str>,
     pub(crate) size: u64,
 }
 
@@ -49,7 +52,7 @@ impl<E> From<Error> for WriteError<E> {
 }
 
 /// Stores the bytes that `open` yields, unless the store has the blob: then `open` is not called. `progress` is
-/// told the number of bytes of each piece once it is stored.
+/// told the number of bytes of each piece once it is stored. Returns the blob's digest.
 pub(crate) async fn write<S, E>(
     containerd: &Containerd,
     lease: &Lease,
@@ -57,35 +60,42 @@ pub(crate) async fn write<S, E>(
     labels: HashMap<String, String>,
     open: impl AsyncFnOnce() -> Result<S, E>,
     mut progress: impl FnMut(u64),
-) -> Result<(), WriteError<E>>
+) -> Result<String, WriteError<E>>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
 {
-    let reference = format!("{}-{:08x}-{}", lease.id(), rand::random::<u32>(), expected.digest);
-    let mut ingest = match Ingest::begin(containerd, lease, reference, &expected).await {
-        Ok(ingest) => ingest,
-        Err(error) if error.is_already_exists() => {
+    let name = expected.digest.unwrap_or("unnamed");
+    let reference = format!("{}-{:08x}-{name}", lease.id(), rand::random::<u32>());
+    let mut ingest = match (Ingest::begin(containerd, lease, reference, expected).await, expected.digest) {
+        (Ok(ingest), _) => ingest,
+        (Err(error), Some(digest)) if error.is_already_exists() => {
             progress(expected.size);
-            return merge_labels(containerd, lease, expected.digest, labels).await.map_err(WriteError::from);
+            merge_labels(containerd, lease, digest, labels).await?;
+            return Ok(digest.to_owned());
         }
-        Err(error) => return Err(error.into()),
+        (Err(error), _) => return Err(error.into()),
     };
-    let outcome = async {
+    let filled = async {
         let source = open().await.map_err(WriteError::Source)?;
-        fill(&mut ingest, source, expected.size, &mut progress).await?;
-        ingest.commit(&expected, labels.clone()).await
-    }
-    .await;
-    match outcome {
-        Err(WriteError::Containerd(error)) if error.is_already_exists() => {
-            ingest.abort(containerd, lease).await;
-            merge_labels(containerd, lease, expected.digest, labels).await.map_err(WriteError::from)
-        }
+        fill(&mut ingest, source, expected, &mut progress).await
+    };
+    let digest = match filled.await {
+        Ok(digest) => digest,
         Err(error) => {
             ingest.abort(containerd, lease).await;
-            Err(error)
+            return Err(error);
         }
-        Ok(()) => Ok(()),
+    };
+    match ingest.commit(&digest, expected.size, labels.clone()).await {
+        Ok(()) => Ok(digest),
+        Err(error) => {
+            ingest.abort(containerd, lease).await;
+            if !error.is_already_exists() {
+                return Err(error.into());
+            }
+            merge_labels(containerd, lease, &digest, labels).await?;
+            Ok(digest)
+        }
     }
 }
 
@@ -97,10 +107,10 @@ pub(crate) async fn write_bytes(
     labels: HashMap<String, String>,
 ) -> Result<String, Error> {
     let digest = super::document::digest_of(&bytes);
-    let expected = Expected { digest: &digest, size: bytes.len() as u64 };
+    let expected = Expected { digest: Some(&digest), size: bytes.len() as u64 };
     let open = async || Ok::<_, std::convert::Infallible>(futures::stream::iter([Ok(bytes)]));
     match write(containerd, lease, expected, labels, open, |_| ()).await {
-        Ok(()) => Ok(digest),
+        Ok(digest) => Ok(digest),
         Err(WriteError::Containerd(error)) => Err(error),
         Err(WriteError::Source(never)) => match never {},
         Err(WriteError::Mismatch(reason)) => Err(Error::InvalidSpec { reason }),
@@ -129,17 +139,23 @@ pub(crate) async fn read(containerd: &Containerd, digest: &str) -> Result<Vec<u8
 async fn fill<S, E>(
     ingest: &mut Ingest,
     mut source: S,
-    size: u64,
+    expected: Expected<'_>,
     progress: &mut impl FnMut(u64),
-) -> Result<(), WriteError<E>>
+) -> Result<String, WriteError<E>>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
 {
+    let size = expected.size;
     let mut piece = BytesMut::new();
     let mut received = 0;
+    // A known digest is verified by containerd.
+    let mut hash = expected.digest.is_none().then(Sha256::new);
     while let Some(chunk) = source.next().await {
         let mut chunk = chunk.map_err(WriteError::Source)?;
         received += chunk.len() as u64;
+        if let Some(hash) = &mut hash {
+            hash.update(&chunk);
+        }
         if received > size {
             return Err(WriteError::Mismatch(format!("more than the {size} bytes that were announced")));
         }
@@ -160,7 +176,10 @@ where
         ingest.append(piece.freeze()).await?;
         progress(rest);
     }
-    Ok(())
+    Ok(match (hash, expected.digest) {
+        (Some(hash), _) => format!("sha256:{}", hex::encode(hash.finalize())),
+        (None, digest) => digest.unwrap_or_default().to_owned(),
+    })
 }
 
 /// A blob on its way in: a stream of requests, each answered before the next is sent, so that no more than a piece
@@ -177,7 +196,7 @@ impl Ingest {
         containerd: &Containerd,
         lease: &Lease,
         reference: String,
-        expected: &Expected<'_>,
+        expected: Expected<'_>,
     ) -> Result<Self, Error> {
         let (requests, queue) = mpsc::channel(1);
         // containerd answers "already exists" to this when it has the blob, and lets the lease hold it.
@@ -185,7 +204,7 @@ impl Ingest {
             action: WriteAction::Stat.into(),
             r#ref: reference.clone(),
             total: signed(expected.size),
-            expected: expected.digest.to_owned(),
+            expected: expected.digest.unwrap_or_default().to_owned(),
             ..Default::default()
         };
         requests.try_send(first).expect("a new queue has room for one");
@@ -210,21 +229,22 @@ impl Ingest {
         Ok(())
     }
 
-    async fn commit<E>(
+    async fn commit(
         &mut self,
-        expected: &Expected<'_>,
+        digest: &str,
+        size: u64,
         labels: HashMap<String, String>,
-    ) -> Result<(), WriteError<E>> {
+    ) -> Result<(), Error> {
         let request = WriteContentRequest {
             action: WriteAction::Commit.into(),
             r#ref: self.reference.clone(),
-            total: signed(expected.size),
-            expected: expected.digest.to_owned(),
+            total: signed(size),
+            expected: digest.to_owned(),
             offset: signed(self.offset),
             labels,
             ..Default::default()
         };
-        Ok(self.send(request).await?)
+        self.send(request).await
     }
 
     async fn send(&mut self, request: WriteContentRequest) -> Result<(), Error> {

@@ -1,0 +1,107 @@
+//! Collecting expired connections inside the kernel, by a timer that goes on while no daemon runs.
+//!
+//! Deleting from user space would race: between the look at an entry and its deletion a packet may have renewed it.
+
+use crate::{
+    flow::now_ns,
+    maps::{COLLECT_INTERVAL_NS, COLLECTOR, Collector, conntrack_pointers},
+};
+use aya_ebpf::{
+    bindings::TC_ACT_OK,
+    helpers::generated::{
+        bpf_for_each_map_elem, bpf_map_delete_elem, bpf_timer_init, bpf_timer_set_callback, bpf_timer_start,
+    },
+    macros::classifier,
+    programs::TcContext,
+};
+use core::ffi::c_void;
+use hivemind_common::conntrack::Entry;
+
+/// `CLOCK_MONOTONIC` of `<linux/time.h>`.
+const CLOCK_MONOTONIC: u64 = 1;
+/// Least time between two collections that full tables ask for.
+const PAUSE_NS: u64 = 1_000_000_000;
+
+struct Sweep {
+    now: u64,
+    live: u64,
+    removed: u64,
+}
+
+/// Collects now and arms the timer, in place of whatever timer an earlier daemon armed. Run by the daemon.
+#[classifier]
+pub fn collect(_: TcContext) -> i32 {
+    let Some(collector) = COLLECTOR.get_ptr_mut(0) else {
+        return -1;
+    };
+    // SAFETY: the value of the map; the timer is touched by helpers only.
+    unsafe {
+        let timer = &raw mut (*collector).timer;
+        // Fails if the timer exists already, which is as good.
+        bpf_timer_init(timer, (&raw const COLLECTOR).cast_mut().cast(), CLOCK_MONOTONIC);
+        if bpf_timer_set_callback(timer, on_timer as *mut c_void) != 0 {
+            return -1;
+        }
+        sweep(collector, now_ns());
+        if bpf_timer_start(timer, COLLECT_INTERVAL_NS.load(), 0) != 0 {
+            return -1;
+        }
+    }
+    TC_ACT_OK as i32
+}
+
+extern "C" fn on_timer(_map: *mut c_void, _key: *mut u32, collector: *mut Collector) -> i32 {
+    // SAFETY: the kernel hands the value that the timer lies in.
+    unsafe {
+        sweep(collector, now_ns());
+        bpf_timer_start(&raw mut (*collector).timer, COLLECT_INTERVAL_NS.load(), 0);
+    }
+    0
+}
+
+/// Collects unless it was done a moment ago: what a full table of connections does before it refuses.
+#[inline(never)]
+pub(crate) fn collect_if_due(now: u64) -> i32 {
+    if let Some(collector) = COLLECTOR.get_ptr_mut(0) {
+        // SAFETY: the value of the map; two CPUs that collect at once do no harm.
+        unsafe {
+            if now.wrapping_sub((*collector).started_ns) > PAUSE_NS {
+                sweep(collector, now);
+            }
+        }
+    }
+    0
+}
+
+/// # Safety
+/// `collector` is the value of the map `collector`.
+#[inline(always)]
+unsafe fn sweep(collector: *mut Collector, now: u64) {
+    let [v4, v6] = conntrack_pointers();
+    // SAFETY: the caller's promise; the helper calls back with entries of a map of connections.
+    unsafe {
+        (*collector).started_ns = now;
+        let mut found = Sweep { now, live: 0, removed: 0 };
+        bpf_for_each_map_elem(v4, sweep_entry as *mut c_void, (&raw mut found).cast(), 0);
+        (*collector).live[0] = found.live;
+        (*collector).removed[0] += found.removed;
+        let mut found = Sweep { now, live: 0, removed: 0 };
+        bpf_for_each_map_elem(v6, sweep_entry as *mut c_void, (&raw mut found).cast(), 0);
+        (*collector).live[1] = found.live;
+        (*collector).removed[1] += found.removed;
+        (*collector).runs += 1;
+    }
+}
+
+extern "C" fn sweep_entry(map: *mut c_void, key: *mut c_void, entry: *mut Entry, sweep: *mut Sweep) -> i64 {
+    // SAFETY: the kernel hands a live entry, its key, and the caller's `Sweep`.
+    unsafe {
+        if (*entry).expires_ns <= (*sweep).now {
+            bpf_map_delete_elem(map, key);
+            (*sweep).removed += 1;
+        } else {
+            (*sweep).live += 1;
+        }
+    }
+    0
+}

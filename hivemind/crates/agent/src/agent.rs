@@ -1,0 +1,257 @@
+//! The agent: who it is, what it holds, and the loops that feed its workers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use hivemind_datapath::Datapath;
+use hivemind_dns::DnsServer;
+use hivemind_model::{ApiError, NodeSpec, Replica, WatchKind};
+use hivemind_runtime::{ContainerId, Event, Runtime};
+use hivemind_store::Objects;
+use hivemind_volume::Volumes;
+use ipnet::{Ipv4Net, Ipv6Net};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    addresses::AddressPool,
+    fault, node,
+    services::{ServiceWriter, Services},
+    worker::Worker,
+};
+
+/// How long after a failure the agent looks again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// What an agent is told at its start.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// This node's name.
+    pub node: String,
+    /// The addresses of this node's replicas.
+    pub replica_ranges: (Ipv4Net, Ipv6Net),
+    /// The domain of services' names.
+    pub cluster_domain: String,
+    /// Where replicas ask for names.
+    pub dns: (Ipv4Addr, Ipv6Addr),
+    /// A directory for replicas' `resolv.conf` and `hosts`, gone at the next boot.
+    pub run_dir: PathBuf,
+}
+
+/// Why an agent did not start, or an operation on its node failed.
+pub type AgentError = ApiError;
+
+/// What all of an agent's tasks share.
+pub(crate) struct Shared {
+    pub(crate) config: AgentConfig,
+    pub(crate) objects: Objects,
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) datapath: Arc<Datapath>,
+    pub(crate) volumes: Arc<Volumes>,
+    pub(crate) services: Services,
+    pub(crate) addresses: Mutex<AddressPool>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Shared {
+    /// The pool of addresses; it is never left half-changed, so a panic elsewhere does not spoil it.
+    pub(crate) fn pool(&self) -> std::sync::MutexGuard<'_, AddressPool> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One worker, as the agent sees it.
+struct WorkerHandle {
+    replica: watch::Sender<Replica>,
+    news: Arc<Notify>,
+}
+
+/// A running agent. Dropping it ends its tasks; what it made runs on.
+pub struct Agent {
+    pub(crate) shared: Arc<Shared>,
+    tasks: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+impl Agent {
+    /// Registers the node, adopts what runs, and begins to follow the store. Returns when services and names are written.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written; nothing of what runs was touched.
+    pub async fn start(
+        config: AgentConfig,
+        objects: Objects,
+        runtime: Arc<Runtime>,
+        datapath: Arc<Datapath>,
+        volumes: Arc<Volumes>,
+        dns: Arc<DnsServer>,
+    ) -> Result<Self, AgentError> {
+        let spec = NodeSpec {
+            replica_range_v4: config.replica_ranges.0.to_string(),
+            replica_range_v6: config.replica_ranges.1.to_string(),
+        };
+        let containerd = runtime.version().await.unwrap_or_default();
+        node::register(&objects, &config.node, spec, containerd).await?;
+
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let writer =
+            ServiceWriter::new(Arc::clone(&datapath), dns, objects.clone(), config.cluster_domain.clone());
+        let services = writer.start(stop.clone(), &mut tasks);
+        let mut pool = AddressPool::new(config.replica_ranges.0, config.replica_ranges.1);
+        for endpoint in datapath.endpoints() {
+            pool.claim(endpoint.spec.ipv4);
+        }
+        let shared = Arc::new(Shared {
+            config,
+            objects,
+            runtime,
+            datapath,
+            volumes,
+            services: services.clone(),
+            addresses: Mutex::new(pool),
+            stop,
+        });
+        tasks.spawn(follow(Arc::clone(&shared)));
+        services.settled().await;
+        Ok(Agent { shared, tasks: tokio::sync::Mutex::new(tasks) })
+    }
+
+    /// Ends the agent's tasks and waits for them. Containers, traffic and names that were written stay as they are.
+    pub async fn stop(&self) {
+        self.shared.stop.cancel();
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().await);
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Keeps a worker for every replica of this node, and passes on what containerd tells.
+async fn follow(shared: Arc<Shared>) {
+    let stop = shared.stop.clone();
+    let mut workers = JoinSet::new();
+    let mut handles = BTreeMap::new();
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = follow_forever(&shared, &mut handles, &mut workers) => {}
+    }
+    drop(handles);
+    while workers.join_next().await.is_some() {}
+}
+
+/// Namespace and name of a replica, as its container's id.
+pub(crate) fn container_id(replica: &Replica) -> ContainerId {
+    let name = format!("{}.{}", replica.metadata.namespace, replica.metadata.name);
+    ContainerId::new(&name).expect("namespaces and names are DNS labels, and two of them with a dot are an id")
+}
+
+async fn follow_forever(
+    shared: &Arc<Shared>,
+    handles: &mut BTreeMap<ContainerId, WorkerHandle>,
+    workers: &mut JoinSet<ContainerId>,
+) {
+    let mine = |replica: &Replica| replica.spec.node == shared.config.node;
+    let mut events = shared.runtime.events();
+    let mut first = true;
+    loop {
+        match shared.objects.list_and_watch::<Replica>(None).await {
+            Ok((list, mut watch)) => {
+                let replicas: Vec<_> = list.items.into_iter().filter(mine).collect();
+                if std::mem::take(&mut first) {
+                    remove_strays(shared, replicas.iter().map(container_id).collect()).await;
+                }
+                for replica in replicas {
+                    tell(shared, handles, workers, replica);
+                }
+                loop {
+                    tokio::select! {
+                        event = watch.next() => match event {
+                            Ok(event) if mine(&event.object) => match event.kind {
+                                WatchKind::Added | WatchKind::Modified => tell(shared, handles, workers, event.object),
+                                WatchKind::Deleted => {}
+                            },
+                            Ok(_) => {}
+                            Err(error) => {
+                                warn!(%error, "The watch on replicas ended; starting it again");
+                                break;
+                            }
+                        },
+                        event = events.next() => pass_on(event, handles),
+                        Some(done) = workers.join_next(), if !workers.is_empty() => match done {
+                            Ok(id) => { handles.remove(&id); }
+                            Err(error) => warn!(%error, "A replica's worker failed"),
+                        },
+                    }
+                }
+            }
+            Err(error) => warn!(%error, "Replicas cannot be read from the store; trying again"),
+        }
+        tokio::time::sleep(RETRY_AFTER).await;
+    }
+}
+
+/// Tells the worker that an event concerns to look; after a gap in the events, all of them.
+fn pass_on(event: Event, handles: &BTreeMap<ContainerId, WorkerHandle>) {
+    match event {
+        Event::Exit { id, .. } => {
+            if let Some(handle) = handles.get(&id) {
+                handle.news.notify_one();
+            }
+        }
+        Event::Oom { .. } => {}
+        Event::Resync => handles.values().for_each(|handle| handle.news.notify_one()),
+    }
+}
+
+/// Hands `replica` to its worker, which is started if there is none.
+fn tell(
+    shared: &Arc<Shared>,
+    handles: &mut BTreeMap<ContainerId, WorkerHandle>,
+    workers: &mut JoinSet<ContainerId>,
+    replica: Replica,
+) {
+    let id = container_id(&replica);
+    if let Some(handle) = handles.get(&id) {
+        let wanted_before = handle.replica.borrow().metadata.is_deleting();
+        if wanted_before != replica.metadata.is_deleting() {
+            handle.replica.send_replace(replica);
+        }
+        return;
+    }
+    let (sender, receiver) = watch::channel(replica);
+    let news = Arc::new(Notify::new());
+    handles.insert(id.clone(), WorkerHandle { replica: sender, news: Arc::clone(&news) });
+    let worker = Worker::new(Arc::clone(shared), id.clone(), receiver, news);
+    workers.spawn(async move {
+        worker.run().await;
+        id
+    });
+}
+
+/// Removes containers and endpoints that belong to no replica: what an earlier daemon did not get to.
+async fn remove_strays(shared: &Shared, wanted: BTreeSet<ContainerId>) {
+    match shared.runtime.list().await {
+        Ok(found) => {
+            for stray in found.into_iter().filter(|c| !wanted.contains(&c.id)) {
+                info!(container = %stray.id, "A container that belongs to no replica is removed");
+                if let Err(error) = shared.runtime.delete(&stray.id).await {
+                    warn!(container = %stray.id, error = fault::with_causes(&error), "It could not be removed");
+                }
+            }
+        }
+        Err(error) => warn!(error = fault::with_causes(&error), "Containers cannot be listed"),
+    }
+    for endpoint in shared.datapath.endpoints() {
+        let wanted = wanted.iter().any(|id| id.as_str() == endpoint.spec.id);
+        if !wanted && let Err(error) = shared.datapath.remove_endpoint(&endpoint.spec.id).await {
+            warn!(endpoint = endpoint.spec.id, %error, "An endpoint that belongs to no replica could not be removed");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The steps themselves.
+
+use std::time::{Duration, Instant};
+
+use hivemind_datapath::EndpointSpec;
+use hivemind_model::{ErrorCode, LastExit, Memory, Phase, Problem, PullProgress};
+use hivemind_runtime::{ContainerSpec, Limits, Mount, Reference, TaskState};
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::Worker;
+use crate::{
+    fault::{self, problem},
+    files::NameFiles,
+    lifecycle::{Container, Wanted},
+};
+
+/// How long a process has between the polite signal and the last one.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// How long a replica that left its service goes on, for connections that were about to be opened.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// How often a pull's progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+
+/// Identities below are reserved (`host`, `world`, …).
+const IDENTITY_FIRST: u32 = 256;
+
+impl Worker {
+    fn container(&self) -> hivemind_model::Container {
+        let replica = self.replica.borrow();
+        replica.spec.template.containers.first().cloned().unwrap_or_default()
+    }
+
+    fn reference(&self) -> Result<Reference, Problem> {
+        let image = self.container().image;
+        image.parse().map_err(|error: hivemind_runtime::ReferenceError| {
+            problem(ErrorCode::InvalidImage, format!("{image:?}: {error}"), "use [registry/]name[:tag], for example nginx:latest")
+        })
+    }
+
+    pub(super) async fn pull(&mut self) -> Result<(), Problem> {
+        let reference = self.reference()?;
+        if let Some(image) = self.shared.runtime.image(&reference).await.map_err(|e| fault::of_runtime(&e))? {
+            self.has_image(image.digest);
+            return Ok(());
+        }
+        info!(replica = %self.id, image = %reference, "Pulling an image");
+        self.status.update(|status| status.phase = Phase::Pulling);
+        let (progress, mut reports) = watch::channel(hivemind_runtime::PullProgress::default());
+        let pull = self.shared.runtime.pull(&reference, progress);
+        tokio::pin!(pull);
+        let mut tick = tokio::time::interval(PROGRESS_EVERY);
+        let image = loop {
+            tokio::select! {
+                done = &mut pull => break done.map_err(|e| fault::of_pull(&e))?,
+                _ = tick.tick() => {
+                    let report = reports.borrow_and_update().clone();
+                    let pull = PullProgress { done_bytes: report.done_bytes, total_bytes: report.total_bytes };
+                    self.status.update(|status| status.pull = Some(pull));
+                }
+            }
+        };
+        self.has_image(image.digest);
+        Ok(())
+    }
+
+    fn has_image(&mut self, digest: String) {
+        self.seen.image = true;
+        self.status.update(|status| {
+            status.pull = None;
+            status.image_digest = Some(digest);
+        });
+    }
+
+    /// A workload's identity: one for each app, since an app's replicas carry the same labels.
+    async fn identity(&self) -> u32 {
+        let (namespace, app) = self.service();
+        let service = self.shared.objects.get::<hivemind_model::Service>(&namespace, &app).await;
+        service.ok().flatten().map_or(0, |s| IDENTITY_FIRST + s.spec.number)
+    }
+
+    pub(super) async fn make_network(&mut self) -> Result<(), Problem> {
+        self.status.update(|status| status.phase = Phase::Starting);
+        let identity = self.identity().await;
+        let (ipv4, ipv6) = match self.addresses {
+            Some(addresses) => addresses,
+            None => self.shared.pool().take().map_err(|error| {
+                problem(ErrorCode::AddressesExhausted, error.to_string(), "delete replicas, or give the node a larger range")
+            })?,
+        };
+        self.addresses = Some((ipv4, ipv6));
+        // Until its container runs it must not be in its service, whatever the store remembers of it.
+        self.shared.services.withdraw(self.service(), ipv4).await;
+        let spec = EndpointSpec { id: self.id.as_str().to_owned(), ipv4, ipv6, identity };
+        self.shared.datapath.ensure_endpoint(spec).await.map_err(|e| fault::of_datapath(&e))?;
+        self.seen.network = true;
+        Ok(())
+    }
+
+    async fn mounts(&self, reference: &Reference) -> Result<Vec<Mount>, Problem> {
+        let namespace = self.replica.borrow().metadata.namespace.clone();
+        let mut mounts = Vec::new();
+        for mount in self.container().volume_mounts {
+            let source = self.volume(&namespace, &mount.volume, reference, &mount.path).await?;
+            mounts.push(Mount { source, target: mount.path.into(), read_only: mount.read_only });
+        }
+        Ok(mounts)
+    }
+
+    async fn name_files(&self) -> Result<(std::path::PathBuf, std::path::PathBuf), Problem> {
+        let (hostname, namespace) = {
+            let replica = self.replica.borrow();
+            (replica.metadata.name.clone(), replica.metadata.namespace.clone())
+        };
+        let Some(addresses) = self.addresses else {
+            return Err(problem(ErrorCode::Internal, "a container was about to start without a network", "it is tried again"));
+        };
+        let config = &self.shared.config;
+        let files = NameFiles { hostname: &hostname, namespace: &namespace, domain: &config.cluster_domain, dns: config.dns, addresses };
+        files.write(&config.run_dir.join(self.id.as_str())).map_err(|error| {
+            problem(ErrorCode::FileFailed, format!("resolv.conf cannot be written: {error}"), "make room in the run directory")
+        })
+    }
+
+    pub(super) async fn run_container(&mut self) -> Result<(), Problem> {
+        self.status.update(|status| status.phase = Phase::Starting);
+        let reference = self.reference()?;
+        let container = self.container();
+        let (resolv_conf, hosts) = self.name_files().await?;
+        let mounts = self.mounts(&reference).await?;
+        let endpoints = self.shared.datapath.endpoints();
+        let Some(endpoint) = endpoints.into_iter().find(|e| e.spec.id == self.id.as_str()) else {
+            self.seen.network = false;
+            return Err(problem(ErrorCode::NetworkFailed, "the replica's network is gone", "it is made again"));
+        };
+        let replica = self.replica.borrow().clone();
+        let mut spec = ContainerSpec::new(self.id.clone(), reference);
+        spec.command = (!container.command.is_empty()).then_some(container.command);
+        spec.env = container.env.into_iter().map(|var| format!("{}={}", var.name, var.value)).collect();
+        spec.netns = Some(endpoint.endpoint.netns);
+        spec.hostname = Some(replica.metadata.name.clone());
+        spec.limits = Limits {
+            cpu_millicores: container.resources.cpu.map(|c| c.millicores()),
+            memory_bytes: container.resources.memory.map(|m| m.bytes()),
+            ..Limits::default()
+        };
+        spec.mounts = mounts;
+        spec.resolv_conf = Some(resolv_conf);
+        spec.hosts = Some(hosts);
+        spec.labels.insert("hivemind/replica".into(), replica.metadata.name.clone());
+        spec.labels.insert("hivemind/app".into(), replica.spec.app.clone());
+        spec.labels.insert("hivemind/namespace".into(), replica.metadata.namespace.clone());
+        match self.shared.runtime.run(&spec).await {
+            Ok(running) => {
+                info!(replica = %self.id, pid = running.pid, "A container runs");
+                self.seen.container = Container::Running;
+                self.started = Some(Instant::now());
+                self.not_before = None;
+                self.now_running(Some(running.pid)).await;
+                Ok(())
+            }
+            Err(hivemind_runtime::Error::ContainerExists { .. }) => {
+                self.look().await;
+                Ok(())
+            }
+            Err(error @ hivemind_runtime::Error::ImageMissing { .. }) => {
+                self.seen.image = false;
+                Err(fault::of_runtime(&error))
+            }
+            Err(error) => Err(fault::of_runtime(&error)),
+        }
+    }
+
+    pub(super) async fn clear(&mut self) -> Result<(), Problem> {
+        let found = self.shared.runtime.status(&self.id).await.map_err(|e| fault::of_runtime(&e))?;
+        self.now_down().await;
+        let exit = found.map(|c| (c.state, c.out_of_memory));
+        self.shared.runtime.delete(&self.id).await.map_err(|e| fault::of_runtime(&e))?;
+        self.seen.container = Container::Absent;
+        if self.wanted() == Wanted::Up {
+            let (code, out_of_memory) = match exit {
+                Some((TaskState::Stopped { code, .. }, out_of_memory)) => (code, out_of_memory),
+                _ => (255, false),
+            };
+            self.note_exit(LastExit { code, out_of_memory, at: Timestamp::now() });
+        }
+        Ok(())
+    }
+
+    pub(super) async fn stop_container(&mut self) -> Result<(), Problem> {
+        self.status.update(|status| {
+            status.phase = Phase::Stopping;
+            status.ready = false;
+        });
+        if let Some((ipv4, _)) = self.addresses
+            && self.shared.services.withdraw(self.service(), ipv4).await > 0
+        {
+            tokio::time::sleep(DRAIN).await;
+        }
+        self.shared.runtime.stop(&self.id, STOP_GRACE).await.map_err(|e| fault::of_runtime(&e))?;
+        self.seen.container = Container::Ended;
+        Ok(())
+    }
+
+    pub(super) async fn remove_network(&mut self) -> Result<(), Problem> {
+        self.shared.datapath.remove_endpoint(self.id.as_str()).await.map_err(|e| fault::of_datapath(&e))?;
+        self.seen.network = false;
+        if let Some((ipv4, _)) = self.addresses.take() {
+            self.shared.pool().give_back(ipv4);
+            self.shared.services.restore(self.service(), ipv4).await;
+        }
+        if let Err(error) = self.shared.runtime.delete_logs(&self.id).await {
+            warn!(replica = %self.id, error = fault::with_causes(&error), "A replica's logs could not be removed");
+        }
+        Ok(())
+    }
+}
+
+/// What a user should know of an exit: ended containers are told as a problem from the first restart on.
+pub(super) fn why_it_ended(exit: &LastExit, failures: u32, limit: Option<Memory>) -> Problem {
+    if exit.out_of_memory {
+        let limit = limit.map_or("the machine's memory".to_owned(), |m| format!("its limit of {m}"));
+        return problem(ErrorCode::OutOfMemory, format!("the container needs more memory than {limit}"), "raise --memory");
+    }
+    let times = if failures > 1 { format!(", {failures} times in a row") } else { String::new() };
+    let message = match exit.code {
+        0 => format!("the container's process ended by itself{times}"),
+        code if code > 128 => format!("the container was ended by signal {}{times}", code - 128),
+        code => format!("the container ended with code {code}{times}"),
+    };
+    problem(ErrorCode::CrashLoop, message, "see `hivemind app logs`; a container has to keep running")
+}

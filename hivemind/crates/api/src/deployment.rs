@@ -1,0 +1,179 @@
+//! What happens to an app when it is made or changed by a request.
+
+use hivemind_model::{
+    ApiError, App, AppStatus, ErrorCode, Metadata, Problem, Problems, PublishedPort, Service, ServiceSpec,
+    ServiceStatus,
+};
+use hivemind_store::{Changes, Objects};
+use jiff::Timestamp;
+
+use crate::{
+    addresses::{ServiceRanges, choose_addresses},
+    api::ApiConfig,
+};
+
+/// How often the making of an app is tried again because another one took the addresses that were chosen. At each try
+/// one of the contenders gets through.
+const TRIES_MAX: usize = 64;
+
+/// The most hostnames and ports of one app together: they are claimed in one transaction with the app and its service.
+const CLAIMS_MAX: usize = 100;
+
+/// Makes an app, the claims of its hostnames and ports, and its service, all in one transaction; only checks it with
+/// `dry_run`.
+///
+/// # Errors
+/// All faults of the app at once; all conflicts at once: `AppExists`, `Deleting`, `ServiceNameTaken`, `PortPublished`;
+/// `AddressesExhausted`; those of the store.
+pub(crate) async fn create(config: &ApiConfig, mut app: App, dry_run: bool) -> Result<App, ApiError> {
+    app.status = AppStatus::default();
+    app.normalize();
+    check(&app, &config.cluster_domain)?;
+    for _ in 0..TRIES_MAX {
+        let mut changes = Changes::new();
+        changes.create(&mut app)?;
+        let mut service = service(&config.objects, &config.service_ranges, &app).await?;
+        changes.create(&mut service)?;
+        let done = if dry_run {
+            config.objects.check(changes).await.map(|()| 0)
+        } else {
+            config.objects.transact(changes).await
+        };
+        match done {
+            Ok(revision) => {
+                app.metadata.resource_version = revision;
+                return Ok(app);
+            }
+            Err(error) if error.code == ErrorCode::Stale => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let what = "others took the service addresses that were free, again and again";
+    Err(ApiError::new(ErrorCode::Stale, what, "try again"))
+}
+
+/// The service of an app that is being made.
+async fn service(objects: &Objects, ranges: &ServiceRanges, app: &App) -> Result<Service, ApiError> {
+    let Metadata { namespace, name, .. } = &app.metadata;
+    let existing = objects.list::<Service>(None).await?.items;
+    let addresses = choose_addresses(ranges, namespace, name, existing.iter().map(|service| &service.spec))?;
+    let mut metadata = Metadata::new(namespace.clone(), name.clone());
+    metadata.labels = app.metadata.labels.clone();
+    Ok(Service {
+        metadata,
+        spec: ServiceSpec {
+            number: addresses.number,
+            ipv4: addresses.ipv4,
+            ipv6: addresses.ipv6,
+            hostnames: app.spec.hostnames.clone(),
+            published: published(app),
+        },
+        status: ServiceStatus::default(),
+    })
+}
+
+fn published(app: &App) -> Vec<PublishedPort> {
+    let containers = app.spec.template.containers.iter();
+    let ports = containers.flat_map(|container| &container.ports);
+    ports
+        .map(|port| PublishedPort {
+            host_port: port.host_port,
+            container_port: port.container_port,
+            protocol: port.protocol,
+        })
+        .collect()
+}
+
+/// Everything that can be said of an app without looking at others.
+fn check(app: &App, cluster_domain: &str) -> Result<(), ApiError> {
+    let mut problems = Problems::default();
+    if let Err(error) = app.validate() {
+        for Problem { code, field, message, hint } in every(error) {
+            problems.add(code, field, message, hint);
+        }
+    }
+    let suffix = format!(".{cluster_domain}");
+    for (i, hostname) in app.spec.hostnames.iter().enumerate() {
+        if hostname == cluster_domain || hostname.ends_with(&suffix) {
+            problems.add(
+                ErrorCode::InvalidName,
+                format!("spec.hostnames[{i}]"),
+                format!("{hostname:?} lies in the cluster's own domain"),
+                format!("names below {cluster_domain} come by themselves: choose another, for example web.local"),
+            );
+        }
+    }
+    let claims = app.spec.hostnames.len() + published(app).len();
+    if claims > CLAIMS_MAX {
+        problems.add(
+            ErrorCode::OutOfRange,
+            "spec",
+            format!("{claims} hostnames and ports are too many"),
+            format!("an app may have {CLAIMS_MAX} hostnames and published ports together"),
+        );
+    }
+    problems.into_result()
+}
+
+/// All faults that an error tells.
+fn every(error: ApiError) -> Vec<Problem> {
+    if !error.problems.is_empty() {
+        return error.problems;
+    }
+    let field = error.field.unwrap_or_default();
+    vec![Problem { code: error.code, field, message: error.message, hint: error.hint }]
+}
+
+/// Puts what `wanted` says in the place of what `app` is: labels, annotations and spec.
+///
+/// # Errors
+/// All faults at once; `Deleting`; `Unsupported` if hostnames or ports differ.
+pub(crate) fn replace(app: &mut App, wanted: App, cluster_domain: &str) -> Result<(), ApiError> {
+    refuse_deleting(app)?;
+    let before = (app.spec.hostnames.clone(), published(app));
+    app.metadata.labels = wanted.metadata.labels;
+    app.metadata.annotations = wanted.metadata.annotations;
+    app.spec = wanted.spec;
+    app.normalize();
+    check(app, cluster_domain)?;
+    let mut problems = Problems::default();
+    if before.0 != app.spec.hostnames {
+        let field = "spec.hostnames";
+        problems.add(ErrorCode::Unsupported, field, "hostnames cannot be changed", FOR_LIFE);
+    }
+    if before.1 != published(app) {
+        let field = "spec.template.containers[0].ports";
+        problems.add(ErrorCode::Unsupported, field, "published ports cannot be changed", FOR_LIFE);
+    }
+    problems.into_result()
+}
+
+const FOR_LIFE: &str = "delete the app and deploy it anew";
+
+/// Sets the number of replicas.
+///
+/// # Errors
+/// `OutOfRange`, `Deleting`.
+pub(crate) fn scale(app: &mut App, replicas: u32) -> Result<(), ApiError> {
+    refuse_deleting(app)?;
+    app.spec.replicas = replicas;
+    app.validate()
+}
+
+/// Asks for new replicas in the place of all.
+///
+/// # Errors
+/// `Deleting`.
+pub(crate) fn restart(app: &mut App, now: Timestamp) -> Result<(), ApiError> {
+    refuse_deleting(app)?;
+    app.spec.template.restarted_at = Some(now);
+    Ok(())
+}
+
+fn refuse_deleting(app: &App) -> Result<(), ApiError> {
+    if !app.metadata.is_deleting() {
+        return Ok(());
+    }
+    let what = format!("app {:?} is being deleted", app.metadata.name);
+    Err(ApiError::new(ErrorCode::Deleting, what, "wait until it is gone, then deploy it anew"))
+}

@@ -1,0 +1,204 @@
+//! Streams as bodies: NDJSON for programs, Server-Sent Events for browsers.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
+use hivemind_model::{ApiError, ErrorCode, List, WatchEvent, WatchKind};
+use hivemind_store::{Object, ObjectWatch};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
+
+/// One line of a watch.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub(crate) enum WatchLine<T> {
+    /// The object is there and was not, as far as this watch has told.
+    Added {
+        /// The object.
+        object: T,
+    },
+    /// The object changed.
+    Modified {
+        /// The object.
+        object: T,
+    },
+    /// The object is gone.
+    Deleted {
+        /// The object as it last was; its `resourceVersion` is the revision that deleted it.
+        object: T,
+    },
+    /// All that existed when the watch began has been told.
+    Bookmark {
+        /// The revision of which that is true.
+        #[serde(rename = "resourceVersion")]
+        resource_version: u64,
+    },
+    /// The watch cannot go on; the last line.
+    Error {
+        /// Why.
+        error: ApiError,
+    },
+}
+
+impl<T> WatchLine<T> {
+    fn name(&self) -> &'static str {
+        match self {
+            WatchLine::Added { .. } => "added",
+            WatchLine::Modified { .. } => "modified",
+            WatchLine::Deleted { .. } => "deleted",
+            WatchLine::Bookmark { .. } => "bookmark",
+            WatchLine::Error { .. } => "error",
+        }
+    }
+}
+
+impl<T> From<WatchEvent<T>> for WatchLine<T> {
+    fn from(WatchEvent { kind, object }: WatchEvent<T>) -> Self {
+        match kind {
+            WatchKind::Added => WatchLine::Added { object },
+            WatchKind::Modified => WatchLine::Modified { object },
+            WatchKind::Deleted => WatchLine::Deleted { object },
+        }
+    }
+}
+
+/// A line, and the revision from which the watch can be taken up after it.
+type Told<T> = (WatchLine<T>, Option<u64>);
+
+/// The lines of a watch that begins with what is there.
+pub(crate) fn watch_from_list<T: Object>(
+    list: List<T>,
+    watch: ObjectWatch<T>,
+) -> impl Stream<Item = Told<T>> + Send + 'static {
+    let revision = list.resource_version;
+    let there = stream::iter(list.items).map(|object| (WatchLine::Added { object }, None));
+    let bookmark = (WatchLine::Bookmark { resource_version: revision }, Some(revision));
+    there.chain(stream::iter([bookmark])).chain(watch_on(watch))
+}
+
+/// The lines of a watch that goes on.
+pub(crate) fn watch_on<T: Object>(watch: ObjectWatch<T>) -> impl Stream<Item = Told<T>> + Send + 'static {
+    stream::unfold(Some(watch), |watch| async {
+        let mut watch = watch?;
+        match watch.next().await {
+            Ok(event) => Some(((event.into(), watch.told_up_to()), Some(watch))),
+            Err(error) => Some(((WatchLine::Error { error }, None), None)),
+        }
+    })
+}
+
+/// How a stream is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Ndjson,
+    ServerSentEvents,
+}
+
+impl Format {
+    /// What `Accept` asks for; NDJSON if it says nothing of the two.
+    pub(crate) fn wanted(headers: &HeaderMap) -> Self {
+        let accepts = headers.get_all(header::ACCEPT);
+        let sse = accepts.iter().filter_map(|value| value.to_str().ok()).any(|v| v.contains("text/event-stream"));
+        if sse { Format::ServerSentEvents } else { Format::Ndjson }
+    }
+
+    fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Format::Ndjson => "application/x-ndjson",
+            Format::ServerSentEvents => "text/event-stream",
+        })
+    }
+
+    /// What keeps the connection alive and says nothing.
+    fn silence(self) -> Bytes {
+        match self {
+            Format::Ndjson => Bytes::from_static(b"\n"),
+            Format::ServerSentEvents => Bytes::from_static(b":\n\n"),
+        }
+    }
+
+    fn watch_line<T: Serialize>(self, (line, revision): &Told<T>) -> Bytes {
+        let json = json(line);
+        let text = match (self, revision) {
+            (Format::Ndjson, _) => format!("{json}\n"),
+            (Format::ServerSentEvents, Some(id)) => {
+                format!("event: {}\nid: {id}\ndata: {json}\n\n", line.name())
+            }
+            (Format::ServerSentEvents, None) => format!("event: {}\ndata: {json}\n\n", line.name()),
+        };
+        text.into()
+    }
+}
+
+/// A value as JSON; if it has none, the error line that says so.
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_else(|error| {
+        let fault = ApiError::new(ErrorCode::Internal, format!("an object cannot be written: {error}"), "");
+        serde_json::json!({"type": "error", "error": fault}).to_string()
+    })
+}
+
+/// A watch as a response, until `shutdown`.
+pub(crate) fn watch_response<T: Object>(
+    lines: impl Stream<Item = Told<T>> + Send + 'static,
+    format: Format,
+    keep_alive: Duration,
+    shutdown: CancellationToken,
+) -> Response {
+    let lines = lines.map(move |told| format.watch_line(&told)).boxed();
+    respond(lines, format, keep_alive, shutdown)
+}
+
+/// The last line of a stream that failed.
+#[derive(Serialize)]
+struct ErrorLine {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    error: ApiError,
+}
+
+/// Values as NDJSON, until `shutdown`. An error becomes the last line.
+pub(crate) fn ndjson_response<T: Serialize + Send + 'static>(
+    values: BoxStream<'static, Result<T, ApiError>>,
+    keep_alive: Duration,
+    shutdown: CancellationToken,
+) -> Response {
+    let lines = stream::unfold(Some(values), |values| async {
+        let mut values = values?;
+        match values.next().await? {
+            Ok(value) => Some((json(&value) + "\n", Some(values))),
+            Err(error) => Some((json(&ErrorLine { kind: "error", error }) + "\n", None)),
+        }
+    });
+    respond(lines.map(Bytes::from).boxed(), Format::Ndjson, keep_alive, shutdown)
+}
+
+fn respond(
+    pieces: BoxStream<'static, Bytes>,
+    format: Format,
+    keep_alive: Duration,
+    shutdown: CancellationToken,
+) -> Response {
+    let pieces = stream::unfold(pieces, move |mut pieces| async move {
+        match tokio::time::timeout(keep_alive, pieces.next()).await {
+            Ok(piece) => Some((piece?, pieces)),
+            Err(_) => Some((format.silence(), pieces)),
+        }
+    });
+    let pieces = pieces.take_until(shutdown.cancelled_owned()).map(Ok::<_, std::convert::Infallible>);
+    let headers = [
+        (header::CONTENT_TYPE, format.content_type()),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (headers, Body::from_stream(pieces)).into_response()
+}

@@ -1,0 +1,92 @@
+//! What the API needs of the node that runs the replicas.
+
+use std::io;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use hivemind_model::{
+    ApiError, ExecExit, ImageSummary, ImportResult, LogLine, Replica, Status, TerminalSize, Volume,
+};
+use tokio::sync::mpsc;
+
+/// How many pieces of input may wait between a session and its process.
+pub const EXEC_QUEUE: usize = 16;
+
+/// A node, as far as requests reach through to it. Every method may fail with any [`ApiError`], which the caller sees as
+/// it is.
+#[async_trait]
+pub trait NodeAccess: Send + Sync + 'static {
+    /// The lines of a replica: the last `tail` (all that are kept if `None`), then new ones as they come if `follow`.
+    /// Dropping the stream ends it.
+    async fn logs(
+        &self,
+        replica: &Replica,
+        tail: Option<usize>,
+        follow: bool,
+    ) -> Result<BoxStream<'static, Result<LogLine, ApiError>>, ApiError>;
+
+    /// Starts a process in a replica. An error means that there is none.
+    async fn exec(&self, replica: &Replica, request: ExecRequest) -> Result<ExecStreams, ApiError>;
+
+    /// The images that are on the node.
+    async fn images(&self) -> Result<Vec<ImageSummary>, ApiError>;
+
+    /// Takes images from an archive (OCI or Docker, a tar) that is read as it arrives. If the future is dropped or the
+    /// stream fails, nothing half-made may stay.
+    async fn import(
+        &self,
+        archive: BoxStream<'static, io::Result<Bytes>>,
+    ) -> Result<ImportResult, ApiError>;
+
+    /// How the daemon and its node are.
+    async fn status(&self) -> Result<Status, ApiError>;
+
+    /// Removes a volume's content; it is fine if there is none. No app mounts it as far as the store knows.
+    ///
+    /// # Errors
+    /// `VolumeInUse` while a replica still uses it.
+    async fn delete_volume(&self, volume: &Volume) -> Result<(), ApiError>;
+}
+
+/// What to run in a replica, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecRequest {
+    /// The program and its arguments; at least the program.
+    pub command: Vec<String>,
+    /// Whether it gets a terminal; its two outputs are one then.
+    pub tty: bool,
+    /// As which user, in the form of an image's USER; `None`: as the container's.
+    pub user: Option<String>,
+}
+
+/// A process that was started, from the session's side. When both are dropped, the session is over: the process is to
+/// be ended.
+pub struct ExecStreams {
+    /// The way to the process, bounded ([`EXEC_QUEUE`] is a good size). Dropping it ends the input.
+    pub input: mpsc::Sender<ExecInput>,
+    /// The way from the process. [`ExecOutput::Exit`] is the last item; a stream that ends without is a fault.
+    pub output: BoxStream<'static, ExecOutput>,
+}
+
+/// What goes to a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecInput {
+    /// Bytes for its standard input.
+    Stdin(Bytes),
+    /// No more input will come.
+    StdinEnd,
+    /// Its terminal has this size now.
+    Resize(TerminalSize),
+}
+
+/// What comes from a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecOutput {
+    /// It wrote this to its standard output, or to its terminal.
+    Stdout(Bytes),
+    /// It wrote this to its standard error.
+    Stderr(Bytes),
+    /// It ended; nothing comes after it.
+    Exit(ExecExit),
+}

@@ -1,0 +1,51 @@
+//! The OpenAPI document, generated from the handlers.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use utoipa::{
+    OpenApi as _,
+    openapi::{OpenApi, Server},
+};
+
+/// What the document says besides the paths.
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Hivemind",
+        description = "The API of Hivemind: apps and what becomes of them. Errors are an `ApiError` with the HTTP \
+            status of its code's kind, on every path: also 404 for paths and 405 for methods that are not listed here.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+    ),
+    tags(
+        (name = "apps", description = "What users deploy"),
+        (name = "replicas", description = "Running copies of apps"),
+        (name = "services", description = "Names and addresses of apps"),
+        (name = "volumes", description = "Directories that outlive replicas"),
+        (name = "nodes", description = "Machines with a daemon"),
+        (name = "images", description = "What replicas are made from"),
+        (name = "status", description = "The daemon itself"),
+    )
+)]
+struct Head;
+
+pub(crate) fn head() -> OpenApi {
+    let mut head = Head::openapi();
+    head.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    head.servers = Some(vec![Server::new("/")]);
+    head
+}
+
+/// The OpenAPI document of the API: every path with its parameters, bodies, responses and errors.
+pub fn document() -> OpenApi {
+    crate::routes::described().into_openapi()
+}
+
+/// The document as JSON, made when it is first asked for: most daemons are never asked.
+pub(crate) fn json() -> Bytes {
+    static JSON: LazyLock<Bytes> = LazyLock::new(|| {
+        let json = document().to_json().expect("a document of strings, numbers and maps of strings is always JSON");
+        Bytes::from(json)
+    });
+    JSON.clone()
+}

@@ -1,0 +1,125 @@
+//! The handlers, one file a noun, and the router made of them.
+
+mod apps;
+mod exec;
+mod images;
+mod nodes;
+mod replicas;
+mod services;
+mod status;
+mod volumes;
+
+use axum::{
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use axum::Json;
+use futures::{StreamExt, future};
+use hivemind_model::{ApiError, ErrorCode, Problems, check_name};
+use hivemind_store::Object;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    api::Serving,
+    fault::{Fault, Outcome, method_not_allowed, path_not_found},
+    lines::{Format, watch_from_list, watch_on, watch_response},
+};
+
+/// All of the API's paths with their descriptions.
+pub(crate) fn described() -> OpenApiRouter<Serving> {
+    OpenApiRouter::with_openapi(crate::openapi::head())
+        .routes(routes!(status::healthz))
+        .routes(routes!(status::openapi))
+        .routes(routes!(status::status))
+        .routes(routes!(apps::list))
+        .routes(routes!(apps::create))
+        .routes(routes!(apps::get, apps::replace, apps::delete))
+        .routes(routes!(apps::scale))
+        .routes(routes!(apps::restart))
+        .routes(routes!(replicas::list))
+        .routes(routes!(replicas::get))
+        .routes(routes!(replicas::logs))
+        .routes(routes!(exec::exec))
+        .routes(routes!(services::list))
+        .routes(routes!(services::get))
+        .routes(routes!(volumes::list))
+        .routes(routes!(volumes::create))
+        .routes(routes!(volumes::get, volumes::delete))
+        .routes(routes!(nodes::list))
+        .routes(routes!(nodes::get))
+        .routes(routes!(images::list))
+        .routes(routes!(images::import))
+}
+
+/// The router of the API.
+pub(crate) fn router(serving: Serving) -> axum::Router {
+    let (router, _) = described().split_for_parts();
+    router.fallback(path_not_found).method_not_allowed_fallback(method_not_allowed).with_state(serving)
+}
+
+/// What a list or watch of any kind asks for.
+struct Selection {
+    namespace: Option<String>,
+    watch: bool,
+    resource_version: Option<u64>,
+}
+
+/// Answers a list or a watch of the objects for which `wanted` holds, which has to say the same of an object for all of
+/// its life.
+async fn list_or_watch<T: Object>(
+    serving: &Serving,
+    headers: &HeaderMap,
+    selection: Selection,
+    wanted: impl Fn(&T) -> bool + Clone + Send + Sync + 'static,
+) -> Outcome<Response> {
+    let namespace = selection.namespace.as_deref();
+    if let Some(namespace) = namespace {
+        check_namespace(namespace)?;
+    }
+    if !selection.watch {
+        if selection.resource_version.is_some() {
+            let hint = "add watch=true, or leave out resourceVersion";
+            return Err(Fault::malformed("a list is always of the present", hint));
+        }
+        let mut list = serving.objects().list::<T>(namespace).await?;
+        list.items.retain(|object| wanted(object));
+        return Ok(Json(list).into_response());
+    }
+    let format = Format::wanted(headers);
+    let (keep_alive, shutdown) = (serving.api.keep_alive, serving.shutdown.clone());
+    let keep = move |line: &crate::lines::Told<T>| future::ready(line.0.object().is_none_or(&wanted));
+    Ok(match selection.resource_version.or_else(|| last_event_id(headers)) {
+        Some(from) => {
+            let watch = serving.objects().watch(namespace, from).await?;
+            watch_response(watch_on(watch).filter(keep), format, keep_alive, shutdown)
+        }
+        None => {
+            let (list, watch) = serving.objects().list_and_watch(namespace).await?;
+            watch_response(watch_from_list(list, watch).filter(keep), format, keep_alive, shutdown)
+        }
+    })
+}
+
+/// Where a browser that lost its stream wants to go on (WHATWG HTML, section 9.2.4).
+fn last_event_id(headers: &HeaderMap) -> Option<u64> {
+    headers.get("last-event-id")?.to_str().ok()?.parse().ok()
+}
+
+fn check_namespace(namespace: &str) -> Result<(), ApiError> {
+    let mut problems = Problems::default();
+    check_name("namespace", namespace, 63, &mut problems);
+    problems.into_result()
+}
+
+/// Puts the namespace of the path into an object that is to be made.
+fn place_in(namespace: String, object: &mut impl Object) -> Result<(), ApiError> {
+    let metadata = object.metadata_mut();
+    // A body that says nothing reads as `default`, so that is no contradiction.
+    if metadata.namespace != namespace && metadata.namespace != hivemind_model::DEFAULT_NAMESPACE {
+        let what = format!("the body says namespace {:?}, the path {namespace:?}", metadata.namespace);
+        let error = ApiError::new(ErrorCode::InvalidName, what, "say the same, or leave it out of the body");
+        return Err(error.at("metadata.namespace"));
+    }
+    metadata.namespace = namespace;
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! Apps.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use hivemind_model::{ApiError, App, ErrorCode, List, Scale};
+use jiff::Timestamp;
+
+use super::{Selection, list_or_watch, place_in};
+use crate::{
+    api::Serving,
+    deployment,
+    fault::Outcome,
+    lines::WatchLine,
+    request::{CreateParams, JsonBody, ListParams, Params, Place},
+};
+
+/// Apps, or every change of them
+///
+/// A watch begins with an `added` line for each app, then a `bookmark`, then every change as it happens; blank lines
+/// say that the connection lives. A reader that is too slow is told the difference, never a gap.
+#[utoipa::path(
+    get, path = "/v1/apps", tag = "apps", operation_id = "listApps", params(ListParams),
+    responses(
+        (status = 200, description = "The apps, or the stream of a watch", content(
+            (List<App> = "application/json"),
+            (WatchLine<App> = "application/x-ndjson"),
+            (WatchLine<App> = "text/event-stream"),
+        )),
+        (status = 400, description = "The query is not valid", body = ApiError),
+        (status = 409, description = "The revision is no longer kept (HM0305): list again", body = ApiError),
+        (status = 503, description = "The store failed", body = ApiError),
+    )
+)]
+pub(crate) async fn list(
+    State(serving): State<Serving>,
+    headers: HeaderMap,
+    Params(params): Params<ListParams>,
+) -> Outcome<Response> {
+    let ListParams { namespace, watch, resource_version } = params;
+    let selection = Selection { namespace, watch, resource_version };
+    list_or_watch(&serving, &headers, selection, |_: &App| true).await
+}
+
+/// Deploys an app
+///
+/// The app, its names, its published ports and its service with its addresses are made all together or not at all.
+/// Replicas follow: watch the app and its replicas to see them come up.
+#[utoipa::path(
+    post, path = "/v1/namespaces/{namespace}/apps", tag = "apps", operation_id = "createApp",
+    params(("namespace" = String, Path, description = "The namespace"), CreateParams),
+    request_body = App,
+    responses(
+        (status = 201, description = "The app as it was made, or would be", body = App),
+        (status = 400, description = "The app is not valid; all faults at once", body = ApiError),
+        (status = 409, description = "The app exists (HM0301), is being deleted (HM0307), or a name (HM0302) or port \
+            (HM0303) belongs to another; all at once", body = ApiError),
+        (status = 413, description = "The body is larger than 1 MiB", body = ApiError),
+        (status = 503, description = "No address is free, the disk is full, or the store failed", body = ApiError),
+    )
+)]
+pub(crate) async fn create(
+    State(serving): State<Serving>,
+    Place(namespace): Place<String>,
+    Params(params): Params<CreateParams>,
+    JsonBody(mut app): JsonBody<App>,
+) -> Outcome<(StatusCode, Json<App>)> {
+    place_in(namespace, &mut app)?;
+    let app = deployment::create(&serving.api.config, app, params.dry_run).await?;
+    if !params.dry_run {
+        tracing::info!(app = app.metadata.name, namespace = app.metadata.namespace, "App was created.");
+    }
+    Ok((StatusCode::CREATED, Json(app)))
+}
+
+/// An app
+#[utoipa::path(
+    get, path = "/v1/namespaces/{namespace}/apps/{app}", tag = "apps", operation_id = "getApp",
+    params(
+        ("namespace" = String, Path, description = "The namespace"),
+        ("app" = String, Path, description = "The app's name, short id or uid"),
+    ),
+    responses(
+        (status = 200, description = "The app", body = App),
+        (status = 404, description = "There is no such app", body = ApiError),
+        (status = 503, description = "The store failed", body = ApiError),
+    )
+)]
+pub(crate) async fn get(
+    State(serving): State<Serving>,
+    Place((namespace, word)): Place<(String, String)>,
+) -> Outcome<Json<App>> {
+    Ok(Json(serving.objects().find(&namespace, &word).await?))
+}
+
+/// Replaces what is wanted of an app
+///
+/// Labels, annotations and spec become those of the body, if the app has still the `resourceVersion` that the body
+/// names. Hostnames and published ports stay for an app's life.
+#[utoipa::path(
+    put, path = "/v1/namespaces/{namespace}/apps/{app}", tag = "apps", operation_id = "replaceApp",
+    params(
+        ("namespace" = String, Path, description = "The namespace"),
+        ("app" = String, Path, description = "The app's name, short id or uid"),
+    ),
+    request_body = App,
+    responses(
+        (status = 200, description = "The app", body = App),
+        (status = 400, description = "The app is not valid, or changes what cannot change", body = ApiError),
+        (status = 404, description = "There is no such app", body = ApiError),
+        (status = 409, description = "The app changed since (HM0305), or is being deleted (HM0307)", body = ApiError),
+        (status = 413, description = "The body is larger than 1 MiB", body = ApiError),
+        (status = 503, description = "The disk is full, or the store failed", body = ApiError),
+    )
+)]
+pub(crate) async fn replace(
+    State(serving): State<Serving>,
+    Place((namespace, word)): Place<(String, String)>,
+    JsonBody(mut wanted): JsonBody<App>,
+) -> Outcome<Json<App>> {
+    place_in(namespace.clone(), &mut wanted)?;
+    let mut app: App = serving.objects().find(&namespace, &word).await?;
+    if wanted.metadata.name != app.metadata.name {
+        let what = format!("the body is of app {:?}, the path of {:?}", wanted.metadata.name, app.metadata.name);
+        return Err(ApiError::new(ErrorCode::InvalidName, what, "an app cannot be renamed").at("metadata.name").into());
+    }
+    if wanted.metadata.resource_version == 0 {
+        let hint = "get the app, change it, and put it back with its resourceVersion";
+        let error = ApiError::new(ErrorCode::OutOfRange, "the body names no resourceVersion", hint);
+        return Err(error.at("metadata.resourceVersion").into());
+    }
+    app.metadata.resource_version = wanted.metadata.resource_version;
+    deployment::replace(&mut app, wanted, &serving.api.config.cluster_domain)?;
+    Ok(Json(serving.objects().update(&app).await?))
+}
+
+/// Deletes an app
+///
+/// Its replicas, its service and its names go first, then the app itself: watch it, or get it until it is not found. To
+/// ask again changes nothing.
+#[utoipa::path(
+    delete, path = "/v1/namespaces/{namespace}/apps/{app}", tag = "apps", operation_id = "deleteApp",
+    params(
+        ("namespace" = String, Path, description = "The namespace"),
+        ("app" = String, Path, description = "The app's name, short id or uid"),
+    ),
+    responses(
+        (status = 202, description = "The app, on its way out", body = App),
+        (status = 404, description = "There is no such app", body = ApiError),
+        (status = 503, description = "The disk is full, or the store failed", body = ApiError),
+    )
+)]
+pub(crate) async fn delete(
+    State(serving): State<Serving>,
+    Place((namespace, word)): Place<(String, String)>,
+) -> Outcome<(StatusCode, Json<App>)> {
+    let found: App = serving.objects().find(&namespace, &word).await?;
+    let now = Timestamp::now();
+    let mark = |app: &mut App| {
+        app.metadata.deletion_timestamp.get_or_insert(now);
+        Ok(())
+    };
+    let app = serving.objects().update_with(&namespace, &found.metadata.name, mark).await?;
+    Ok((StatusCode::ACCEPTED, Json(app)))
+}
+
+/// Sets the number of an app's replicas
+#[utoipa::path(
+    put, path = "/v1/namespaces/{namespace}/apps/{app}/scale", tag = "apps", operation_id = "scaleApp",
+    params(
+        ("namespace" = String, Path, description = "The namespace"),
+        ("app" = String, Path, description = "The app's name, short id or uid"),
+    ),
+    request_body = Scale,
+    responses(
+        (status = 200, description = "The app", body = App),
+        (status = 400, description = "The number is out of range", body = ApiError),
+        (status = 404, description = "There is no such app", body = ApiError),
+        (status = 409, description = "The app is being deleted (HM0307)", body = ApiError),
+        (status = 503, description = "The disk is full, or the store failed", body = ApiError),
+    )
+)]
+pub(crate) async fn scale(
+    State(serving): State<Serving>,
+    Place((namespace, word)): Place<(String, String)>,
+    JsonBody(Scale { replicas }): JsonBody<Scale>,
+) -> Outcome<Json<App>> {
+    let found: App = serving.objects().find(&namespace, &word).await?;
+    let change = |app: &mut App| deployment::scale(app, replicas);
+    Ok(Json(serving.objects().update_with(&namespace, &found.metadata.name, change).await?))
+}
+
+/// Replaces all replicas of an app, one after the other
+#[utoipa::path(
+    post, path = "/v1/namespaces/{namespace}/apps/{app}/restart", tag = "apps", operation_id = "restartApp",
+    params(
+        ("namespace" = String, Path, description = "The namespace"),
+        ("app" = String, Path, description = "The app's name, short id or uid"),
+    ),
+    responses(
+        (status = 200, description = "The app", body = App),
+        (status = 404, description = "There is no such app", body = ApiError),
+        (status = 409, description = "The app is being deleted (HM0307)", body = ApiError),
+        (status = 503, description = "The disk is full, or the store failed", body = ApiError),
+    )
+)]
+pub(crate) async fn restart(
+    State(serving): State<Serving>,
+    Place((namespace, word)): Place<(String, String)>,
+) -> Outcome<Json<App>> {
+    let found: App = serving.objects().find(&namespace, &word).await?;
+    let now = Timestamp::now();
+    let change = |app: &mut App| deployment::restart(app, now);
+    Ok(Json(serving.objects().update_with(&namespace, &found.metadata.name, change).await?))
+}

@@ -1,0 +1,162 @@
+//! Carrying plans out.
+
+use std::time::Duration;
+
+use hivemind_model::{ApiError, App, ErrorCode, Node, Replica, Service, Volume, short_id};
+use hivemind_store::{Changes, Object, Objects};
+use jiff::Timestamp;
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    plan::{Action, plan},
+    snapshot::Snapshot,
+};
+
+/// How long after a failure the controller looks again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// A running controller. Dropping it does not end it; [`Controller::stop`] does.
+#[derive(Debug)]
+pub struct Controller {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Controller {
+    /// Begins to plan and act on what `objects` holds, now and at every change.
+    pub fn start(objects: Objects) -> Self {
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = token.cancelled() => {}
+                () = run(objects) => {}
+            }
+        });
+        Controller { stop, task }
+    }
+
+    /// Ends it between two actions, and waits for that.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            warn!(%error, "The controller failed");
+        }
+    }
+}
+
+/// One signal is enough however many changes there were: a plan is made of everything.
+async fn run(objects: Objects) {
+    let (changed, mut changes) = mpsc::channel::<()>(1);
+    tokio::join!(
+        signal_changes::<App>(&objects, changed.clone()),
+        signal_changes::<Replica>(&objects, changed.clone()),
+        signal_changes::<Service>(&objects, changed.clone()),
+        signal_changes::<Volume>(&objects, changed.clone()),
+        signal_changes::<Node>(&objects, changed),
+        async {
+            while changes.recv().await.is_some() {
+                while let Err(error) = reconcile(&objects).await {
+                    warn!(%error, "A plan could not be carried out; trying again");
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+            }
+        },
+    );
+}
+
+/// Signals once at the start and at every change of a kind.
+async fn signal_changes<T: Object>(objects: &Objects, changed: mpsc::Sender<()>) {
+    loop {
+        match objects.list_and_watch::<T>(None).await {
+            Ok((_, mut watch)) => loop {
+                let _ = changed.try_send(());
+                if let Err(error) = watch.next().await {
+                    warn!(%error, kind = T::KIND, "A watch ended; starting it again");
+                    break;
+                }
+            },
+            Err(error) => warn!(%error, kind = T::KIND, "Objects cannot be watched; trying again"),
+        }
+        tokio::time::sleep(RETRY_AFTER).await;
+    }
+}
+
+/// Plans and acts until nothing is left to do.
+async fn reconcile(objects: &Objects) -> Result<(), ApiError> {
+    loop {
+        let snapshot = Snapshot {
+            apps: objects.list(None).await?.items,
+            replicas: objects.list(None).await?.items,
+            services: objects.list(None).await?.items,
+            volumes: objects.list(None).await?.items,
+            nodes: objects.list(None).await?.items,
+        };
+        let actions = plan(&snapshot, || short_id("").trim_start_matches('-').to_owned());
+        if actions.is_empty() {
+            return Ok(());
+        }
+        for action in actions {
+            debug!(?action, "Acting");
+            match act(objects, action).await {
+                // Somebody else was faster: the next plan knows.
+                Err(error) if is_outdated(&error) => debug!(%error, "An action came too late"),
+                done => done?,
+            }
+        }
+    }
+}
+
+fn is_outdated(error: &ApiError) -> bool {
+    use ErrorCode::{AppNotFound, ReplicaNotFound, ServiceNotFound, Stale, VolumeNotFound};
+    matches!(error.code, Stale | AppNotFound | ReplicaNotFound | ServiceNotFound | VolumeNotFound)
+}
+
+async fn act(objects: &Objects, action: Action) -> Result<(), ApiError> {
+    match action {
+        Action::CreateReplica(replica) => {
+            info!(replica = replica.metadata.name, node = replica.spec.node, "A replica is made");
+            objects.create(&*replica).await.map(drop)
+        }
+        Action::StopReplica { namespace, name } => {
+            info!(replica = name, "A replica is told to stop");
+            let stop = |replica: &mut Replica| {
+                replica.metadata.deletion_timestamp.get_or_insert_with(Timestamp::now);
+                Ok(())
+            };
+            objects.update_with(&namespace, &name, stop).await.map(drop)
+        }
+        Action::CreateVolume(volume) => objects.create(&*volume).await.map(drop),
+        Action::SetEndpoints { namespace, name, endpoints } => {
+            let set = |service: &mut Service| {
+                service.status.endpoints.clone_from(&endpoints);
+                Ok(())
+            };
+            objects.update_with(&namespace, &name, set).await.map(drop)
+        }
+        Action::SetAppStatus { namespace, name, status } => {
+            let set = |app: &mut App| {
+                app.status = (*status).clone();
+                Ok(())
+            };
+            objects.update_with(&namespace, &name, set).await.map(drop)
+        }
+        Action::RemoveApp(app) => remove_app(objects, &app).await,
+    }
+}
+
+/// Removes an app with its service, in one step, so that its names and ports are free at the moment it is gone.
+async fn remove_app(objects: &Objects, app: &App) -> Result<(), ApiError> {
+    let mut changes = Changes::new();
+    match objects.get::<Service>(&app.metadata.namespace, &app.metadata.name).await {
+        Ok(service) => changes.delete(&service)?,
+        Err(error) if error.code == ErrorCode::ServiceNotFound => {}
+        Err(error) => return Err(error),
+    }
+    changes.delete(app)?;
+    objects.transact(changes).await?;
+    info!(app = app.metadata.name, namespace = app.metadata.namespace, "An app is gone");
+    Ok(())
+}

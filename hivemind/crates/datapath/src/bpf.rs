@@ -1,0 +1,98 @@
+//! The few bpf(2) commands that aya does not offer for all the links we hold: making, updating and pinning them.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+// `enum bpf_cmd` of <linux/bpf.h>.
+const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_LINK_UPDATE: libc::c_int = 29;
+
+/// Where a program is attached: values of `enum bpf_attach_type` of <linux/bpf.h>.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum AttachType {
+    CgroupConnect4 = 10,
+    CgroupConnect6 = 11,
+    CgroupSendmsg4 = 14,
+    CgroupSendmsg6 = 15,
+    CgroupRecvmsg4 = 19,
+    CgroupRecvmsg6 = 20,
+    CgroupGetpeername4 = 29,
+    CgroupGetpeername6 = 30,
+    /// Linux 6.6.
+    TcxIngress = 46,
+    /// Linux 6.6.
+    TcxEgress = 47,
+}
+
+/// The prefix of `union bpf_attr` that all commands here fit into; the kernel takes zeros beyond what it knows.
+#[repr(C, align(8))]
+struct Attributes {
+    words: [u32; 16],
+}
+
+/// Attaches a program to `target`, an interface index or a cgroup's descriptor, by a link (BPF_LINK_CREATE).
+pub(crate) fn link_create(program: BorrowedFd<'_>, target: u32, at: AttachType) -> io::Result<OwnedFd> {
+    let mut attributes = Attributes { words: [0; 16] };
+    attributes.words[0] = program.as_raw_fd() as u32;
+    attributes.words[1] = target;
+    attributes.words[2] = at as u32;
+    descriptor(bpf(BPF_LINK_CREATE, &mut attributes)?)
+}
+
+/// Puts another program into a link, in place (BPF_LINK_UPDATE). ENOLINK if what it was attached to is gone.
+pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = Attributes { words: [0; 16] };
+    attributes.words[0] = link.as_raw_fd() as u32;
+    attributes.words[1] = program.as_raw_fd() as u32;
+    bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
+}
+
+/// Pins a BPF object at a path of a bpffs. The last name may not contain a dot.
+pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = Attributes { words: [0; 16] };
+    put_pointer(&mut attributes, &path);
+    attributes.words[2] = object.as_raw_fd() as u32;
+    bpf(BPF_OBJ_PIN, &mut attributes).map(drop)
+}
+
+/// Opens a pinned BPF object.
+pub(crate) fn get_pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = Attributes { words: [0; 16] };
+    put_pointer(&mut attributes, &path);
+    descriptor(bpf(BPF_OBJ_GET, &mut attributes)?)
+}
+
+/// The first field of both pin commands: a pointer in 64 bits, whatever the machine's own width.
+fn put_pointer(attributes: &mut Attributes, path: &CString) {
+    let pointer = (path.as_ptr() as u64).to_ne_bytes();
+    for (word, bytes) in attributes.words.iter_mut().zip(pointer.chunks_exact(4)) {
+        *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    }
+}
+
+fn bpf(command: libc::c_int, attributes: &mut Attributes) -> io::Result<libc::c_long> {
+    // SAFETY: the attributes are a valid, zero-padded prefix of `union bpf_attr`; the one pointer that a command may
+    // hold points to a string that the callers keep alive over the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<Attributes>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn descriptor(number: libc::c_long) -> io::Result<OwnedFd> {
+    let number = i32::try_from(number).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor for us, close-on-exec, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

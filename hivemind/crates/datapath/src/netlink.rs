@@ -1,0 +1,194 @@
+//! A blocking rtnetlink socket that sends many requests in one system call.
+//!
+//! Blocking, because it is used on threads that stand in other network namespaces, where no executor runs; a socket
+//! keeps the namespace in which it was opened.
+
+pub(crate) mod request;
+
+use crate::Error;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::AddressMessage,
+    link::{LinkAttribute, LinkMessage},
+    route::RouteMessage,
+};
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+pub(crate) use request::Request;
+use std::io;
+
+/// A blocking rtnetlink socket.
+pub(crate) struct Netlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Netlink {
+    /// Opens a socket in the network namespace of the calling thread.
+    pub(crate) fn open() -> Result<Self, Error> {
+        let open = || {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            // Acknowledgements without the request in them: short, and never more than one buffer for a batch.
+            socket.set_cap_ack(true)?;
+            io::Result::Ok(socket)
+        };
+        let socket = open().map_err(Error::system("open a netlink socket"))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Does all requests in order. One that fails does not keep the later ones from being tried.
+    ///
+    /// # Errors
+    /// The first failure that its request does not tolerate.
+    pub(crate) fn run(&mut self, requests: Vec<Request>) -> Result<(), Error> {
+        let first = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::new();
+        let mut asked = Vec::with_capacity(requests.len());
+        for request in requests {
+            self.sequence = self.sequence.wrapping_add(1);
+            let flags = NLM_F_REQUEST | NLM_F_ACK | request.flags;
+            serialize(&mut bytes, request.message, flags, self.sequence);
+            asked.push((request.action, request.tolerates));
+        }
+        let failed = |source: io::Error| Error::system("talk to the kernel by netlink")(source);
+        self.socket.send(&bytes, 0).map_err(failed)?;
+        let mut outstanding = asked.len();
+        let mut first_error = None;
+        while outstanding > 0 {
+            for message in self.receive().map_err(failed)? {
+                let NetlinkPayload::Error(answer) = message.payload else { continue };
+                let index = message.header.sequence_number.wrapping_sub(first) as usize;
+                let Some((action, tolerates)) = asked.get_mut(index) else { continue };
+                outstanding -= 1;
+                let Some(code) = answer.code else { continue };
+                if !tolerates.contains(&-code.get()) && first_error.is_none() {
+                    let source = io::Error::from_raw_os_error(-code.get());
+                    first_error = Some(Error::Netlink { action: std::mem::take(action), source });
+                }
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    /// The index of an interface, or `None` if there is none of that name.
+    pub(crate) fn index_of(&mut self, name: &str) -> Result<Option<u32>, Error> {
+        let mut link = LinkMessage::default();
+        link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        match self.ask(RouteNetlinkMessage::GetLink(link)) {
+            Ok(Some(RouteNetlinkMessage::NewLink(link))) => Ok(Some(link.header.index)),
+            Ok(_) => Ok(None),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(source) => Err(Error::Netlink { action: format!("look up the interface {name}"), source }),
+        }
+    }
+
+    /// All interfaces.
+    pub(crate) fn links(&mut self) -> Result<Vec<LinkMessage>, Error> {
+        let found = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), "list interfaces")?;
+        Ok(found
+            .into_iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewLink(link) => Some(link),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// All addresses of both families.
+    pub(crate) fn addresses(&mut self) -> Result<Vec<AddressMessage>, Error> {
+        let found =
+            self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), "list addresses")?;
+        Ok(found
+            .into_iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewAddress(address) => Some(address),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// All IPv4 routes.
+    pub(crate) fn routes_v4(&mut self) -> Result<Vec<RouteMessage>, Error> {
+        let mut all = RouteMessage::default();
+        all.header.address_family = AddressFamily::Inet;
+        let found = self.dump(RouteNetlinkMessage::GetRoute(all), "list routes")?;
+        Ok(found
+            .into_iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewRoute(route) => Some(route),
+                _ => None,
+            })
+            .collect())
+    }
+
+    fn ask(&mut self, message: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::new();
+        serialize(&mut bytes, message, NLM_F_REQUEST, self.sequence);
+        self.socket.send(&bytes, 0)?;
+        loop {
+            for answer in self.receive()? {
+                if answer.header.sequence_number != self.sequence {
+                    continue;
+                }
+                return match answer.payload {
+                    NetlinkPayload::InnerMessage(found) => Ok(Some(found)),
+                    NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
+                    _ => Ok(None),
+                };
+            }
+        }
+    }
+
+    fn dump(
+        &mut self,
+        message: RouteNetlinkMessage,
+        action: &'static str,
+    ) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::new();
+        serialize(&mut bytes, message, NLM_F_REQUEST | NLM_F_DUMP, self.sequence);
+        let failed = |source| Error::Netlink { action: action.to_owned(), source };
+        self.socket.send(&bytes, 0).map_err(failed)?;
+        let mut found = Vec::new();
+        loop {
+            for answer in self.receive().map_err(failed)? {
+                match answer.payload {
+                    NetlinkPayload::InnerMessage(message) => found.push(message),
+                    NetlinkPayload::Done(_) => return Ok(found),
+                    NetlinkPayload::Error(error) => return Err(failed(error.to_io())),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self) -> io::Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
+        let (bytes, _) = self.socket.recv_from_full()?;
+        let mut messages = Vec::new();
+        let mut rest = bytes.as_slice();
+        while rest.len() >= 16 {
+            let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+            if length < 16 || length > rest.len() {
+                break;
+            }
+            messages.push(NetlinkMessage::deserialize(&rest[..length]).map_err(io::Error::other)?);
+            rest = &rest[length.next_multiple_of(4).min(rest.len())..];
+        }
+        Ok(messages)
+    }
+}
+
+fn serialize(bytes: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16, sequence: u32) {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    header.sequence_number = sequence;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    message.finalize();
+    let start = bytes.len();
+    bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
+    message.serialize(&mut bytes[start..start + message.buffer_len()]);
+}

@@ -1,0 +1,95 @@
+//! Network namespaces that live as mounts, without a process in them.
+
+use crate::{Error, netlink::Netlink};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, setns, unshare},
+};
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::OwnedFd,
+    path::Path,
+    thread,
+};
+
+/// The namespace of the calling thread. Not of the process: threads may differ.
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// A network namespace, and a netlink socket that talks to it from wherever it is used.
+pub(crate) struct Namespace {
+    pub(crate) file: OwnedFd,
+    pub(crate) netlink: Netlink,
+}
+
+impl Namespace {
+    /// Makes a namespace and mounts it at `path`, in place of a file that is there.
+    pub(crate) fn create(path: &Path) -> Result<Self, Error> {
+        remove(path)?;
+        File::create_new(path).map_err(Error::system(format!("create {}", path.display())))?;
+        let made = on_own_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(failed("make a network namespace"))?;
+            mount(Some(OWN), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                .map_err(failed(format!("mount a network namespace at {}", path.display())))?;
+            Self::current()
+        });
+        if made.is_err() {
+            // The error at hand says more than one about cleaning up would.
+            let _ = remove(path);
+        }
+        made
+    }
+
+    /// The namespace of the calling thread.
+    fn current() -> Result<Self, Error> {
+        let file = File::open(OWN).map_err(Error::system("open the thread's network namespace"))?;
+        Ok(Self { file: file.into(), netlink: Netlink::open()? })
+    }
+
+    /// The namespace mounted at `path`.
+    #[cfg(test)]
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        on_own_thread(|| {
+            let file =
+                File::open(path).map_err(Error::system(format!("open the namespace {}", path.display())))?;
+            setns(&file, CloneFlags::CLONE_NEWNET).map_err(failed("enter a network namespace"))?;
+            Self::current()
+        })
+    }
+}
+
+/// Whether a namespace is mounted at `path`.
+pub(crate) fn exists(path: &Path) -> bool {
+    nix::sys::statfs::statfs(path).is_ok_and(|found| found.filesystem_type().0 == libc::NSFS_MAGIC as _)
+}
+
+/// Removes the mount and its file, if they are there. The namespace ends with its last user.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    // Not mounted, or no such file: nothing to unmount.
+    match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
+        Err(error) => return Err(failed(format!("unmount {}", path.display()))(error)),
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::system(format!("remove {}", path.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Runs `work` on a thread that ends with it, so that no other work ever finds itself in a strange namespace.
+fn on_own_thread<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    thread::scope(|scope| {
+        thread::Builder::new()
+            .name("netns".to_owned())
+            .spawn_scoped(scope, work)
+            .map_err(Error::system("start a thread"))?
+            .join()
+            .unwrap_or(Err(Error::Stopped))
+    })
+}
+
+fn failed(action: impl Into<String>) -> impl FnOnce(nix::Error) -> Error {
+    move |error| Error::system(action)(error.into())
+}

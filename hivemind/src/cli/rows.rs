@@ -1,0 +1,257 @@
+//! What each kind shows in a table.
+
+use std::fmt::Display;
+
+use hivemind_model::{App, Node, Phase, PublishedPort, Replica, Service, Volume};
+use jiff::Timestamp;
+
+use super::{
+    output::Row,
+    units::{age, size},
+};
+
+/// `items` with a comma between each two.
+pub(crate) fn joined<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// `8080:80/tcp`.
+pub(crate) fn port_text(port: &PublishedPort) -> String {
+    format!("{}:{}/{}", port.host_port, port.container_port, port.protocol.as_str())
+}
+
+fn yes_no(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
+}
+
+/// In one word how an app is.
+pub(crate) fn app_state(app: &App) -> String {
+    let status = &app.status;
+    if app.metadata.is_deleting() {
+        "Deleting".to_owned()
+    } else if status.is_up(app) {
+        if app.spec.replicas == 0 { "Stopped" } else { "Up" }.to_owned()
+    } else if let Some(problem) = &status.problem {
+        problem.code.to_string()
+    } else {
+        "Starting".to_owned()
+    }
+}
+
+/// In one word how a replica is.
+pub(crate) fn replica_state(replica: &Replica) -> String {
+    let status = &replica.status;
+    match &status.problem {
+        _ if replica.metadata.is_deleting() => Phase::Stopping.as_str().to_owned(),
+        Some(problem) if status.phase != Phase::Running => format!("{} {}", status.phase.as_str(), problem.code),
+        _ => status.phase.as_str().to_owned(),
+    }
+}
+
+/// How a replica's container ended last: `exit 1, 3m ago`.
+pub(crate) fn last_exit(replica: &Replica, now: Timestamp) -> String {
+    replica.status.last_exit.as_ref().map_or_else(String::new, |exit| {
+        let memory = if exit.out_of_memory { ", out of memory" } else { "" };
+        format!("exit {}{memory}, {} ago", exit.code, age(exit.at, now))
+    })
+}
+
+impl Row for App {
+    fn header(wide: bool) -> Vec<&'static str> {
+        let mut header = vec!["NAME", "IMAGE", "READY", "STATE", "ADDRESS", "AGE"];
+        if wide {
+            header.extend(["IPV6", "HOSTNAMES", "PORTS", "ID"]);
+        }
+        header
+    }
+
+    fn cells(&self, wide: bool, now: Timestamp) -> Vec<String> {
+        let address = |v6: bool| joined(self.status.addresses.iter().filter(|a| a.is_ipv6() == v6));
+        let container = self.container();
+        let mut cells = vec![
+            self.metadata.name.clone(),
+            container.map(|c| c.image.clone()).unwrap_or_default(),
+            format!("{}/{}", self.status.ready_replicas, self.spec.replicas),
+            app_state(self),
+            address(false),
+            age(self.metadata.creation_timestamp, now),
+        ];
+        if wide {
+            let ports = container.map(|c| c.ports.as_slice()).unwrap_or_default();
+            cells.extend([
+                address(true),
+                joined(&self.spec.hostnames),
+                joined(ports.iter().map(|p| format!("{}:{}/{}", p.host_port, p.container_port, p.protocol.as_str()))),
+                self.metadata.id.clone(),
+            ]);
+        }
+        cells
+    }
+}
+
+impl Row for Replica {
+    fn header(wide: bool) -> Vec<&'static str> {
+        let mut header = vec!["REPLICA", "STATE", "READY", "RESTARTS", "ADDRESS", "AGE"];
+        if wide {
+            header.extend(["IPV6", "NODE", "PID", "IMAGE", "LAST EXIT"]);
+        }
+        header
+    }
+
+    fn cells(&self, wide: bool, now: Timestamp) -> Vec<String> {
+        let status = &self.status;
+        let mut cells = vec![
+            self.metadata.name.clone(),
+            replica_state(self),
+            yes_no(status.ready),
+            status.restarts.to_string(),
+            joined(status.ipv4),
+            age(self.metadata.creation_timestamp, now),
+        ];
+        if wide {
+            let image = self.spec.template.containers.first();
+            cells.extend([
+                joined(status.ipv6),
+                self.spec.node.clone(),
+                joined(status.pid),
+                image.map(|c| c.image.clone()).unwrap_or_default(),
+                last_exit(self, now),
+            ]);
+        }
+        cells
+    }
+}
+
+impl Row for Service {
+    fn header(wide: bool) -> Vec<&'static str> {
+        let mut header = vec!["NAME", "ADDRESS", "HOSTNAMES", "PORTS", "ENDPOINTS", "AGE"];
+        if wide {
+            header.extend(["IPV6", "NUMBER"]);
+        }
+        header
+    }
+
+    fn cells(&self, wide: bool, now: Timestamp) -> Vec<String> {
+        let mut cells = vec![
+            self.metadata.name.clone(),
+            self.spec.ipv4.to_string(),
+            joined(&self.spec.hostnames),
+            joined(self.spec.published.iter().map(port_text)),
+            self.status.endpoints.len().to_string(),
+            age(self.metadata.creation_timestamp, now),
+        ];
+        if wide {
+            cells.extend([self.spec.ipv6.to_string(), self.spec.number.to_string()]);
+        }
+        cells
+    }
+}
+
+impl Row for Volume {
+    fn header(wide: bool) -> Vec<&'static str> {
+        let mut header = vec!["NAME", "NODE", "READY", "AGE"];
+        header.extend(wide.then_some("ID"));
+        header
+    }
+
+    fn cells(&self, wide: bool, now: Timestamp) -> Vec<String> {
+        let mut cells = vec![
+            self.metadata.name.clone(),
+            self.spec.node.clone(),
+            yes_no(self.status.ready),
+            age(self.metadata.creation_timestamp, now),
+        ];
+        cells.extend(wide.then(|| self.metadata.id.clone()));
+        cells
+    }
+}
+
+impl Row for Node {
+    fn header(wide: bool) -> Vec<&'static str> {
+        let mut header = vec!["NAME", "VERSION", "KERNEL", "CPUS", "MEMORY", "REPLICAS", "AGE"];
+        if wide {
+            header.extend(["REPLICAS IPV6", "CONTAINERD"]);
+        }
+        header
+    }
+
+    fn cells(&self, wide: bool, now: Timestamp) -> Vec<String> {
+        let mut cells = vec![
+            self.metadata.name.clone(),
+            self.status.version.clone(),
+            self.status.kernel.clone(),
+            self.status.cpus.to_string(),
+            size(self.status.memory_bytes),
+            self.spec.replica_range_v4.clone(),
+            age(self.metadata.creation_timestamp, now),
+        ];
+        if wide {
+            cells.extend([self.spec.replica_range_v6.clone(), self.status.containerd.clone()]);
+        }
+        cells
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hivemind_model::{AppSpec, AppStatus, Container, ErrorCode, List, Metadata, Problem, Template};
+
+    use super::{super::output::{Format, list}, *};
+
+    fn app() -> App {
+        let mut metadata = Metadata::new("default", "web-app");
+        metadata.creation_timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        metadata.generation = 1;
+        App {
+            metadata,
+            spec: AppSpec {
+                replicas: 3,
+                hostnames: vec!["web.local".into()],
+                template: Template {
+                    containers: vec![Container { image: "nginx:latest".into(), ..Container::default() }],
+                    ..Template::default()
+                },
+            },
+            status: AppStatus {
+                observed_generation: 1,
+                replicas: 3,
+                updated_replicas: 3,
+                ready_replicas: 3,
+                addresses: vec!["10.204.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+                problem: None,
+            },
+        }
+    }
+
+    #[test]
+    fn apps_are_told_in_a_line_each() {
+        let apps = List { resource_version: 1, items: vec![app()] };
+        let now = "2026-01-01T02:00:00Z".parse().unwrap();
+        assert_eq!(
+            list(&apps, Format::Table, false, now).unwrap(),
+            "NAME      IMAGE          READY   STATE   ADDRESS      AGE\n\
+             web-app   nginx:latest   3/3     Up      10.204.0.1   2h\n"
+        );
+        assert_eq!(
+            list(&apps, Format::Wide, false, now).unwrap(),
+            "NAME      IMAGE          READY   STATE   ADDRESS      AGE   IPV6      HOSTNAMES   PORTS   ID\n\
+             web-app   nginx:latest   3/3     Up      10.204.0.1   2h    fd00::1   web.local   -       -\n"
+        );
+    }
+
+    #[test]
+    fn the_state_of_an_app_is_the_worst_that_holds() {
+        let mut app = app();
+        app.status.ready_replicas = 1;
+        assert_eq!(app_state(&app), "Starting");
+        app.status.problem = Some(Problem {
+            code: ErrorCode::ImageNotFound,
+            field: String::new(),
+            message: String::new(),
+            hint: String::new(),
+        });
+        assert_eq!(app_state(&app), "HM0401");
+        app.metadata.deletion_timestamp = Some(Timestamp::UNIX_EPOCH);
+        assert_eq!(app_state(&app), "Deleting");
+    }
+}

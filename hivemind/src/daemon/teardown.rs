@@ -1,0 +1,62 @@
+//! Removing all that a daemon made on the machine, but for its data directory.
+
+use hivemind_datapath::Datapath;
+use hivemind_model::ApiError;
+use hivemind_runtime::Runtime;
+use tracing::{info, warn};
+
+use super::{
+    cluster::Cluster,
+    config::Config,
+    parts::{Ranges, datapath_config, open_store, runtime_config},
+};
+
+/// Stops the containers and removes networks, maps, links, rules, sockets and the private containerd. The store, volumes and
+/// pulled images stay in the data directory: a daemon that is started there again brings the apps back.
+///
+/// # Errors
+/// When a daemon still runs on the data directory (nothing was done), or a part cannot be removed (the rest is).
+pub(crate) async fn run(config: Config) -> Result<(), ApiError> {
+    let mut first_error = None;
+    let mut keep = |error: ApiError| {
+        warn!(%error, "A part could not be removed");
+        first_error.get_or_insert(error);
+    };
+    let store: std::sync::Arc<dyn hivemind_store::Store> = if config.data_dir.join("store.redb").exists() {
+        std::sync::Arc::new(open_store(&config).await?)
+    } else {
+        info!("There is no store in the data directory; removing what is found by its name");
+        std::sync::Arc::new(hivemind_store::RedbStore::open_in_memory().await.map_err(|e| super::fault::store(&e, &config.data_dir))?)
+    };
+    let cluster = Cluster::load_or_make(&store).await?;
+    let ranges = Ranges::of(&config, &cluster)?;
+    if let Err(error) = remove_containers(&config).await {
+        keep(error);
+    }
+    if let Err(error) = Datapath::teardown(&datapath_config(&config, &ranges)).await {
+        keep(hivemind_agent::explain_datapath(&error));
+    }
+    let _ = store.close().await;
+    for leftover in ["replicas", "netns", "containerd"] {
+        let _ = std::fs::remove_dir_all(config.run_dir.join(leftover));
+    }
+    let _ = std::fs::remove_file(&config.socket);
+    let _ = std::fs::remove_dir(&config.run_dir);
+    match first_error {
+        None => {
+            info!("All is removed but the data directory");
+            Ok(())
+        }
+        Some(error) => Err(error),
+    }
+}
+
+/// Removes our containers, if containerd answers or a private one can be started to ask it, and ends the log process and the
+/// private containerd.
+async fn remove_containers(config: &Config) -> Result<(), ApiError> {
+    let runtime = match Runtime::connect(runtime_config(config)?).await {
+        Ok(runtime) => runtime,
+        Err(error) => return Err(hivemind_agent::explain_runtime(&error)),
+    };
+    runtime.teardown().await.map_err(|e| hivemind_agent::explain_runtime(&e))
+}

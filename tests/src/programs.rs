@@ -1,0 +1,52 @@
+//! Where the programs and files that tests need lie, relative to the test that runs.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// The `hivemind` program to test: `HIVEMIND_BIN`, else the one beside the running test in cargo's target directory.
+///
+/// # Errors
+/// When neither is there; says how to build it.
+pub fn hivemind_binary() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("HIVEMIND_BIN") {
+        return Ok(path.into());
+    }
+    beside("hivemind").context("build it with `cargo build -p hivemind`, or set HIVEMIND_BIN")
+}
+
+/// The program that holds a sandbox.
+pub(crate) fn holder() -> Result<PathBuf> {
+    beside("hivemind-sandbox").context("build it with `cargo build -p hivemind-tests`")
+}
+
+/// `target/` of the checkout, where `cargo xtask` puts what it makes.
+#[must_use]
+pub fn artifacts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target")
+}
+
+/// The archive of a test image (`busybox`, `nginx`, `redis`).
+///
+/// # Errors
+/// When it was not made; says how to make it.
+pub fn image_archive(name: &str) -> Result<PathBuf> {
+    let file = artifacts().join("images").join(format!("{name}.tar"));
+    if !file.is_file() {
+        bail!("{} is missing; run `cargo xtask images`", file.display());
+    }
+    Ok(file)
+}
+
+/// A program among the directories that cargo puts this profile's programs in.
+fn beside(name: &str) -> Result<PathBuf> {
+    let running = env::current_exe().context("cannot tell where this program lies")?;
+    running
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
+        .with_context(|| format!("there is no program {name} beside {}", running.display()))
+}
