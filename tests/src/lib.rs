@@ -17,6 +17,8 @@ mod node;
 mod programs;
 mod registry;
 mod sandbox;
+mod story;
+mod traffic;
 mod wait;
 
 pub use background::Background;
@@ -27,4 +29,6 @@ pub use node::{Containerd, Node, NodeOptions};
 pub use programs::{artifacts, hivemind_binary, image_archive};
 pub use registry::Registry;
 pub use sandbox::{Sandbox, hold, remains};
+pub use story::play;
+pub use traffic::{Traffic, TrafficReport};
 pub use wait::eventually;

@@ -21,6 +21,11 @@ pub(crate) fn holder() -> Result<PathBuf> {
     beside("hivemind-sandbox").context("build it with `cargo build -p hivemind-tests`")
 }
 
+/// The program that makes traffic.
+pub(crate) fn traffic() -> Result<PathBuf> {
+    beside("hivemind-traffic").context("build it with `cargo build -p hivemind-tests`")
+}
+
 /// `target/` of the checkout, where `cargo xtask` puts what it makes.
 #[must_use]
 pub fn artifacts() -> PathBuf {

@@ -51,6 +51,16 @@ pub(crate) enum WatchLine<T> {
 }
 
 impl<T> WatchLine<T> {
+    /// The object that it is about, if it is about one.
+    pub(crate) fn object(&self) -> Option<&T> {
+        match self {
+            WatchLine::Added { object } | WatchLine::Modified { object } | WatchLine::Deleted { object } => {
+                Some(object)
+            }
+            WatchLine::Bookmark { .. } | WatchLine::Error { .. } => None,
+        }
+    }
+
     fn name(&self) -> &'static str {
         match self {
             WatchLine::Added { .. } => "added",
@@ -73,7 +83,7 @@ impl<T> From<WatchEvent<T>> for WatchLine<T> {
 }
 
 /// A line, and the revision from which the watch can be taken up after it.
-type Told<T> = (WatchLine<T>, Option<u64>);
+pub(crate) type Told<T> = (WatchLine<T>, Option<u64>);
 
 /// The lines of a watch that begins with what is there.
 pub(crate) fn watch_from_list<T: Object>(

@@ -6,7 +6,7 @@ mod images;
 mod nodes;
 mod replicas;
 mod services;
-mod status;
+pub(crate) mod status;
 mod volumes;
 
 use axum::{
@@ -22,7 +22,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     api::Serving,
     fault::{Fault, Outcome, method_not_allowed, path_not_found},
-    lines::{Format, watch_from_list, watch_on, watch_response},
+    lines::{Format, Told, watch_from_list, watch_on, watch_response},
 };
 
 /// All of the API's paths with their descriptions.
@@ -87,7 +87,7 @@ async fn list_or_watch<T: Object>(
     }
     let format = Format::wanted(headers);
     let (keep_alive, shutdown) = (serving.api.keep_alive, serving.shutdown.clone());
-    let keep = move |line: &crate::lines::Told<T>| future::ready(line.0.object().is_none_or(&wanted));
+    let keep = move |line: &Told<T>| future::ready(line.0.object().is_none_or(&wanted));
     Ok(match selection.resource_version.or_else(|| last_event_id(headers)) {
         Some(from) => {
             let watch = serving.objects().watch(namespace, from).await?;

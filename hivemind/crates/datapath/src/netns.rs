@@ -3,7 +3,7 @@
 use crate::{Error, netlink::Netlink};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
-    sched::{CloneFlags, setns, unshare},
+    sched::{CloneFlags, unshare},
 };
 use std::{
     fs::{self, File},
@@ -44,17 +44,6 @@ impl Namespace {
     fn current() -> Result<Self, Error> {
         let file = File::open(OWN).map_err(Error::system("open the thread's network namespace"))?;
         Ok(Self { file: file.into(), netlink: Netlink::open()? })
-    }
-
-    /// The namespace mounted at `path`.
-    #[cfg(test)]
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        on_own_thread(|| {
-            let file =
-                File::open(path).map_err(Error::system(format!("open the namespace {}", path.display())))?;
-            setns(&file, CloneFlags::CLONE_NEWNET).map_err(failed("enter a network namespace"))?;
-            Self::current()
-        })
     }
 }
 

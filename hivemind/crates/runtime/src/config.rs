@@ -34,7 +34,11 @@ pub struct Config {
 impl Config {
     /// The defaults for a daemon with these two directories, the containerd of the machine, and a private one
     /// below `data_dir` where the machine runs none.
-    pub fn new(data_dir: impl Into<PathBuf>, run_dir: impl Into<PathBuf>, program: impl Into<PathBuf>) -> Self {
+    pub fn new(
+        data_dir: impl Into<PathBuf>,
+        run_dir: impl Into<PathBuf>,
+        program: impl Into<PathBuf>,
+    ) -> Self {
         let (data_dir, run_dir) = (data_dir.into(), run_dir.into());
         Self {
             socket: PathBuf::from("/run/containerd/containerd.sock"),

@@ -63,6 +63,11 @@ impl Containerd {
         request
     }
 
+    /// The namespace of every request.
+    pub(crate) fn namespace(&self) -> &str {
+        self.namespace.to_str().unwrap_or_default()
+    }
+
     /// A request whose results are kept from garbage collection by `lease`.
     pub(crate) fn leased<T>(&self, message: T, lease: &lease::Lease) -> Request<T> {
         let mut request = self.request(message);

@@ -1,15 +1,12 @@
 //! The runtime of a node: the one handle through which everything else is reached.
 
-use std::{
-    path::Path,
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use tokio::{io::AsyncRead, sync::watch};
 
 use crate::{
-    Config, ContainerId, ContainerSpec, ContainerStatus, Error, Events, ExecSession, ExecSpec, Image, ImageError,
-    Metrics, PrivateContainerd, PullProgress, Reference, Running, Signal,
+    Config, ContainerId, ContainerSpec, ContainerStatus, Error, Events, ExecSession, ExecSpec, Image,
+    ImageError, Metrics, PrivateContainerd, PullProgress, Reference, Running, Signal,
     containerd::{Containerd, private},
     containers::{self, Containers},
     images::{Images, view::with_view},
@@ -152,7 +149,12 @@ impl Runtime {
 
     /// Asks the container to end by `signal`, and kills it when `grace` has passed. Returns its exit code once it
     /// has ended, also where it had ended before. The container stays, to be looked at and deleted.
-    pub async fn stop(&self, id: &ContainerId, signal: Signal, grace: std::time::Duration) -> Result<u32, Error> {
+    pub async fn stop(
+        &self,
+        id: &ContainerId,
+        signal: Signal,
+        grace: std::time::Duration,
+    ) -> Result<u32, Error> {
         self.containers().stop(id, signal, grace).await
     }
 
@@ -170,7 +172,8 @@ impl Runtime {
     /// Tells of containers that end, from now on, until it is dropped. See [`crate::Event`] for what to do with
     /// each.
     pub fn events(&self) -> Events {
-        containers::events::subscribe(self.inner.containerd.clone(), self.inner.private.clone())
+        let Inner { containerd, private, logs, .. } = &*self.inner;
+        containers::events::subscribe(containerd.clone(), private.clone(), logs.clone())
     }
 
     /// Starts a process in a running container.

@@ -1,5 +1,7 @@
 //! Sessions with a process in a replica.
 
+use std::time::Duration;
+
 use axum::{
     Extension,
     extract::{
@@ -14,7 +16,7 @@ use futures::{
     stream::{BoxStream, SplitSink, SplitStream},
 };
 use hivemind_model::{ApiError, ErrorCode, ExecChannel, ExecExit, Replica};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -27,6 +29,9 @@ use crate::{
 
 /// The most bytes of one message in either direction.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// How long a caller may take to read the last messages.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs a process in a replica
 ///
@@ -95,11 +100,15 @@ async fn run(socket: WebSocket, streams: ExecStreams, shutdown: CancellationToke
             "open the session again once it runs",
         )),
     };
-    if let Some(error) = error {
-        let _ = send_exit(&mut sink, &ExecExit { code: None, error: Some(error) }).await;
-    }
-    let close = CloseFrame { code: close_code::NORMAL, reason: "".into() };
-    let _ = sink.send(Message::Close(Some(close))).await;
+    let farewell = async {
+        if let Some(error) = error {
+            send_exit(&mut sink, &ExecExit { code: None, error: Some(error) }).await?;
+        }
+        let close = CloseFrame { code: close_code::NORMAL, reason: "".into() };
+        sink.send(Message::Close(Some(close))).await
+    };
+    // Whether a caller that reads no more hears of it is its own affair.
+    let _ = timeout(FAREWELL_TIMEOUT, farewell).await;
 }
 
 /// Sends what the process writes, up to its exit.
@@ -128,9 +137,7 @@ async fn send(
     channel: ExecChannel,
     data: &[u8],
 ) -> Result<(), axum::Error> {
-    // An empty message of the exit's channel would be as wrong as one that is too long.
-    let pieces = data.chunks(MESSAGE_BYTES_MAX / 2);
-    for piece in pieces {
+    for piece in data.chunks(MESSAGE_BYTES_MAX / 2) {
         let mut message = BytesMut::with_capacity(piece.len() + 1);
         message.put_u8(channel as u8);
         message.put_slice(piece);

@@ -61,8 +61,9 @@ pub(crate) async fn start(private: &PrivateContainerd) -> Result<(), Error> {
     if listener_pid(&socket).await.is_ok() {
         return Ok(());
     }
-    let config = write_config(private)
-        .map_err(|source| Error::io(format!("write the configuration below {}", private.root.display()), source))?;
+    let config = write_config(private).map_err(|source| {
+        Error::io(format!("write the configuration below {}", private.root.display()), source)
+    })?;
     let log_path = private.root.join("containerd.log");
     let log = File::create(&log_path)
         .map_err(|source| Error::io(format!("create {}", log_path.display()), source))?;

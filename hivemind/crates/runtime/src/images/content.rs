@@ -257,7 +257,9 @@ impl Ingest {
         let call = "Content.Write";
         match tokio::time::timeout(CALL_LIMIT, self.answers.message()).await {
             Ok(Ok(Some(_))) => Ok(()),
-            Ok(Ok(None)) => Err(Error::from_status(call, tonic::Status::unavailable("the stream ended early"))),
+            Ok(Ok(None)) => {
+                Err(Error::from_status(call, tonic::Status::unavailable("the stream ended early")))
+            }
             Ok(Err(status)) => Err(Error::from_status(call, status)),
             Err(_) => Err(Error::TimedOut { call, after: CALL_LIMIT }),
         }
@@ -289,7 +291,8 @@ async fn merge_labels(
     let paths = labels.keys().map(|key| format!("labels.{key}")).collect();
     let info = Some(Info { digest: digest.to_owned(), labels, ..Default::default() });
     let request = UpdateRequest { info, update_mask: Some(FieldMask { paths }) };
-    within("Content.Update", CALL_LIMIT, containerd.content().update(containerd.leased(request, lease))).await?;
+    within("Content.Update", CALL_LIMIT, containerd.content().update(containerd.leased(request, lease)))
+        .await?;
     Ok(())
 }
 

@@ -22,8 +22,8 @@ use super::{
     ImageError, Images,
     content::{self, Expected, WriteError},
     document::{
-        Configuration, DOCUMENT_BYTES_MAX, Descriptor, Index, Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP,
-        OCI_MANIFEST, Target, select_platform,
+        Configuration, DOCUMENT_BYTES_MAX, Descriptor, Index, Manifest, OCI_CONFIG, OCI_LAYER,
+        OCI_LAYER_GZIP, OCI_MANIFEST, Target, select_platform,
     },
     pull::check_platform,
     reference::{Reference, is_sha256},
@@ -38,10 +38,16 @@ const ENTRIES_MAX: usize = 16_384;
 /// What the reading thread tells of the archive, in the archive's order.
 enum Part {
     /// A file begins; its bytes follow.
-    File { path: String, size: u64 },
+    File {
+        path: String,
+        size: u64,
+    },
     Bytes(Bytes),
     /// A name for another file of the archive.
-    Link { path: String, target: String },
+    Link {
+        path: String,
+        target: String,
+    },
     Failed(io::Error),
 }
 
@@ -90,7 +96,8 @@ async fn import_leased(
     archive: impl AsyncRead + Send + Unpin + 'static,
 ) -> Result<Vec<Reference>, ImageError> {
     let (send, mut parts) = mpsc::channel(4);
-    let reader: JoinHandle<()> = tokio::task::spawn_blocking(move || read_archive(SyncIoBridge::new(archive), &send));
+    let reader: JoinHandle<()> =
+        tokio::task::spawn_blocking(move || read_archive(SyncIoBridge::new(archive), &send));
     let contents = store_all(images, lease, &mut parts).await;
     // A closed channel ends the thread also where the archive was not read to its end.
     drop(parts);
@@ -129,11 +136,12 @@ async fn finish(
 ) -> Result<(), ImageError> {
     let containerd = &images.containerd;
     let raw = content::read(containerd, &manifest.config.digest).await?;
-    let configuration: Configuration =
-        serde_json::from_slice(&raw).map_err(|error| archive_error(format!("image configuration: {error}")))?;
+    let configuration: Configuration = serde_json::from_slice(&raw)
+        .map_err(|error| archive_error(format!("image configuration: {error}")))?;
     check_platform(&configuration, reference)?;
     unpack(containerd, lease, manifest, &configuration, |_| ()).await?;
-    content::write_bytes(containerd, lease, raw.into(), configuration_labels(containerd, &configuration)).await?;
+    content::write_bytes(containerd, lease, raw.into(), configuration_labels(containerd, &configuration))
+        .await?;
     let raw = Bytes::from(serde_json::to_vec(manifest).map_err(|error| archive_error(error.to_string()))?);
     let digest = write_manifest(containerd, lease, raw.clone(), manifest).await?;
     let media_type = manifest.media_type.as_deref().unwrap_or(OCI_MANIFEST);
@@ -142,7 +150,8 @@ async fn finish(
 
 /// The images that an OCI layout names completely, for this machine.
 async fn from_oci_index(images: &Images, raw: &[u8]) -> Result<Vec<(Reference, Manifest)>, ImageError> {
-    let index: Index = serde_json::from_slice(raw).map_err(|error| archive_error(format!("index.json: {error}")))?;
+    let index: Index =
+        serde_json::from_slice(raw).map_err(|error| archive_error(format!("index.json: {error}")))?;
     let mut found = Vec::new();
     for entry in index.manifests {
         let Some(reference) = name_of(&entry) else { continue };
@@ -183,9 +192,8 @@ fn from_docker(contents: &Contents, raw: &[u8]) -> Result<Vec<(Reference, Manife
         serde_json::from_slice(raw).map_err(|error| archive_error(format!("manifest.json: {error}")))?;
     let mut found = Vec::new();
     for entry in entries {
-        let stored = |path: &String| {
-            contents.resolve(path).ok_or_else(|| archive_error(format!("{path} is missing")))
-        };
+        let stored =
+            |path: &String| contents.resolve(path).ok_or_else(|| archive_error(format!("{path} is missing")));
         let descriptor = |stored: &Stored, media_type: &str| Descriptor {
             media_type: media_type.to_owned(),
             digest: stored.digest.clone(),
@@ -204,7 +212,8 @@ fn from_docker(contents: &Contents, raw: &[u8]) -> Result<Vec<(Reference, Manife
             layers: layers.collect::<Result<_, ImageError>>()?,
         };
         for name in entry.repo_tags.unwrap_or_default() {
-            let reference = name.parse().map_err(|error| archive_error(format!("image name {name:?}: {error}")))?;
+            let reference =
+                name.parse().map_err(|error| archive_error(format!("image name {name:?}: {error}")))?;
             found.push((reference, manifest.clone()));
         }
     }

@@ -29,13 +29,17 @@ pub enum ReferenceError {
     #[error("{0:?} is not a registry host with an optional port")]
     Registry(String),
     /// The repository has characters that no repository has.
-    #[error("{0:?} is not an image name: components are lower-case letters and digits, joined by '.', '_', '__' or '-'")]
+    #[error(
+        "{0:?} is not an image name: components are lower-case letters and digits, joined by '.', '_', '__' or '-'"
+    )]
     Repository(String),
     /// The repository is longer than 255 characters.
     #[error("an image name has at most {REPOSITORY_LENGTH_MAX} characters")]
     TooLong,
     /// The tag is malformed.
-    #[error("{0:?} is not a tag: up to {TAG_LENGTH_MAX} letters, digits, '_', '.' and '-', not starting with '.' or '-'")]
+    #[error(
+        "{0:?} is not a tag: up to {TAG_LENGTH_MAX} letters, digits, '_', '.' and '-', not starting with '.' or '-'"
+    )]
     Tag(String),
     /// The digest is not `sha256:` and 64 hexadecimal digits.
     #[error("{0:?} is not a digest: 'sha256:' and 64 lower-case hexadecimal digits")]
@@ -161,10 +165,9 @@ fn is_component(component: &str) -> bool {
     if !alphanumeric(first) || !alphanumeric(last) {
         return false;
     }
-    bytes
-        .split(|&byte| alphanumeric(byte))
-        .filter(|separator| !separator.is_empty())
-        .all(|separator| matches!(separator, b"." | b"_" | b"__") || separator.iter().all(|&byte| byte == b'-'))
+    bytes.split(|&byte| alphanumeric(byte)).filter(|separator| !separator.is_empty()).all(|separator| {
+        matches!(separator, b"." | b"_" | b"__") || separator.iter().all(|&byte| byte == b'-')
+    })
 }
 
 fn parse_tag(tag: &str) -> Result<String, ReferenceError> {

@@ -201,7 +201,13 @@ impl Fault {
         let any = |codes: &[C]| errors.iter().any(|error| codes.contains(&error.code));
         if any(&[C::Unauthorized, C::Denied]) {
             Self::Unauthorized
-        } else if any(&[C::ManifestUnknown, C::NameUnknown, C::NotFound, C::BlobUnknown, C::ManifestBlobUnknown]) {
+        } else if any(&[
+            C::ManifestUnknown,
+            C::NameUnknown,
+            C::NotFound,
+            C::BlobUnknown,
+            C::ManifestBlobUnknown,
+        ]) {
             Self::NotFound
         } else {
             let words: Vec<String> = errors.iter().map(|e| format!("{:?} {}", e.code, e.message)).collect();

@@ -56,8 +56,10 @@ pub(super) async fn unpack(
 }
 
 async fn exists(containerd: &Containerd, name: &str) -> Result<bool, Error> {
-    let request = StatSnapshotRequest { snapshotter: containerd.snapshotter.to_string(), key: name.to_owned() };
-    let answer = within("Snapshots.Stat", CALL_LIMIT, containerd.snapshots().stat(containerd.request(request)));
+    let request =
+        StatSnapshotRequest { snapshotter: containerd.snapshotter.to_string(), key: name.to_owned() };
+    let answer =
+        within("Snapshots.Stat", CALL_LIMIT, containerd.snapshots().stat(containerd.request(request)));
     Ok(allow_missing(answer.await)?.is_some())
 }
 
@@ -128,7 +130,11 @@ async fn apply(
         }
         Err(error) => return Err(error.into()),
     };
-    if applied == diff_id { Ok(()) } else { Err(corrupt(format!("it unpacks to {applied} instead of {diff_id}"))) }
+    if applied == diff_id {
+        Ok(())
+    } else {
+        Err(corrupt(format!("it unpacks to {applied} instead of {diff_id}")))
+    }
 }
 
 /// What Go's archive and compression readers say about broken data.
@@ -145,7 +151,8 @@ pub(super) async fn write_manifest(
     raw: bytes::Bytes,
     manifest: &Manifest,
 ) -> Result<String, Error> {
-    let mut labels = HashMap::from([("containerd.io/gc.ref.content.config".into(), manifest.config.digest.clone())]);
+    let mut labels =
+        HashMap::from([("containerd.io/gc.ref.content.config".into(), manifest.config.digest.clone())]);
     for (index, layer) in manifest.layers.iter().enumerate() {
         labels.insert(format!("containerd.io/gc.ref.content.l.{index}"), layer.digest.clone());
     }
@@ -158,7 +165,9 @@ pub(super) fn configuration_labels(
     configuration: &Configuration,
 ) -> HashMap<String, String> {
     let top = chain_ids(&configuration.rootfs.diff_ids).pop();
-    top.map(|top| (format!("containerd.io/gc.ref.snapshot.{}", containerd.snapshotter), top)).into_iter().collect()
+    top.map(|top| (format!("containerd.io/gc.ref.snapshot.{}", containerd.snapshotter), top))
+        .into_iter()
+        .collect()
 }
 
 /// Lets `reference` name the stored document, whatever it named before.
@@ -176,8 +185,7 @@ pub(super) async fn name_image(
         size: i64::try_from(size).unwrap_or(i64::MAX),
         ..Default::default()
     };
-    let image =
-        ImageRecord { name: reference.to_string(), target: Some(target), ..Default::default() };
+    let image = ImageRecord { name: reference.to_string(), target: Some(target), ..Default::default() };
     let mut images = containerd.images();
     let request = CreateImageRequest { image: Some(image.clone()), ..Default::default() };
     let created = within("Images.Create", CALL_LIMIT, images.create(containerd.leased(request, lease))).await;

@@ -157,7 +157,8 @@ impl Collector {
         let mut next = || ready.next().unwrap_or(false);
         let listener = next();
         let clients = self.clients.iter().map(|_| next()).collect();
-        let pipes = self.sources.values().map(|source| source.pipes.each_ref().map(|pipe| pipe.is_some() && next()));
+        let pipes =
+            self.sources.values().map(|source| source.pipes.each_ref().map(|pipe| pipe.is_some() && next()));
         let pipes = pipes.collect();
         Ok(Some(Ready { listener, clients, pipes }))
     }
@@ -286,7 +287,8 @@ impl Source {
         let result = if self.lost_bytes == 0 {
             self.log.append(&records)
         } else {
-            let notice = format!("hivemind: {} bytes of output were lost: the disk was full", self.lost_bytes);
+            let notice =
+                format!("hivemind: {} bytes of output were lost: the disk was full", self.lost_bytes);
             let mut noticed = Vec::new();
             push_record(&mut noticed, Timestamp::now(), 1, notice.as_bytes(), false);
             noticed.extend_from_slice(&records);

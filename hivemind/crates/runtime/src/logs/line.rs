@@ -74,7 +74,10 @@ mod tests {
     fn lines_are_the_same_however_the_bytes_arrive() {
         let text = b"one\n\ntwo\nthree";
         let whole = split(&[text]);
-        assert_eq!(whole.iter().map(|(line, _)| &line[..]).collect::<Vec<_>>(), [&b"one"[..], b"", b"two", b"three"]);
+        assert_eq!(
+            whole.iter().map(|(line, _)| &line[..]).collect::<Vec<_>>(),
+            [&b"one"[..], b"", b"two", b"three"]
+        );
         for cut in 0..text.len() {
             assert_eq!(split(&[&text[..cut], &text[cut..]]), whole, "cut at {cut}");
         }

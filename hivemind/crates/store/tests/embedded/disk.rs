@@ -14,7 +14,7 @@ const SECTOR: usize = 512;
 
 /// One thing that happened to a disk, in order.
 #[derive(Clone, Debug)]
-pub enum Entry {
+pub(super) enum Entry {
     Write {
         offset: usize,
         data: Vec<u8>,
@@ -41,10 +41,10 @@ struct State {
 
 /// The disk; clones are the same disk.
 #[derive(Clone, Debug, Default)]
-pub struct Disk(Arc<(Mutex<State>, Condvar)>);
+pub(super) struct Disk(Arc<(Mutex<State>, Condvar)>);
 
 impl Disk {
-    pub fn holding(content: Vec<u8>) -> Self {
+    pub(super) fn holding(content: Vec<u8>) -> Self {
         let disk = Self::default();
         disk.state().content = content;
         disk
@@ -54,61 +54,61 @@ impl Disk {
         self.0.0.lock().unwrap()
     }
 
-    pub fn record(self) -> Self {
+    pub(super) fn record(self) -> Self {
         self.state().trace = Some(Vec::new());
         self
     }
 
     /// From now on syncs return without having synced.
-    pub fn lie_about_syncs(self) -> Self {
+    pub(super) fn lie_about_syncs(self) -> Self {
         self.state().sync_lies = true;
         self
     }
 
-    pub fn acknowledged(&self, revision: u64) {
+    pub(super) fn acknowledged(&self, revision: u64) {
         self.state().trace.as_mut().unwrap().push(Entry::Acknowledged(revision));
     }
 
-    pub fn take_trace(&self) -> Vec<Entry> {
+    pub(super) fn take_trace(&self) -> Vec<Entry> {
         self.state().trace.replace(Vec::new()).unwrap()
     }
 
-    pub fn syncs(&self) -> usize {
+    pub(super) fn syncs(&self) -> usize {
         self.state().syncs
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn size_bytes(&self) -> usize {
         self.state().content.len()
     }
 
     /// The disk cannot grow beyond this many bytes.
-    pub fn set_capacity(&self, capacity: Option<usize>) {
+    pub(super) fn set_capacity(&self, capacity: Option<usize>) {
         self.state().capacity = capacity;
     }
 
     /// Every write fails, or none.
-    pub fn fail_writes(&self, fail: bool) {
+    pub(super) fn fail_writes(&self, fail: bool) {
         self.state().fail_writes = fail;
     }
 
     /// The next so many syncs fail.
-    pub fn fail_syncs(&self, syncs: usize) {
+    pub(super) fn fail_syncs(&self, syncs: usize) {
         self.state().fail_syncs = syncs;
     }
 
     /// The next so many reads fail.
-    pub fn fail_reads(&self, reads: usize) {
+    pub(super) fn fail_reads(&self, reads: usize) {
         self.state().fail_reads = reads;
     }
 
     /// Syncs wait, until they are let go.
-    pub fn hold_syncs(&self, hold: bool) {
+    pub(super) fn hold_syncs(&self, hold: bool) {
         self.state().hold_syncs = hold;
         self.0.1.notify_all();
     }
 
     /// Waits until a sync is being held.
-    pub fn wait_for_held_sync(&self) {
+    pub(super) fn wait_for_held_sync(&self) {
         drop(self.0.1.wait_while(self.state(), |state| state.syncs_held == 0).unwrap());
     }
 }
@@ -184,20 +184,20 @@ fn write_at(content: &mut Vec<u8>, offset: usize, data: &[u8]) {
 }
 
 /// Walks along a trace and shows what a crash at each point could leave on the disk.
-pub struct Crash {
+pub(super) struct Crash {
     synced: Vec<u8>,
     pending: Vec<Entry>,
-    pub acknowledged: u64,
+    pub(super) acknowledged: u64,
 }
 
 impl Crash {
     /// A disk that holds `synced` safely.
-    pub fn of(synced: Vec<u8>, acknowledged: u64) -> Self {
+    pub(super) fn of(synced: Vec<u8>, acknowledged: u64) -> Self {
         Self { synced, pending: Vec::new(), acknowledged }
     }
 
     /// Lets one more thing happen before the crash. Returns whether crashing here is a new case.
-    pub fn step(&mut self, entry: &Entry) -> bool {
+    pub(super) fn step(&mut self, entry: &Entry) -> bool {
         match entry {
             Entry::Write { .. } | Entry::SetLen(_) => self.pending.push(entry.clone()),
             Entry::Acknowledged(revision) => self.acknowledged = *revision,
@@ -216,7 +216,7 @@ impl Crash {
 
     /// What is left: all that was synced, and of the rest any sector in any state that it was in since
     /// (so writes get lost, torn and reordered), as the dice fall.
-    pub fn image(&self, rng: &mut StdRng) -> Vec<u8> {
+    pub(super) fn image(&self, rng: &mut StdRng) -> Vec<u8> {
         // All lost, all kept, or each sector for itself.
         let kept_of_eight = [0, 8, 2, 4, 6][rng.random_range(0..5)];
         let mut image = self.synced.clone();

@@ -151,7 +151,7 @@ async fn history_is_bounded_in_bytes_too_and_the_file_stops_growing() {
         for i in 0..50 {
             store.put(key(format_args!("/{}", i % 5)), vec![round; 100_000].into()).await.unwrap();
         }
-        sizes.push(disk.len());
+        sizes.push(disk.size_bytes());
     }
     let head = store.revision().await.unwrap();
     assert!(store.get(&key("/0"), Some(Revision(head.0 - 5))).await.unwrap().found.is_some());

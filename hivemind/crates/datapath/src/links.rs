@@ -1,0 +1,81 @@
+//! Pinned links: attaching a program where none is, and putting a new one in place where an old one runs.
+
+use crate::{
+    Error,
+    bpf::{self, AttachType},
+    bpffs::Pins,
+    programs::{INTERFACE_PROGRAMS, Programs, SOCKET_PROGRAMS},
+};
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::{AsFd, AsRawFd},
+    path::Path,
+};
+
+/// Attaches the socket programs to the cgroup, or swaps them into the links that are there.
+pub(crate) fn attach_sockets(programs: &Programs, pins: &Pins, cgroup: &Path) -> Result<(), Error> {
+    let directory = File::open(cgroup).map_err(Error::system(format!("open {}", cgroup.display())))?;
+    let target = directory.as_raw_fd() as u32;
+    SOCKET_PROGRAMS.into_iter().try_for_each(|(program, at)| ensure(programs, pins, program, program, target, at))
+}
+
+/// Attaches both programs to an endpoint's interface, or swaps them into the links that are there.
+pub(crate) fn attach_interface(
+    programs: &Programs,
+    pins: &Pins,
+    interface: &str,
+    index: u32,
+) -> Result<(), Error> {
+    INTERFACE_PROGRAMS
+        .into_iter()
+        .try_for_each(|(program, at)| ensure(programs, pins, program, &pin_name(interface, program), index, at))
+}
+
+/// Unpins the links of an endpoint's interface, which detaches the programs.
+pub(crate) fn detach_interface(pins: &Pins, interface: &str) -> Result<(), Error> {
+    INTERFACE_PROGRAMS.into_iter().try_for_each(|(program, _)| {
+        let path = pins.link(&pin_name(interface, program));
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::system(format!("unpin {}", path.display()))(error))
+            }
+            _ => Ok(()),
+        }
+    })
+}
+
+/// The interface whose link is pinned under this name, if it is an interface's.
+pub(crate) fn interface_of(pin: &str) -> Option<&str> {
+    INTERFACE_PROGRAMS.into_iter().find_map(|(program, _)| pin.strip_suffix(program)?.strip_suffix('-'))
+}
+
+fn pin_name(interface: &str, program: &str) -> String {
+    format!("{interface}-{program}")
+}
+
+fn ensure(
+    programs: &Programs,
+    pins: &Pins,
+    program: &str,
+    pin: &str,
+    target: u32,
+    at: AttachType,
+) -> Result<(), Error> {
+    let path = pins.link(pin);
+    let new = programs.descriptor(program)?;
+    if path.exists() {
+        let failed = || format!("put the program {program} into the link {}", path.display());
+        let link = bpf::get_pinned(&path).map_err(Error::system(failed()))?;
+        match bpf::link_update(link.as_fd(), new) {
+            // What it was attached to is gone, and another of the same name may be there.
+            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
+                fs::remove_file(&path).map_err(Error::system(failed()))?;
+            }
+            result => return result.map_err(Error::system(failed())),
+        }
+    }
+    let link = bpf::link_create(new, target, at)
+        .map_err(Error::system(format!("attach the program {program} ({at:?})")))?;
+    bpf::pin(link.as_fd(), &path).map_err(Error::system(format!("pin a link at {}", path.display())))
+}

@@ -1,0 +1,150 @@
+//! The eBPF object: loading it against the pinned maps, and its programs.
+
+use crate::{Config, Error, MapSizes, bpf::AttachType, bpffs::Pins};
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
+    programs::{Program, ProgramError, TestRun, TestRunOptions},
+};
+use hivemind_common::name;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hivemind.bpf.o"));
+
+/// The programs at the cgroup, with where each is attached.
+pub(crate) const SOCKET_PROGRAMS: [(&str, AttachType); 8] = [
+    ("sock_connect4", AttachType::CgroupConnect4),
+    ("sock_connect6", AttachType::CgroupConnect6),
+    ("sock_sendmsg4", AttachType::CgroupSendmsg4),
+    ("sock_sendmsg6", AttachType::CgroupSendmsg6),
+    ("sock_recvmsg4", AttachType::CgroupRecvmsg4),
+    ("sock_recvmsg6", AttachType::CgroupRecvmsg6),
+    ("sock_getpeername4", AttachType::CgroupGetpeername4),
+    ("sock_getpeername6", AttachType::CgroupGetpeername6),
+];
+
+/// The programs at each endpoint's interface, with where each is attached.
+pub(crate) const INTERFACE_PROGRAMS: [(&str, AttachType); 2] =
+    [(name::FROM_REPLICA, AttachType::TcxIngress), (name::TO_REPLICA, AttachType::TcxEgress)];
+
+/// The loaded programs.
+pub(crate) struct Programs {
+    ebpf: Ebpf,
+}
+
+impl Programs {
+    /// Loads the object: against the maps that are pinned, making and pinning those that are not.
+    pub(crate) fn load(config: &Config, pins: &Pins) -> Result<Self, Error> {
+        let mut loader = EbpfLoader::new();
+        for map in name::MAPS {
+            loader.map_pin_path(map, pins.map(map));
+        }
+        for (map, entries) in sizes(&config.sizes) {
+            loader.map_max_entries(map, entries);
+        }
+        let cookie = netns_cookie().map_err(Error::system("ask for the network namespace's cookie"))?;
+        let interval = u64::try_from(config.collect_interval.as_nanos()).unwrap_or(u64::MAX);
+        loader.override_global(name::NODE_NETNS_COOKIE, &cookie, true);
+        loader.override_global(name::COLLECT_INTERVAL_NS, &interval, true);
+        let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
+        for (program_name, program) in ebpf.programs_mut() {
+            let loaded = match program {
+                Program::SchedClassifier(program) => program.load(),
+                Program::CgroupSockAddr(program) => program.load(),
+                _ => Err(ProgramError::UnexpectedProgramType),
+            };
+            loaded.map_err(|error| program_error(program_name, error))?;
+        }
+        Ok(Self { ebpf })
+    }
+
+    /// The descriptor of a program.
+    pub(crate) fn descriptor(&self, program: &str) -> Result<BorrowedFd<'_>, Error> {
+        let found = self.ebpf.program(program).ok_or(ProgramError::NotLoaded);
+        let found = found.and_then(|found| match found {
+            Program::SchedClassifier(found) => found.fd(),
+            Program::CgroupSockAddr(found) => found.fd(),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        });
+        Ok(found.map_err(|error| program_error(program, error))?.as_fd())
+    }
+
+    /// Collects expired connections now, counts the live ones, and lets the timer run this object's code.
+    pub(crate) fn collect(&self) -> Result<(), Error> {
+        let Some(Program::SchedClassifier(program)) = self.ebpf.program(name::COLLECT) else {
+            return Err(program_error(name::COLLECT, ProgramError::NotLoaded));
+        };
+        // The program does not look at the packet, but the kernel wants one.
+        let frame = [0; 64];
+        let options = TestRunOptions { data_in: Some(&frame), repeat: 1, ..TestRunOptions::new() };
+        let result = program.test_run(options).map_err(|error| program_error(name::COLLECT, error))?;
+        if result.return_value == 0 {
+            return Ok(());
+        }
+        let message = format!("it returned {:#x}: the timer could not be set", result.return_value);
+        Err(Error::ProgramRefused { program: name::COLLECT.to_owned(), message, verifier_log: String::new() })
+    }
+}
+
+fn sizes(sizes: &MapSizes) -> Vec<(&'static str, u32)> {
+    // One slot more for the outside.
+    let endpoints = sizes.endpoints.saturating_add(1);
+    vec![
+        (name::CONNTRACK_V4, sizes.conntrack),
+        (name::CONNTRACK_V6, sizes.conntrack),
+        (name::ENDPOINT_BY_INTERFACE, sizes.endpoints),
+        (name::ENDPOINT_STATE, endpoints),
+        (name::GENERATION, endpoints),
+        (name::ADDRESS_EXACT_V4, sizes.addresses),
+        (name::ADDRESS_EXACT_V6, sizes.addresses),
+        (name::SERVICE_V4, sizes.services),
+        (name::SERVICE_V6, sizes.services),
+        (name::SERVICE_TABLE, sizes.service_cells),
+        (name::BACKEND_V4, sizes.backends),
+        (name::BACKEND_V6, sizes.backends),
+        (name::REVERSE_V4, sizes.reverse),
+        (name::REVERSE_V6, sizes.reverse),
+        (name::NODE_ADDRESS_V4, sizes.node_addresses),
+        (name::NODE_ADDRESS_V6, sizes.node_addresses),
+    ]
+}
+
+/// The cookie of the calling thread's network namespace (SO_NETNS_COOKIE, Linux 5.14).
+fn netns_cookie() -> io::Result<u64> {
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the option writes at most `length` bytes into a u64 that outlives the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `SO_NETNS_COOKIE` of <asm-generic/socket.h>.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+fn object_error(error: EbpfError) -> Error {
+    Error::Object(Box::new(error))
+}
+
+fn program_error(program: &str, error: ProgramError) -> Error {
+    let program = program.to_owned();
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => Error::ProgramRefused {
+            program,
+            message: io_error.to_string(),
+            verifier_log: verifier_log.to_string(),
+        },
+        other => Error::ProgramRefused { program, message: other.to_string(), verifier_log: String::new() },
+    }
+}

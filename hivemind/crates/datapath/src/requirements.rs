@@ -1,0 +1,103 @@
+//! What the data path needs of the machine and of its configuration, checked before anything is changed.
+
+use crate::{Config, Error};
+use nix::sys::{
+    statfs::{CGROUP2_SUPER_MAGIC, statfs},
+    utsname::uname,
+};
+use std::{io, path::PathBuf, process::Command};
+
+/// Links at tcx came with this release.
+const KERNEL_MIN: (u32, u32) = (6, 6);
+const KERNEL_MIN_NAME: &str = "6.6";
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+/// The least MTU that IPv6 works with (RFC 8200 section 5).
+const MTU_MIN: u32 = 1280;
+
+/// Fails with the first requirement that is not met.
+pub(crate) fn check(config: &Config) -> Result<(), Error> {
+    check_config(config)?;
+    if !nix::unistd::geteuid().is_root() {
+        let source = io::Error::from_raw_os_error(libc::EPERM);
+        return Err(Error::NotPermitted { action: "loading eBPF programs", source });
+    }
+    check_kernel()?;
+    if !PathBuf::from(BTF).exists() {
+        return Err(Error::NoBtf { path: BTF.into() });
+    }
+    let is_cgroup2 =
+        statfs(&config.cgroup_root).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC);
+    if !is_cgroup2 {
+        return Err(Error::NoCgroup2 { path: config.cgroup_root.clone() });
+    }
+    let nft = Command::new("nft").arg("--version").output();
+    nft.map(drop).map_err(|source| Error::NftMissing { source })
+}
+
+fn check_kernel() -> Result<(), Error> {
+    let name = uname().map_err(|error| Error::system("ask for the kernel's release")(error.into()))?;
+    let release = name.release().to_string_lossy().into_owned();
+    match parse_release(&release) {
+        Some(version) if version >= KERNEL_MIN => Ok(()),
+        _ => Err(Error::KernelTooOld { found: release, needed: KERNEL_MIN_NAME }),
+    }
+}
+
+fn parse_release(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Checks what can be checked without looking at the machine.
+pub(crate) fn check_config(config: &Config) -> Result<(), Error> {
+    let wrong = |field, reason: &str| Err(Error::Config { field, reason: reason.to_owned() });
+    let name = config.name.as_bytes();
+    let well_formed = name.first().is_some_and(u8::is_ascii_lowercase)
+        && name.len() <= 11
+        && name.iter().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-');
+    if !well_formed {
+        return wrong("name", "must be 1 to 11 of a-z, 0-9 and -, beginning with a letter");
+    }
+    if !config.cluster_range.0.contains(&config.replica_range.0)
+        || !config.cluster_range.1.contains(&config.replica_range.1)
+    {
+        return wrong("replica_range", "must lie within the cluster's range");
+    }
+    if config.mtu.is_some_and(|mtu| mtu < MTU_MIN || mtu > 65_535) {
+        return wrong("mtu", "must be from 1280 to 65535");
+    }
+    if config.collect_interval.is_zero() {
+        return wrong("collect_interval", "must not be zero");
+    }
+    let sizes = &config.sizes;
+    let smallest = [
+        sizes.conntrack,
+        sizes.endpoints,
+        sizes.addresses,
+        sizes.services,
+        sizes.backends,
+        sizes.service_cells,
+        sizes.reverse,
+        sizes.node_addresses,
+    ]
+    .into_iter()
+    .min();
+    if smallest == Some(0) {
+        return wrong("sizes", "no map can have zero entries");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_as_numbers() {
+        assert_eq!(parse_release("6.18.44-fc-v669"), Some((6, 18)));
+        assert_eq!(parse_release("6.1.0-37-amd64"), Some((6, 1)));
+        assert!(parse_release("6.10.3").unwrap() > KERNEL_MIN);
+        assert!(parse_release("5.19.0").unwrap() < KERNEL_MIN);
+        assert_eq!(parse_release("weird"), None);
+    }
+}
