@@ -270,7 +270,11 @@ mod tests {
         seen = observe(seen, Side::High, TCP_ACK);
         assert_eq!(timeout_ns(TCP, seen), TCP_ESTABLISHED_NS);
         seen = observe(seen, Side::High, TCP_FIN | TCP_ACK);
-        assert_eq!(phase(seen), Phase::Established, "a half-closed connection may still carry data for hours");
+        assert_eq!(
+            phase(seen),
+            Phase::Established,
+            "a half-closed connection may still carry data for hours"
+        );
         seen = observe(seen, Side::Low, TCP_FIN | TCP_ACK);
         assert_eq!(timeout_ns(TCP, seen), TCP_CLOSING_NS);
     }

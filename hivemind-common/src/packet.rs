@@ -301,10 +301,7 @@ mod tests {
         assert_eq!(u16::from_be(packet.destination_port), 80);
         assert_eq!(packet.protocol, TCP);
         let five = [(DESTINATION_OPTIONS, 0); 5];
-        assert_eq!(
-            parse_v6(&Frame(&ipv6(&five, TCP, &tcp(0)))),
-            Err(DropReason::TooManyExtensionHeaders)
-        );
+        assert_eq!(parse_v6(&Frame(&ipv6(&five, TCP, &tcp(0)))), Err(DropReason::TooManyExtensionHeaders));
     }
 
     #[test]

@@ -59,7 +59,11 @@ pub fn play(mut tell: impl FnMut(&str)) -> Result<()> {
     let node = Node::start(NodeOptions::default())?;
     let registry = Some(node.registry()?);
     node.daemon_start()?;
-    tell(&format!("ok    {:<60} {:>6} ms", "a machine with containerd, a registry and the daemon", began.elapsed().as_millis()));
+    tell(&format!(
+        "ok    {:<60} {:>6} ms",
+        "a machine with containerd, a registry and the daemon",
+        began.elapsed().as_millis()
+    ));
     let mut story = Story { node, registry, traffic: Vec::new() };
     for (name, step) in STEPS {
         let began = Instant::now();
@@ -68,7 +72,9 @@ pub fn play(mut tell: impl FnMut(&str)) -> Result<()> {
             Err(error) => {
                 tell(&format!("FAIL  {name:<60} {:>6} ms", began.elapsed().as_millis()));
                 let log = story.node.daemon_log_end();
-                return Err(error.context(format!("step `{name}` failed; the end of the daemon's log:\n{log}\n")));
+                return Err(
+                    error.context(format!("step `{name}` failed; the end of the daemon's log:\n{log}\n"))
+                );
             }
         }
     }
@@ -84,25 +90,47 @@ impl Story {
         let mut all = words.to_vec();
         all.extend(["-o", "json"]);
         let text = self.hivemind(&all)?;
-        serde_json::from_str(&text).with_context(|| format!("hivemind {} gave no JSON: {text}", all.join(" ")))
+        serde_json::from_str(&text)
+            .with_context(|| format!("hivemind {} gave no JSON: {text}", all.join(" ")))
     }
 
     fn deploy(&mut self) -> Result<String> {
         self.hivemind(&[
-            "app", "deploy", "--image", "nginx:latest", "--name", "web-app", "--service", "web.local", "--port",
+            "app",
+            "deploy",
+            "--image",
+            "nginx:latest",
+            "--name",
+            "web-app",
+            "--service",
+            "web.local",
+            "--port",
             &format!("{PUBLISHED}:80"),
         ])?;
-        self.hivemind(&["app", "deploy", "--image", "busybox", "--name", "client", "--command", "sleep 3600"])?;
+        self.hivemind(&[
+            "app",
+            "deploy",
+            "--image",
+            "busybox",
+            "--name",
+            "client",
+            "--command",
+            "sleep 3600",
+        ])?;
         Ok(String::new())
     }
 
     fn info(&mut self) -> Result<String> {
         let info = self.hivemind(&["app", "info", "--name", "web-app"])?;
         let replica = self.replicas("web-app")?.pop().context("no replica")?;
-        let address = replica["status"]["ipv4"].as_str().context("the replica has no IPv4 address")?.to_owned();
+        let address =
+            replica["status"]["ipv4"].as_str().context("the replica has no IPv4 address")?.to_owned();
         ensure!(replica["status"]["phase"] == "Running", "the replica is not running: {replica}");
         ensure!(replica["status"]["ipv6"].is_string(), "the replica has no IPv6 address");
-        ensure!(info.contains(&address) && info.contains("Running"), "app info does not show the replica:\n{info}");
+        ensure!(
+            info.contains(&address) && info.contains("Running"),
+            "app info does not show the replica:\n{info}"
+        );
         Ok(address)
     }
 
@@ -139,7 +167,11 @@ impl Story {
         let ready = eventually(LIMIT, "as many ready replicas as were asked for, and no other", || {
             let found = self.replicas("web-app")?;
             let ready = found.iter().filter(|r| r["status"]["ready"] == true).count();
-            ensure!(ready == replicas && found.len() == replicas, "{ready} of {} replicas are ready", found.len());
+            ensure!(
+                ready == replicas && found.len() == replicas,
+                "{ready} of {} replicas are ready",
+                found.len()
+            );
             Ok::<_, anyhow::Error>(ready)
         })?;
         let hosts = self.hosts_of(20 * replicas)?;
@@ -149,7 +181,9 @@ impl Story {
 
     /// Who answers how many of `requests` requests to the service.
     fn hosts_of(&self, requests: usize) -> Result<BTreeMap<String, usize>> {
-        let script = format!("i=0; while [ $i -lt {requests} ]; do wget -q -O - http://web.local/hostname || echo failed; i=$((i+1)); done");
+        let script = format!(
+            "i=0; while [ $i -lt {requests} ]; do wget -q -O - http://web.local/hostname || echo failed; i=$((i+1)); done"
+        );
         let mut hosts = BTreeMap::new();
         for host in self.in_client(&script)?.lines().map(str::trim).filter(|line| !line.is_empty()) {
             *hosts.entry(host.to_owned()).or_insert(0) += 1;
@@ -171,9 +205,9 @@ impl Story {
     fn begin_traffic(&mut self) -> Result<String> {
         let service = self.service_address()?;
         let client = self.replicas("client")?.pop().context("no client")?;
-        let name = client["metadata"]["name"].as_str().context("the client has no name")?.to_owned();
+        let id = client["metadata"]["id"].as_str().context("the client has no id")?.to_owned();
         self.traffic.push(Traffic::start(&self.node, service, 2, None)?);
-        self.traffic.push(Traffic::start(&self.node, service, 2, Some(&format!("default.{name}")))?);
+        self.traffic.push(Traffic::start(&self.node, service, 2, Some(&id))?);
         Ok("4 long connections, half from the node, half from a replica".into())
     }
 
@@ -181,7 +215,8 @@ impl Story {
         self.node.daemon_kill9()?;
         let published = SocketAddr::new(self.node.addresses().ipv4.into(), PUBLISHED.parse()?);
         for _ in 0..20 {
-            let response = self.node.fabric().client().in_network(|| get(published, "/", Duration::from_secs(5)))??;
+            let response =
+                self.node.fabric().client().in_network(|| get(published, "/", Duration::from_secs(5)))??;
             ensure!(response.status == 200, "the published port answered {}", response.status);
         }
         Ok("the published port too".into())
@@ -198,7 +233,8 @@ impl Story {
         for pid in &after {
             ensure!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "process {pid} is gone");
         }
-        let restarts: u64 = self.replicas("web-app")?.iter().filter_map(|r| r["status"]["restarts"].as_u64()).sum();
+        let restarts: u64 =
+            self.replicas("web-app")?.iter().filter_map(|r| r["status"]["restarts"].as_u64()).sum();
         ensure!(restarts == 0, "{restarts} containers were started again");
         Ok("3 replicas, none started again".into())
     }
@@ -208,7 +244,10 @@ impl Story {
         for traffic in std::mem::take(&mut self.traffic) {
             let report = traffic.stop()?;
             ensure!(report.failures.is_empty(), "traffic failed: {:#?}", report.failures);
-            ensure!(report.long_requests > 20 && report.new_connections > 50, "there was hardly any traffic: {report:?}");
+            ensure!(
+                report.long_requests > 20 && report.new_connections > 50,
+                "there was hardly any traffic: {report:?}"
+            );
             requests += report.long_requests;
             connections += report.new_connections;
             longest = longest.max(report.longest_wait);
@@ -243,12 +282,21 @@ impl Story {
         let port = PUBLISHED.parse()?;
         for address in [addresses.ipv4.into(), std::net::IpAddr::from(addresses.ipv6)] {
             let target = SocketAddr::new(address, port);
-            let response = self.node.fabric().client().in_network(|| get(target, "/", Duration::from_secs(5)))??;
-            ensure!(response.status == 200 && response.body.contains("<html"), "{target} answered {response:?}");
+            let response =
+                self.node.fabric().client().in_network(|| get(target, "/", Duration::from_secs(5)))??;
+            ensure!(
+                response.status == 200 && response.body.contains("<html"),
+                "{target} answered {response:?}"
+            );
         }
-        let local = self.node.exec_in_node(&["curl", "-s", "-m", "5", &format!("http://127.0.0.1:{port}/")])?;
+        let local =
+            self.node.exec_in_node(&["curl", "-s", "-m", "5", &format!("http://127.0.0.1:{port}/")])?;
         let page = String::from_utf8_lossy(&local.stdout);
-        ensure!(page.contains("<html"), "localhost gave no page: {page} {}", String::from_utf8_lossy(&local.stderr));
+        ensure!(
+            page.contains("<html"),
+            "localhost gave no page: {page} {}",
+            String::from_utf8_lossy(&local.stderr)
+        );
         Ok("IPv4, IPv6, localhost".into())
     }
 
@@ -258,7 +306,8 @@ impl Story {
         let apps = self.json(&["app", "ls"])?;
         let left = apps["items"].as_array().or(apps.as_array()).context("app ls -o json is no list")?;
         ensure!(left.is_empty(), "apps are left: {left:?}");
-        let found = self.node.exec_in_node(&["sh", "-c", "ip -o link show type veth | grep -c ' hm' || true"])?;
+        let found =
+            self.node.exec_in_node(&["sh", "-c", "ip -o link show type veth | grep -c ' hm' || true"])?;
         let count = String::from_utf8_lossy(&found.stdout).trim().to_owned();
         ensure!(count == "0", "{count} interfaces of replicas are left");
         Ok(String::new())
@@ -274,4 +323,3 @@ impl Story {
         Ok("no container, namespace, veth, map, link, mount, cgroup, table".into())
     }
 }
-

@@ -66,7 +66,8 @@ impl Traffic {
         drop(self.program.take_stdin());
         let mut line = String::new();
         self.output.read_line(&mut line)?;
-        let report: serde_json::Value = serde_json::from_str(&line).with_context(|| format!("no report: {line:?}"))?;
+        let report: serde_json::Value =
+            serde_json::from_str(&line).with_context(|| format!("no report: {line:?}"))?;
         let number = |key: &str| report[key].as_u64().with_context(|| format!("no {key}"));
         let failures = report["failures"].as_array().context("no failures")?;
         Ok(TrafficReport {

@@ -12,6 +12,7 @@ mod images;
 mod process;
 mod setup;
 mod test;
+mod up;
 mod workspace;
 
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ usage: cargo xtask COMMAND
   setup [--check]         install what a bare Debian 12 with Rust lacks; --check only reports
   build-ebpf              build the eBPF programs into target/ebpf/hivemind.bpf.o
   images                  make the images that the tests run, and a registry that serves them
+  up [--check]            start the daemon with a demo app until Ctrl-C; --check plays a node's story and tears it down
   test [--fast] [FILTER]  everything that must pass before a change lands; --fast leaves out the end-to-end tests
   dist [--check]          pack a release into dist/; --check installs and runs it in a bare Debian 12
   help                    this text
@@ -50,6 +52,8 @@ fn run(arguments: &[String]) -> Result<()> {
         ["setup", "--check"] => setup::check(&workspace),
         ["build-ebpf"] => ebpf::build(&workspace),
         ["images"] => images::build(&workspace),
+        ["up"] => up::run(&workspace),
+        ["up", "--check"] => up::check(&workspace),
         ["test", rest @ ..] => test::run(&workspace, &test::Options::parse(rest)?),
         ["dist"] => dist::build(&workspace).map(drop),
         ["dist", "--check"] => dist::check(&workspace),

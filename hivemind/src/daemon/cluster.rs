@@ -15,6 +15,11 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
+    /// A cluster that no store knows of.
+    pub(crate) fn draw() -> Self {
+        Cluster { ula_prefix: draw_prefix() }
+    }
+
     /// The cluster that `store` holds; the first time, a new one.
     pub(crate) async fn load_or_make(store: &Arc<dyn Store>) -> Result<Self, ApiError> {
         let failed = |error: hivemind_store::Error| {
@@ -25,7 +30,7 @@ impl Cluster {
             if let Some(found) = store.get_json::<Cluster>(&key).await.map_err(failed)? {
                 return Ok(found.value);
             }
-            let made = Cluster { ula_prefix: draw_prefix() };
+            let made = Cluster::draw();
             if store.put_json(&key, &made, Revision::ZERO).await.map_err(failed)?.is_some() {
                 return Ok(made);
             }
@@ -50,7 +55,7 @@ mod tests {
     async fn the_prefix_is_drawn_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.redb");
-        let store: Arc<dyn Store> = Arc::new(hivemind_store::RedbStore::open(&path).await.unwrap());
+        let store: Arc<dyn Store> = Arc::new(hivemind_store::RedbStore::open(&path, hivemind_store::Options::default()).await.unwrap());
         let first = Cluster::load_or_make(&store).await.unwrap();
         assert_eq!(first.ula_prefix.octets()[0], 0xfd);
         assert_eq!(Cluster::load_or_make(&store).await.unwrap(), first);

@@ -23,7 +23,7 @@ pub(crate) fn file(what: &str, error: &io::Error) -> ApiError {
 /// The store could not be opened.
 pub(crate) fn store(error: &hivemind_store::Error, path: &Path) -> ApiError {
     match error {
-        hivemind_store::Error::Locked { .. } => ApiError::new(
+        hivemind_store::Error::Locked => ApiError::new(
             ErrorCode::DataDirLocked,
             format!("another daemon uses the data directory {}", path.display()),
             "stop it first, or give this one its own --data-dir, --run-dir, --bpffs and ranges",

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv6Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::Arc,
@@ -10,13 +10,13 @@ use std::{
 };
 
 use hivemind_agent::{Agent, AgentConfig};
-use hivemind_api::{ApiConfig, ApiState};
+use hivemind_api::{Api, ApiConfig, ServiceRanges};
 use hivemind_controller::Controller;
 use hivemind_datapath::{Datapath, MapSizes};
-use hivemind_dns::DnsServer;
+use hivemind_dns::{DnsServer, Records};
 use hivemind_model::{ApiError, ErrorCode};
 use hivemind_runtime::{PrivateContainerd, Registries, Runtime};
-use hivemind_store::{Objects, RedbStore, Store};
+use hivemind_store::{Objects, Options, RedbStore, Store};
 use hivemind_volume::Volumes;
 use ipnet::{Ipv4Net, Ipv6Net};
 use tokio::{
@@ -55,7 +55,8 @@ pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
     let datapath = Arc::new(datapath.map_err(|e| hivemind_agent::explain_datapath(&e))?);
     let runtime = Arc::new(runtime?);
     let volumes = Arc::new(Volumes::new(config.data_dir.join("volumes")));
-    let dns = Arc::new(start_dns(config).await?);
+    let names = hivemind_agent::names(&objects, &config.cluster_domain).await?;
+    let dns = Arc::new(start_dns(config, names).await?);
 
     let agent_config = AgentConfig {
         node: config.node_name.clone(),
@@ -76,13 +77,13 @@ pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
     let agent = Arc::new(agent);
     let controller = Controller::start(objects.clone());
     let stop = CancellationToken::new();
-    let node = LocalNode::new(Arc::clone(&agent), Arc::clone(&store), config);
-    let state = ApiState::new(
+    let api = Api::new(ApiConfig {
+        node: Arc::new(LocalNode::new(Arc::clone(&agent), objects.clone(), config)),
         objects,
-        Arc::new(node),
-        ApiConfig { service_ranges: ranges.services, cluster_domain: config.cluster_domain.clone() },
-    );
-    let servers = serve(config, state, &stop).await?;
+        service_ranges: ServiceRanges { ipv4: ranges.services.0, ipv6: ranges.services.1 },
+        cluster_domain: config.cluster_domain.clone(),
+    });
+    let servers = serve(config, api, &stop).await?;
     Ok(Parts { stop, servers, controller, agent, dns, store })
 }
 
@@ -141,7 +142,7 @@ fn make_directory(path: &Path) -> Result<(), ApiError> {
 
 pub(crate) async fn open_store(config: &Config) -> Result<RedbStore, ApiError> {
     let path = config.data_dir.join("store.redb");
-    RedbStore::open(&path).await.map_err(|e| fault::store(&e, &config.data_dir))
+    RedbStore::open(&path, Options::default()).await.map_err(|e| fault::store(&e, &config.data_dir))
 }
 
 pub(crate) fn datapath_config(config: &Config, ranges: &Ranges) -> hivemind_datapath::Config {
@@ -191,6 +192,7 @@ pub(crate) fn runtime_config(config: &Config) -> Result<hivemind_runtime::Config
         namespace: config.containerd_namespace.clone(),
         snapshotter: config.snapshotter.clone(),
         cgroup_parent: cgroup_parent(config),
+        run_dir: config.run_dir.join("runtime"),
         log_dir: config.data_dir.join("logs"),
         log_socket: config.run_dir.join("log.sock"),
         program,
@@ -210,11 +212,12 @@ async fn start_runtime(config: &Config) -> Result<Runtime, ApiError> {
     Runtime::connect(runtime_config(config)?).await.map_err(|e| hivemind_agent::explain_runtime(&e))
 }
 
-async fn start_dns(config: &Config) -> Result<DnsServer, ApiError> {
-    let listen = [SocketAddr::new(config.dns.0.into(), 53), SocketAddr::new(config.dns.1.into(), 53)];
+async fn start_dns(config: &Config, names: Records) -> Result<DnsServer, ApiError> {
+    let own = [config.dns.0.into(), config.dns.1.into()];
+    let listen = own.map(|address| SocketAddr::new(address, 53));
     let upstreams = match &config.dns_upstreams {
         Some(upstreams) => upstreams.clone(),
-        None => hivemind_dns::upstreams_from_resolv_conf(Path::new("/etc/resolv.conf"), &listen).unwrap_or_else(|error| {
+        None => hivemind_dns::upstreams_from_resolv_conf(Path::new("/etc/resolv.conf"), &own).unwrap_or_else(|error| {
             warn!(%error, "/etc/resolv.conf names no servers; only our own names resolve");
             Vec::new()
         }),
@@ -225,7 +228,7 @@ async fn start_dns(config: &Config) -> Result<DnsServer, ApiError> {
         upstreams,
         ..hivemind_dns::Config::default()
     };
-    DnsServer::start(dns, hivemind_dns::Records::new()).await.map_err(|error| {
+    DnsServer::start(dns, names).await.map_err(|error| {
         ApiError::new(
             ErrorCode::AddressInUse,
             format!("the DNS server does not start: {error}"),
@@ -235,7 +238,7 @@ async fn start_dns(config: &Config) -> Result<DnsServer, ApiError> {
 }
 
 /// The API on its socket and on the web port.
-async fn serve(config: &Config, state: ApiState, stop: &CancellationToken) -> Result<Vec<JoinHandle<()>>, ApiError> {
+async fn serve(config: &Config, api: Api, stop: &CancellationToken) -> Result<Vec<JoinHandle<()>>, ApiError> {
     let unix = listen_unix(&config.socket)?;
     let tcp = TcpListener::bind(config.web).await.map_err(|error| {
         let mut fault = fault::file(&format!("the web port {}", config.web), &error);
@@ -244,10 +247,15 @@ async fn serve(config: &Config, state: ApiState, stop: &CancellationToken) -> Re
         }
         fault
     })?;
-    let web = config.web;
+    let (unix_stop, tcp_stop) = (stop.clone(), stop.clone());
+    let hosts = vec![config.web.ip().to_string()];
     Ok(vec![
-        tokio::spawn(hivemind_api::serve_unix(unix, state.clone(), stop.clone())),
-        tokio::spawn(hivemind_api::serve_tcp(tcp, web, state, stop.clone())),
+        tokio::spawn(hivemind_api::serve_unix(unix, api, unix_stop)),
+        tokio::spawn(async move {
+            if let Err(error) = hivemind_api::serve_tcp(tcp, hosts, tcp_stop).await {
+                warn!(%error, "The web port is not served");
+            }
+        }),
     ])
 }
 

@@ -1,8 +1,11 @@
 //! Removing all that a daemon made on the machine, but for its data directory.
 
+use std::sync::Arc;
+
 use hivemind_datapath::Datapath;
 use hivemind_model::ApiError;
 use hivemind_runtime::Runtime;
+use hivemind_store::Store;
 use tracing::{info, warn};
 
 use super::{
@@ -22,13 +25,17 @@ pub(crate) async fn run(config: Config) -> Result<(), ApiError> {
         warn!(%error, "A part could not be removed");
         first_error.get_or_insert(error);
     };
-    let store: std::sync::Arc<dyn hivemind_store::Store> = if config.data_dir.join("store.redb").exists() {
-        std::sync::Arc::new(open_store(&config).await?)
-    } else {
-        info!("There is no store in the data directory; removing what is found by its name");
-        std::sync::Arc::new(hivemind_store::RedbStore::open_in_memory().await.map_err(|e| super::fault::store(&e, &config.data_dir))?)
+    let cluster = match open_existing_store(&config).await? {
+        Some(store) => {
+            let cluster = Cluster::load_or_make(&store).await;
+            let _ = store.close().await;
+            cluster?
+        }
+        None => {
+            info!("There is no store in the data directory; removing what is found by its name");
+            Cluster::draw()
+        }
     };
-    let cluster = Cluster::load_or_make(&store).await?;
     let ranges = Ranges::of(&config, &cluster)?;
     if let Err(error) = remove_containers(&config).await {
         keep(error);
@@ -36,8 +43,7 @@ pub(crate) async fn run(config: Config) -> Result<(), ApiError> {
     if let Err(error) = Datapath::teardown(&datapath_config(&config, &ranges)).await {
         keep(hivemind_agent::explain_datapath(&error));
     }
-    let _ = store.close().await;
-    for leftover in ["replicas", "netns", "containerd"] {
+    for leftover in ["replicas", "netns", "containerd", "runtime"] {
         let _ = std::fs::remove_dir_all(config.run_dir.join(leftover));
     }
     let _ = std::fs::remove_file(&config.socket);
@@ -58,5 +64,24 @@ async fn remove_containers(config: &Config) -> Result<(), ApiError> {
         Ok(runtime) => runtime,
         Err(error) => return Err(hivemind_agent::explain_runtime(&error)),
     };
-    runtime.teardown().await.map_err(|e| hivemind_agent::explain_runtime(&e))
+    remove_all(&runtime).await.map_err(|e| hivemind_agent::explain_runtime(&e))
+}
+
+async fn remove_all(runtime: &Runtime) -> Result<(), hivemind_runtime::Error> {
+    for container in runtime.list().await? {
+        info!(container = %container.id, "Removing a container");
+        runtime.delete(&container.id).await?;
+        runtime.remove_logs(&container.id).await?;
+    }
+    runtime.stop_log_collector().await?;
+    runtime.stop_private().await
+}
+
+/// The store, if there is one. Its lock is what shows that no daemon runs.
+async fn open_existing_store(config: &Config) -> Result<Option<Arc<dyn Store>>, ApiError> {
+    if !config.data_dir.join("store.redb").exists() {
+        return Ok(None);
+    }
+    let store: Arc<dyn Store> = Arc::new(open_store(config).await?);
+    Ok(Some(store))
 }

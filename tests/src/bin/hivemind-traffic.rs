@@ -50,7 +50,9 @@ impl Seen {
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [address, long] = words.as_slice() else { return usage() };
-    let (Ok(address), Ok(long)) = (address.parse::<SocketAddr>(), long.parse::<usize>()) else { return usage() };
+    let (Ok(address), Ok(long)) = (address.parse::<SocketAddr>(), long.parse::<usize>()) else {
+        return usage();
+    };
     let seen = Arc::new(Seen::default());
     let stop = Arc::new(AtomicBool::new(false));
     let mut threads = Vec::new();
@@ -105,8 +107,11 @@ fn ask(stream: &mut TcpStream) -> std::io::Result<()> {
     loop {
         let text = String::from_utf8_lossy(&answer);
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length:").map(str::to_owned));
-            let length: usize = length.and_then(|l| l.trim().parse().ok()).ok_or_else(|| wrong("no content-length"))?;
+            let length = head
+                .lines()
+                .find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length:").map(str::to_owned));
+            let length: usize =
+                length.and_then(|l| l.trim().parse().ok()).ok_or_else(|| wrong("no content-length"))?;
             if body.len() >= length {
                 return if head.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(wrong(head)) };
             }

@@ -13,7 +13,7 @@ use hivemind_dns::DnsServer;
 use hivemind_model::{ApiError, NodeSpec, Replica, WatchKind};
 use hivemind_runtime::{ContainerId, Event, Runtime};
 use hivemind_store::Objects;
-use hivemind_volume::Volumes;
+
 use ipnet::{Ipv4Net, Ipv6Net};
 use tokio::{
     sync::{Notify, watch},
@@ -56,7 +56,7 @@ pub(crate) struct Shared {
     pub(crate) objects: Objects,
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) datapath: Arc<Datapath>,
-    pub(crate) volumes: Arc<Volumes>,
+
     pub(crate) services: Services,
     pub(crate) addresses: Mutex<AddressPool>,
     pub(crate) stop: CancellationToken,
@@ -73,6 +73,8 @@ impl Shared {
 struct WorkerHandle {
     replica: watch::Sender<Replica>,
     news: Arc<Notify>,
+    /// Counts processes that the kernel killed for want of memory.
+    out_of_memory: watch::Sender<u32>,
 }
 
 /// A running agent. Dropping it ends its tasks; what it made runs on.
@@ -91,7 +93,7 @@ impl Agent {
         objects: Objects,
         runtime: Arc<Runtime>,
         datapath: Arc<Datapath>,
-        volumes: Arc<Volumes>,
+
         dns: Arc<DnsServer>,
     ) -> Result<Self, AgentError> {
         let spec = NodeSpec {
@@ -115,7 +117,7 @@ impl Agent {
             objects,
             runtime,
             datapath,
-            volumes,
+
             services: services.clone(),
             addresses: Mutex::new(pool),
             stop,
@@ -146,10 +148,10 @@ async fn follow(shared: Arc<Shared>) {
     while workers.join_next().await.is_some() {}
 }
 
-/// Namespace and name of a replica, as its container's id.
+/// A replica's short id, unique in the cluster, names its container and its endpoint: namespace and name together can be
+/// longer than containerd allows.
 pub(crate) fn container_id(replica: &Replica) -> ContainerId {
-    let name = format!("{}.{}", replica.metadata.namespace, replica.metadata.name);
-    ContainerId::new(&name).expect("namespaces and names are DNS labels, and two of them with a dot are an id")
+    replica.metadata.id.parse().expect("ids are made by us, of letters, digits and one '-'")
 }
 
 async fn follow_forever(
@@ -183,7 +185,7 @@ async fn follow_forever(
                                 break;
                             }
                         },
-                        event = events.next() => pass_on(event, handles),
+                        Some(event) = events.next() => pass_on(event, handles),
                         Some(done) = workers.join_next(), if !workers.is_empty() => match done {
                             Ok(id) => { handles.remove(&id); }
                             Err(error) => warn!(%error, "A replica's worker failed"),
@@ -205,8 +207,12 @@ fn pass_on(event: Event, handles: &BTreeMap<ContainerId, WorkerHandle>) {
                 handle.news.notify_one();
             }
         }
-        Event::Oom { .. } => {}
-        Event::Resync => handles.values().for_each(|handle| handle.news.notify_one()),
+        Event::Oom { id } => {
+            if let Some(handle) = handles.get(&id) {
+                handle.out_of_memory.send_modify(|count| *count = count.wrapping_add(1));
+            }
+        }
+        Event::Connected | Event::Disconnected => handles.values().for_each(|handle| handle.news.notify_one()),
     }
 }
 
@@ -227,8 +233,9 @@ fn tell(
     }
     let (sender, receiver) = watch::channel(replica);
     let news = Arc::new(Notify::new());
-    handles.insert(id.clone(), WorkerHandle { replica: sender, news: Arc::clone(&news) });
-    let worker = Worker::new(Arc::clone(shared), id.clone(), receiver, news);
+    let (out_of_memory, oom_counts) = watch::channel(0);
+    handles.insert(id.clone(), WorkerHandle { replica: sender, news: Arc::clone(&news), out_of_memory });
+    let worker = Worker::new(Arc::clone(shared), id.clone(), receiver, news, oom_counts);
     workers.spawn(async move {
         worker.run().await;
         id

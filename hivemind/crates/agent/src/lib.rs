@@ -16,8 +16,10 @@ mod node;
 mod operate;
 mod services;
 mod status;
+mod volumes;
 mod worker;
 
 pub use addresses::{AddressPool, PoolExhausted};
 pub use agent::{Agent, AgentConfig, AgentError};
+pub use services::names;
 pub use fault::{explain_datapath, explain_runtime};

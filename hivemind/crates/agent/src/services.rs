@@ -265,6 +265,15 @@ fn published(port: &hivemind_model::PublishedPort) -> PublishedPort {
     }
 }
 
+/// The names of all services in the store, for a DNS server that starts.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn names(objects: &Objects, domain: &str) -> Result<Records, hivemind_model::ApiError> {
+    let services = objects.list::<Service>(None).await?.items;
+    Ok(records(services.iter(), domain))
+}
+
 /// The names of `services`: `<app>.<namespace>.svc.<domain>`, and those that they were given besides.
 pub(crate) fn records<'a>(services: impl Iterator<Item = &'a Service>, domain: &str) -> Records {
     let mut records = Records::new();

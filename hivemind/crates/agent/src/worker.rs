@@ -2,10 +2,14 @@
 
 mod steps;
 
-use std::{net::Ipv4Addr, net::Ipv6Addr, sync::Arc, time::Instant};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Instant,
+};
 
 use hivemind_model::{LastExit, Phase, Problem, Replica};
-use hivemind_runtime::{ContainerId, TaskState};
+use hivemind_runtime::{ContainerId, ContainerState, ContainerStatus};
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
@@ -25,6 +29,7 @@ pub(crate) struct Worker {
     replica: watch::Receiver<Replica>,
     /// Something happened to the container, or may have.
     news: Arc<Notify>,
+    out_of_memory: watch::Receiver<u32>,
     seen: Seen,
     addresses: Option<(Ipv4Addr, Ipv6Addr)>,
     backoff: Backoff,
@@ -39,6 +44,7 @@ impl Worker {
         id: ContainerId,
         replica: watch::Receiver<Replica>,
         news: Arc<Notify>,
+        out_of_memory: watch::Receiver<u32>,
     ) -> Self {
         let now = replica.borrow().clone();
         let status = StatusWriter::start(
@@ -52,6 +58,7 @@ impl Worker {
             id,
             replica,
             news,
+            out_of_memory,
             seen: Seen::NOTHING,
             addresses: None,
             backoff: Backoff::default(),
@@ -108,14 +115,19 @@ impl Worker {
         }
     }
 
+    async fn container_status(&self) -> Result<Option<ContainerStatus>, hivemind_runtime::Error> {
+        let containers = self.shared.runtime.list().await?;
+        Ok(containers.into_iter().find(|c| c.id == self.id))
+    }
+
     /// Asks containerd how the container is, until it answers.
     async fn look(&mut self) {
         loop {
-            match self.shared.runtime.status(&self.id).await {
+            match self.container_status().await {
                 Ok(found) => {
                     self.seen.container = match found.map(|c| c.state) {
                         None => Container::Absent,
-                        Some(TaskState::Running { .. }) => Container::Running,
+                        Some(ContainerState::Running { .. }) => Container::Running,
                         Some(_) => Container::Ended,
                     };
                     return;
@@ -257,8 +269,8 @@ impl Worker {
         let replica = self.replica.borrow().clone();
         let directory = self.shared.config.run_dir.join(self.id.as_str());
         let _ = tokio::fs::remove_dir_all(&directory).await;
-        match self.shared.objects.remove::<Replica>(&replica.metadata.namespace, &replica.metadata.name).await {
-            Ok(_) => {
+        match self.delete_object(&replica).await {
+            Ok(()) => {
                 info!(replica = %self.id, "A replica is gone");
                 true
             }
@@ -266,6 +278,24 @@ impl Worker {
                 warn!(replica = %self.id, %error, "A replica's object could not be removed; trying again");
                 tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 false
+            }
+        }
+    }
+}
+
+impl Worker {
+    async fn delete_object(&self, replica: &Replica) -> Result<(), hivemind_model::ApiError> {
+        use hivemind_model::ErrorCode::{ReplicaNotFound, Stale};
+        loop {
+            let read = self.shared.objects.get::<Replica>(&replica.metadata.namespace, &replica.metadata.name).await;
+            let deleted = match read {
+                Ok(now) => self.shared.objects.delete(&now).await,
+                Err(error) => Err(error),
+            };
+            match deleted {
+                Err(error) if error.code == Stale => {}
+                Err(error) if error.code == ReplicaNotFound => return Ok(()),
+                done => return done,
             }
         }
     }

@@ -85,9 +85,8 @@ fn put_pointer(attributes: &mut Attributes, path: &CString) {
 fn bpf(command: libc::c_int, attributes: &mut Attributes) -> io::Result<libc::c_long> {
     // SAFETY: the attributes are a valid, zero-padded prefix of `union bpf_attr`; the one pointer that a command may
     // hold points to a string that the callers keep alive over the call.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<Attributes>())
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<Attributes>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 

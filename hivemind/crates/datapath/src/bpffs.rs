@@ -28,7 +28,8 @@ impl Pins {
         let version = config.bpffs.join(format!("v{ABI_VERSION}"));
         let pins = Self { maps: version.join("maps"), links: version.join("links") };
         for directory in [&pins.maps, &pins.links] {
-            fs::create_dir_all(directory).map_err(Error::system(format!("create {}", directory.display())))?;
+            fs::create_dir_all(directory)
+                .map_err(Error::system(format!("create {}", directory.display())))?;
         }
         Ok(pins)
     }

@@ -1,49 +1,134 @@
 //! The handle on the node's data path.
 
-use crate::{Config, Endpoint, EndpointInfo, EndpointSpec, Error, ServiceSpec, Statistics};
+use crate::{
+    Config, Endpoint, EndpointInfo, EndpointSpec, Error, ServiceSpec, Statistics, endpoint, node::Node,
+    service, teardown::teardown, worker::Workers,
+};
+use std::sync::Arc;
+use tokio::task::spawn_blocking;
 
-/// The node's data path: everything in the kernel that carries packets, and the one place that changes it.
-pub struct Datapath {}
+/// The data path of this node: the one place from which it is changed.
+///
+/// Dropping it changes nothing in the kernel: programs, maps, endpoints and published ports go on.
+///
+/// Minimum kernel version: 6.6.
+///
+/// ```no_run
+/// # async fn example(config: hivemind_datapath::Config, spec: hivemind_datapath::EndpointSpec) -> Result<(), hivemind_datapath::Error> {
+/// use hivemind_datapath::Datapath;
+///
+/// let datapath = Datapath::open(config.clone()).await?;
+/// let endpoint = datapath.ensure_endpoint(spec).await?;
+/// println!("containers may join {}", endpoint.netns.display());
+/// drop(datapath); // Traffic goes on.
+/// Datapath::teardown(&config).await?; // Now it does not.
+/// # Ok(())
+/// # }
+/// ```
+pub struct Datapath {
+    node: Arc<Node>,
+    workers: Workers,
+}
 
 impl Datapath {
-    /// Opens the data path: makes what is missing, adopts what is there, swaps programs in place.
-    pub async fn open(_config: Config) -> Result<Self, Error> {
-        todo!()
+    /// Opens the data path in the network namespace of the calling thread's process: makes what is missing, adopts
+    /// the endpoints and services that are there, and puts this build's programs in the place of those that run.
+    ///
+    /// Takes some hundred milliseconds, most of it the kernel's verifier. Traffic goes on meanwhile.
+    ///
+    /// # Errors
+    /// What the machine lacks ([`Error::NotPermitted`], [`Error::KernelTooOld`], [`Error::NoBtf`],
+    /// [`Error::NoCgroup2`], [`Error::NftMissing`]), before anything is changed; or what failed on the way, in which
+    /// case what ran before goes on running and opening again completes it.
+    pub async fn open(config: Config) -> Result<Self, Error> {
+        let node = spawn_blocking(move || Node::open(config)).await.map_err(|_| Error::Stopped)??;
+        let node = Arc::new(node);
+        let workers = Workers::start(&node)?;
+        Ok(Self { node, workers })
     }
-    /// Makes the endpoint, or leaves it as it is.
-    pub async fn ensure_endpoint(&self, _spec: EndpointSpec) -> Result<Endpoint, Error> {
-        todo!()
+
+    /// Makes the endpoint: a network namespace with `eth0`, its addresses and routes, known to the maps. Packets flow
+    /// as soon as this returns. An endpoint that stands as asked is left as it is.
+    ///
+    /// Takes a few milliseconds. Calls for different endpoints run beside one another.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] if the specification cannot be met, [`Error::MapFull`] if there are too many; nothing is
+    /// changed then. After any other error nothing of the endpoint is left, as far as it could be removed.
+    pub async fn ensure_endpoint(&self, spec: EndpointSpec) -> Result<Endpoint, Error> {
+        let id = spec.id.clone();
+        self.workers.on_endpoint(&id, move |node| endpoint::lifecycle::ensure(node, spec)).await
     }
-    /// Removes the endpoint; one that does not exist is no error.
-    pub async fn remove_endpoint(&self, _id: &str) -> Result<(), Error> {
-        todo!()
+
+    /// Removes the endpoint with its namespace and its interface; one that does not exist is no error. Connections to
+    /// it end with ICMP errors, and none of them is ever delivered to a later endpoint with the same address as if it
+    /// had been judged for that one.
+    ///
+    /// # Errors
+    /// What the kernel refused. The endpoint receives nothing any more; asking again completes the removal.
+    pub async fn remove_endpoint(&self, id: &str) -> Result<(), Error> {
+        let name = id.to_owned();
+        self.workers.on_endpoint(id, move |node| endpoint::lifecycle::remove(node, &name)).await
     }
-    /// All endpoints.
+
+    /// All endpoints, by index.
     pub fn endpoints(&self) -> Vec<EndpointInfo> {
-        todo!()
+        self.node.endpoints().all()
     }
-    /// Makes the service what the specification says.
-    pub async fn set_service(&self, _spec: ServiceSpec) -> Result<(), Error> {
-        todo!()
+
+    /// Makes the service what the specification says: its ports, its backends with their weights, its published
+    /// ports. Connections that are made keep their backend; new ones follow the new specification from one moment on.
+    ///
+    /// Takes microseconds a cell, and some milliseconds more if ports are published. If the table of cells is full
+    /// but for freed ones, it waits until those may be used again, a second at most.
+    ///
+    /// # Errors
+    /// [`Error::Spec`], [`Error::PortTaken`] and [`Error::MapFull`]: nothing is changed. [`Error::NftRefused`]: the
+    /// service is set, but its ports are not reachable from outside yet; asking again completes it.
+    pub async fn set_service(&self, spec: ServiceSpec) -> Result<(), Error> {
+        self.workers.on_services(move |node| service::lifecycle::set(node, spec)).await
     }
-    /// Removes the service; one that does not exist is no error.
-    pub async fn remove_service(&self, _id: u32) -> Result<(), Error> {
-        todo!()
+
+    /// Removes the service and its published ports; one that does not exist is no error. Connections that are made go
+    /// on.
+    ///
+    /// # Errors
+    /// What the kernel refused; asking again completes it.
+    pub async fn remove_service(&self, id: u32) -> Result<(), Error> {
+        self.workers.on_services(move |node| service::lifecycle::remove(node, id)).await
     }
-    /// All services.
+
+    /// All services, by number. Those that were adopted are as the maps hold them: ports and backends may stand in
+    /// another order than they were given in.
     pub fn services(&self) -> Vec<ServiceSpec> {
-        todo!()
+        self.node.services().records.values().map(|record| record.spec.clone()).collect()
     }
-    /// Reads the node's own addresses again; published ports answer on them.
+
+    /// Looks at the node's own addresses again: those on which published ports answer to processes of this node. To
+    /// be called when the node's addresses change.
+    ///
+    /// # Errors
+    /// What the kernel refused; asking again completes it.
     pub async fn refresh_node_addresses(&self) -> Result<(), Error> {
-        todo!()
+        self.workers.on_services(Node::refresh_addresses).await
     }
-    /// Figures.
+
+    /// Figures about maps and drops. Collects expired connections first, so that live ones are counted; takes some
+    /// milliseconds.
+    ///
+    /// # Errors
+    /// What the kernel refused.
     pub async fn statistics(&self) -> Result<Statistics, Error> {
-        todo!()
+        self.workers.on_services(Node::statistics).await
     }
-    /// Removes everything.
-    pub async fn teardown(_config: &Config) -> Result<(), Error> {
-        todo!()
+
+    /// Removes everything that a data path of this configuration made, in whatever state it is: links, maps,
+    /// interfaces, namespaces, routes, rules, and mounts that it made. No `Datapath` may be open. May be called twice.
+    ///
+    /// # Errors
+    /// What the kernel refused; calling again completes it.
+    pub async fn teardown(config: &Config) -> Result<(), Error> {
+        let config = config.clone();
+        spawn_blocking(move || teardown(&config)).await.map_err(|_| Error::Stopped)?
     }
 }

@@ -1,5 +1,8 @@
 //! Endpoints: the replicas as the data path sees them.
 
+pub(crate) mod lifecycle;
+pub(crate) mod table;
+
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
     path::PathBuf,

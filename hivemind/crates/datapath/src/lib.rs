@@ -10,12 +10,28 @@
 //!
 //! Start with [`Datapath`]; what it is told is in [`Config`], [`EndpointSpec`] and [`ServiceSpec`].
 
+mod bpf;
+mod bpffs;
 mod config;
 mod datapath;
 mod endpoint;
 mod error;
+mod host;
+mod links;
+mod maglev;
+mod maps;
+mod netlink;
+mod netns;
+mod node;
+mod programs;
+mod requirements;
+mod reservation;
+mod rules;
 mod service;
+mod slab;
 mod statistics;
+mod teardown;
+mod worker;
 
 pub use config::{Config, MapSizes};
 pub use datapath::Datapath;

@@ -17,7 +17,9 @@ use std::{
 pub(crate) fn attach_sockets(programs: &Programs, pins: &Pins, cgroup: &Path) -> Result<(), Error> {
     let directory = File::open(cgroup).map_err(Error::system(format!("open {}", cgroup.display())))?;
     let target = directory.as_raw_fd() as u32;
-    SOCKET_PROGRAMS.into_iter().try_for_each(|(program, at)| ensure(programs, pins, program, program, target, at))
+    SOCKET_PROGRAMS
+        .into_iter()
+        .try_for_each(|(program, at)| ensure(programs, pins, program, program, target, at))
 }
 
 /// Attaches both programs to an endpoint's interface, or swaps them into the links that are there.
@@ -27,9 +29,9 @@ pub(crate) fn attach_interface(
     interface: &str,
     index: u32,
 ) -> Result<(), Error> {
-    INTERFACE_PROGRAMS
-        .into_iter()
-        .try_for_each(|(program, at)| ensure(programs, pins, program, &pin_name(interface, program), index, at))
+    INTERFACE_PROGRAMS.into_iter().try_for_each(|(program, at)| {
+        ensure(programs, pins, program, &pin_name(interface, program), index, at)
+    })
 }
 
 /// Unpins the links of an endpoint's interface, which detaches the programs.

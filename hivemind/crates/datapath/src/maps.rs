@@ -64,7 +64,7 @@ fn capacities(pins: &Pins) -> Result<Vec<(&'static str, u32)>, Error> {
     name::MAPS
         .into_iter()
         .map(|map| {
-            let capacity = open(pins, map)?.info().and_then(|info| info.max_entries()).map_err(failed(map))?;
+            let capacity = open(pins, map)?.info().map_err(failed(map))?.max_entries();
             Ok((map, capacity))
         })
         .collect()

@@ -1,11 +1,11 @@
 //! What the data path needs of the machine and of its configuration, checked before anything is changed.
 
-use crate::{Config, Error};
+use crate::{Config, Error, rules};
 use nix::sys::{
     statfs::{CGROUP2_SUPER_MAGIC, statfs},
     utsname::uname,
 };
-use std::{io, path::PathBuf, process::Command};
+use std::{io, path::PathBuf};
 
 /// Links at tcx came with this release.
 const KERNEL_MIN: (u32, u32) = (6, 6);
@@ -30,8 +30,7 @@ pub(crate) fn check(config: &Config) -> Result<(), Error> {
     if !is_cgroup2 {
         return Err(Error::NoCgroup2 { path: config.cgroup_root.clone() });
     }
-    let nft = Command::new("nft").arg("--version").output();
-    nft.map(drop).map_err(|source| Error::NftMissing { source })
+    rules::check()
 }
 
 fn check_kernel() -> Result<(), Error> {

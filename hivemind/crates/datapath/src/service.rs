@@ -1,5 +1,8 @@
 //! Services: stable addresses in front of endpoints.
 
+pub(crate) mod lifecycle;
+pub(crate) mod table;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A transport protocol that can be balanced or published.

@@ -200,8 +200,8 @@ impl Images {
 
     pub(crate) async fn get(&self, reference: &Reference) -> Result<Option<Image>, Error> {
         let request = GetImageRequest { name: reference.to_string() };
-        let answer =
-            within("Images.Get", CALL_LIMIT, self.containerd.images().get(self.containerd.request(request)));
+        let mut client = self.containerd.images();
+        let answer = within("Images.Get", CALL_LIMIT, client.get(self.containerd.request(request)));
         let record = allow_missing(answer.await)?.and_then(|answer| answer.image);
         let Some(target) = record.and_then(|record| record.target) else { return Ok(None) };
         let Some(remembered) = self.look_up(&target.digest).await? else { return Ok(None) };

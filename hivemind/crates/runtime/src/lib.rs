@@ -20,7 +20,7 @@ pub use config::{Config, PrivateContainerd, Registries};
 pub use containers::{
     BindMount, ContainerId, ContainerIdError, ContainerSpec, ContainerState, ContainerStatus, Running,
     events::{Event, Events},
-    exec::{ExecControl, ExecInput, ExecSession, ExecSpec, TerminalSize},
+    exec::{ExecControl, ExecEnd, ExecInput, ExecSession, ExecSpec, TerminalSize},
     metrics::Metrics,
 };
 pub use error::Error;

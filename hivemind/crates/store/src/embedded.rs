@@ -123,7 +123,7 @@ pub struct RedbStore {
 
 impl RedbStore {
     /// Opens the store in a file, which is made if it is not there (mode 0600). Must be called on a
-    /// tokio runtime.
+    /// tokio runtime that has its timer enabled.
     ///
     /// # Errors
     /// [`Error::Locked`] when somebody else has it open, [`Error::Corrupted`] when the file is
@@ -133,7 +133,9 @@ impl RedbStore {
         Self::open_device(move || Device::open(&path), options).await
     }
 
-    /// Opens the store on any storage that redb can use.
+    /// Opens the store on any storage that redb can use. A crash while it is made there for the first
+    /// time can leave a storage that is refused as [`Error::Corrupted`]; a file made by
+    /// [`RedbStore::open`] has its name only when it is whole.
     ///
     /// # Errors
     /// As [`RedbStore::open`].

@@ -1,10 +1,13 @@
 //! The steps themselves.
 
-use std::time::{Duration, Instant};
+use std::{
+    num::{NonZeroU32, NonZeroU64},
+    time::{Duration, Instant},
+};
 
 use hivemind_datapath::EndpointSpec;
 use hivemind_model::{ErrorCode, LastExit, Memory, Phase, Problem, PullProgress};
-use hivemind_runtime::{ContainerSpec, Limits, Mount, Reference, TaskState};
+use hivemind_runtime::{BindMount, ContainerSpec, ContainerState, Reference, Signal};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -24,6 +27,15 @@ const DRAIN: Duration = Duration::from_secs(1);
 
 /// How often a pull's progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+
+/// How much later than a container's end the news may come that its memory ran out.
+const OOM_NEWS_WITHIN: Duration = Duration::from_millis(250);
+
+/// The exit code of a process that SIGKILL ended.
+const CODE_KILLED: u32 = 137;
+
+/// What is told where nobody knows how a process ended.
+const CODE_UNKNOWN: u32 = 255;
 
 /// Identities below are reserved (`host`, `world`, …).
 const IDENTITY_FIRST: u32 = 256;
@@ -50,15 +62,15 @@ impl Worker {
         info!(replica = %self.id, image = %reference, "Pulling an image");
         self.status.update(|status| status.phase = Phase::Pulling);
         let (progress, mut reports) = watch::channel(hivemind_runtime::PullProgress::default());
-        let pull = self.shared.runtime.pull(&reference, progress);
+        let pull = self.shared.runtime.pull(&reference, &progress);
         tokio::pin!(pull);
         let mut tick = tokio::time::interval(PROGRESS_EVERY);
         let image = loop {
             tokio::select! {
                 done = &mut pull => break done.map_err(|e| fault::of_pull(&e))?,
                 _ = tick.tick() => {
-                    let report = reports.borrow_and_update().clone();
-                    let pull = PullProgress { done_bytes: report.done_bytes, total_bytes: report.total_bytes };
+                    let report = *reports.borrow_and_update();
+                    let pull = PullProgress { done_bytes: report.bytes_done, total_bytes: report.bytes_total };
                     self.status.update(|status| status.pull = Some(pull));
                 }
             }
@@ -79,7 +91,7 @@ impl Worker {
     async fn identity(&self) -> u32 {
         let (namespace, app) = self.service();
         let service = self.shared.objects.get::<hivemind_model::Service>(&namespace, &app).await;
-        service.ok().flatten().map_or(0, |s| IDENTITY_FIRST + s.spec.number)
+        service.map_or(0, |s| IDENTITY_FIRST + s.spec.number)
     }
 
     pub(super) async fn make_network(&mut self) -> Result<(), Problem> {
@@ -100,12 +112,12 @@ impl Worker {
         Ok(())
     }
 
-    async fn mounts(&self, reference: &Reference) -> Result<Vec<Mount>, Problem> {
+    async fn mounts(&self, reference: &Reference) -> Result<Vec<BindMount>, Problem> {
         let namespace = self.replica.borrow().metadata.namespace.clone();
         let mut mounts = Vec::new();
         for mount in self.container().volume_mounts {
             let source = self.volume(&namespace, &mount.volume, reference, &mount.path).await?;
-            mounts.push(Mount { source, target: mount.path.into(), read_only: mount.read_only });
+            mounts.push(BindMount { source, target: mount.path.into(), read_only: mount.read_only });
         }
         Ok(mounts)
     }
@@ -138,15 +150,12 @@ impl Worker {
         };
         let replica = self.replica.borrow().clone();
         let mut spec = ContainerSpec::new(self.id.clone(), reference);
-        spec.command = (!container.command.is_empty()).then_some(container.command);
-        spec.env = container.env.into_iter().map(|var| format!("{}={}", var.name, var.value)).collect();
+        spec.command = container.command;
+        spec.env = container.env.into_iter().map(|var| (var.name, var.value)).collect();
         spec.netns = Some(endpoint.endpoint.netns);
         spec.hostname = Some(replica.metadata.name.clone());
-        spec.limits = Limits {
-            cpu_millicores: container.resources.cpu.map(|c| c.millicores()),
-            memory_bytes: container.resources.memory.map(|m| m.bytes()),
-            ..Limits::default()
-        };
+        spec.cpu_millis = container.resources.cpu.and_then(|c| NonZeroU32::new(c.millicores()));
+        spec.memory_bytes = container.resources.memory.and_then(|m| NonZeroU64::new(m.bytes()));
         spec.mounts = mounts;
         spec.resolv_conf = Some(resolv_conf);
         spec.hosts = Some(hosts);
@@ -158,6 +167,7 @@ impl Worker {
                 info!(replica = %self.id, pid = running.pid, "A container runs");
                 self.seen.container = Container::Running;
                 self.started = Some(Instant::now());
+                self.out_of_memory.borrow_and_update();
                 self.not_before = None;
                 self.now_running(Some(running.pid)).await;
                 Ok(())
@@ -175,19 +185,27 @@ impl Worker {
     }
 
     pub(super) async fn clear(&mut self) -> Result<(), Problem> {
-        let found = self.shared.runtime.status(&self.id).await.map_err(|e| fault::of_runtime(&e))?;
+        let found = self.container_status().await.map_err(|e| fault::of_runtime(&e))?;
         self.now_down().await;
-        let exit = found.map(|c| (c.state, c.out_of_memory));
+        let code = match found.map(|c| c.state) {
+            Some(ContainerState::Exited { code, .. }) => code,
+            _ => CODE_UNKNOWN,
+        };
+        let out_of_memory = code == CODE_KILLED && self.ran_out_of_memory().await;
         self.shared.runtime.delete(&self.id).await.map_err(|e| fault::of_runtime(&e))?;
         self.seen.container = Container::Absent;
         if self.wanted() == Wanted::Up {
-            let (code, out_of_memory) = match exit {
-                Some((TaskState::Stopped { code, .. }, out_of_memory)) => (code, out_of_memory),
-                _ => (255, false),
-            };
             self.note_exit(LastExit { code, out_of_memory, at: Timestamp::now() });
         }
         Ok(())
+    }
+
+    /// Whether the kernel killed a process of the container for want of memory. That news may come a little after the end.
+    async fn ran_out_of_memory(&mut self) -> bool {
+        if self.container().resources.memory.is_none() {
+            return self.out_of_memory.has_changed().unwrap_or(false);
+        }
+        matches!(tokio::time::timeout(OOM_NEWS_WITHIN, self.out_of_memory.changed()).await, Ok(Ok(())))
     }
 
     pub(super) async fn stop_container(&mut self) -> Result<(), Problem> {
@@ -200,9 +218,20 @@ impl Worker {
         {
             tokio::time::sleep(DRAIN).await;
         }
-        self.shared.runtime.stop(&self.id, STOP_GRACE).await.map_err(|e| fault::of_runtime(&e))?;
+        let signal = self.stop_signal().await;
+        match self.shared.runtime.stop(&self.id, signal, STOP_GRACE).await {
+            Ok(_) | Err(hivemind_runtime::Error::NoSuchContainer { .. }) => {}
+            Err(error) => return Err(fault::of_runtime(&error)),
+        }
         self.seen.container = Container::Ended;
         Ok(())
+    }
+
+    /// The image's own signal, SIGTERM if it has none.
+    async fn stop_signal(&self) -> Signal {
+        let Ok(reference) = self.reference() else { return Signal::SIGTERM };
+        let image = self.shared.runtime.image(&reference).await.ok().flatten();
+        image.and_then(|i| i.config.stop_signal.as_deref().and_then(|s| s.parse().ok())).unwrap_or(Signal::SIGTERM)
     }
 
     pub(super) async fn remove_network(&mut self) -> Result<(), Problem> {
@@ -212,7 +241,7 @@ impl Worker {
             self.shared.pool().give_back(ipv4);
             self.shared.services.restore(self.service(), ipv4).await;
         }
-        if let Err(error) = self.shared.runtime.delete_logs(&self.id).await {
+        if let Err(error) = self.shared.runtime.remove_logs(&self.id).await {
             warn!(replica = %self.id, error = fault::with_causes(&error), "A replica's logs could not be removed");
         }
         Ok(())

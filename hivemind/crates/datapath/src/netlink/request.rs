@@ -10,9 +10,7 @@ use netlink_packet_route::{
         LinkInfo, LinkMessage,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-    route::{
-        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-    },
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 use std::{
     net::IpAddr,
@@ -45,7 +43,12 @@ impl Request {
 }
 
 /// Makes a veth pair: one end here, the other in another namespace.
-pub(crate) fn add_veth(here: &VethEnd<'_>, there: &VethEnd<'_>, there_in: BorrowedFd<'_>, mtu: u32) -> Request {
+pub(crate) fn add_veth(
+    here: &VethEnd<'_>,
+    there: &VethEnd<'_>,
+    there_in: BorrowedFd<'_>,
+    mtu: u32,
+) -> Request {
     let end = |end: &VethEnd<'_>| {
         let mut link = LinkMessage::default();
         link.attributes = vec![
@@ -142,10 +145,8 @@ pub(crate) fn add_link_route(interface: u32, to: IpNet) -> Request {
 pub(crate) fn add_default_route(interface: u32, gateway: IpAddr) -> Request {
     let mut route = RouteMessage::default();
     fill(&mut route, gateway, RouteType::Unicast);
-    route.attributes = vec![
-        RouteAttribute::Oif(interface),
-        RouteAttribute::Gateway(RouteAddress::from(gateway)),
-    ];
+    route.attributes =
+        vec![RouteAttribute::Oif(interface), RouteAttribute::Gateway(RouteAddress::from(gateway))];
     let action = format!("add the default route by {gateway}");
     Request::new(action, NLM_F_CREATE | NLM_F_REPLACE, RouteNetlinkMessage::NewRoute(route))
 }

@@ -71,7 +71,8 @@ pub struct ExecSession {
 
 /// Standard input of an executed process.
 pub struct ExecInput {
-    pipe: pipe::Sender,
+    /// `None` if the process had ended before anything could be written.
+    pipe: Option<pipe::Sender>,
     control: ExecControl,
 }
 
@@ -94,10 +95,37 @@ impl ExecSession {
     }
 }
 
+impl ExecSession {
+    /// Its parts, for tasks of their own: what it reads, what it writes (twice), and its end.
+    pub fn into_parts(self) -> (ExecInput, pipe::Receiver, Option<pipe::Receiver>, ExecEnd) {
+        let Self { stdin, stdout, stderr, exit, _guard, control: _ } = self;
+        (stdin, stdout, stderr, ExecEnd { exit, _guard })
+    }
+}
+
+/// The end of an executed process. Dropping it before [`ExecEnd::wait`] has returned kills the process.
+pub struct ExecEnd {
+    exit: oneshot::Receiver<Result<u32, Error>>,
+    _guard: DropGuard,
+}
+
+impl ExecEnd {
+    /// As [`ExecSession::wait`].
+    pub async fn wait(self) -> Result<u32, Error> {
+        self.exit.await.unwrap_or_else(|_| {
+            Err(Error::io("wait for a process", io::Error::other("its watcher has ended")))
+        })
+    }
+}
+
 impl ExecInput {
-    /// Writes all the bytes, waiting while the pipe is full.
+    /// Writes all the bytes, waiting while the pipe is full; fails once the process has ended.
     pub async fn write_all(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.pipe.write_all(bytes).await.map_err(|source| Error::io("write to a process", source))
+        let written = match &mut self.pipe {
+            Some(pipe) => pipe.write_all(bytes).await,
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        written.map_err(|source| Error::io("write to a process", source))
     }
 
     /// Ends the input: the process reads its end.
@@ -209,7 +237,10 @@ pub(crate) async fn exec(
         // It may have ended already.
         let _ = control.resize(size).await;
     }
-    let (stdin, stdout, stderr) = streams;
+    let (held, stdout, stderr) = streams;
+    // As long as we could read it too, writing would never fail. Now the shim reads it, unless all is over.
+    let stdin = pipe::OpenOptions::new().open_sender(&pipes.stdin).ok();
+    drop(held);
     let (send, exit) = oneshot::channel();
     let dropped = CancellationToken::new();
     tokio::spawn(own(control.clone(), pipes, dropped.clone(), send));

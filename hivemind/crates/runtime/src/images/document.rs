@@ -164,7 +164,7 @@ mod tests {
         let foreign = entry("s390x", "sha256:1");
         let native = entry(host_architecture(), "sha256:2");
         assert_eq!(select_platform(&[foreign.clone(), native.clone()]), Some(&native));
-        assert_eq!(select_platform(&[foreign.clone()]), None);
+        assert_eq!(select_platform(std::slice::from_ref(&foreign)), None);
         let unnamed = Descriptor { platform: None, ..foreign.clone() };
         assert_eq!(select_platform(std::slice::from_ref(&unnamed)), Some(&unnamed));
         assert_eq!(select_platform(&[unnamed, foreign]), None);

@@ -58,8 +58,8 @@ pub(super) async fn unpack(
 async fn exists(containerd: &Containerd, name: &str) -> Result<bool, Error> {
     let request =
         StatSnapshotRequest { snapshotter: containerd.snapshotter.to_string(), key: name.to_owned() };
-    let answer =
-        within("Snapshots.Stat", CALL_LIMIT, containerd.snapshots().stat(containerd.request(request)));
+    let mut client = containerd.snapshots();
+    let answer = within("Snapshots.Stat", CALL_LIMIT, client.stat(containerd.request(request)));
     Ok(allow_missing(answer.await)?.is_some())
 }
 

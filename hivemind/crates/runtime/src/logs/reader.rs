@@ -1,7 +1,7 @@
 //! Reading a container's log, from its end or its beginning, and following it through rotation.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -231,6 +231,8 @@ fn parse(record: &[u8]) -> Option<LogLine> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::logs::file::LogFile;
 

@@ -83,7 +83,12 @@ impl Database {
     /// Opens or makes the database on a device that was locked.
     pub(super) fn open(device: Device, cache_bytes: usize) -> Result<Self> {
         let device = Arc::new(device);
-        let state = open_writable(&device, cache_bytes).inspect_err(|_| {
+        let opened = open_writable(&device, cache_bytes).and_then(|state| {
+            device.finish()?;
+            Ok(state)
+        });
+        let state = opened.inspect_err(|_| {
+            // The error that is already there says more than one of unlocking.
             let _ = device.close();
         })?;
         Ok(Self { device, cache_bytes, slot: RwLock::new(Slot { generation: Generation(0), state }) })

@@ -5,11 +5,14 @@ use std::{
     io,
     ops::Bound,
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::{
+    errno::Errno,
+    fcntl::{AT_FDCWD, PosixFadviseAdvice, RenameFlags, posix_fadvise, renameat2},
+};
 use redb::{BackendError, StorageBackend, backends::FileBackend};
 
 use crate::{Error, Result};
@@ -22,23 +25,50 @@ pub(super) struct Device {
     file: Option<File>,
     /// What the backend last failed with: redb reports only the first failure in full.
     failure: Mutex<Option<Arc<io::Error>>>,
+    unfinished: Option<Unfinished>,
+}
+
+/// A new file's name while it is being made, and afterwards.
+#[derive(Debug)]
+struct Unfinished {
+    from: PathBuf,
+    to: PathBuf,
 }
 
 impl Device {
-    /// Opens or makes the file and locks it.
+    /// Opens and locks the file. One that is not there is made under another name, and gets its own
+    /// with [`Device::finish`]: so a crash in between leaves no file that is half a store.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let made = !path.exists();
+        let unfinished = (!path.try_exists().map_err(Error::from_io)?).then(|| {
+            let mut from = path.as_os_str().to_owned();
+            from.push(".new");
+            Unfinished { from: from.into(), to: path.to_owned() }
+        });
+        let opened = unfinished.as_ref().map_or(path, |unfinished| &unfinished.from);
         let mut options = OpenOptions::new();
-        let file =
-            options.read(true).write(true).create(true).mode(0o600).open(path).map_err(Error::from_io)?;
-        if made && let Some(directory) = path.parent() {
-            // A new file is durable only when its name is.
-            let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-            File::open(directory).and_then(|directory| directory.sync_all()).map_err(Error::from_io)?;
-        }
+        options.read(true).write(true).create(unfinished.is_some()).mode(0o600);
+        let file = options.open(opened).map_err(Error::from_io)?;
         let same = file.try_clone().map_err(Error::from_io)?;
         let backend = FileBackend::new(file).map_err(super::database::open_error)?;
-        Self::new(Box::new(backend), Some(same))
+        let device = Self::new(Box::new(backend), Some(same))?;
+        if unfinished.is_some() {
+            device.backend.set_len(0).map_err(Error::from_io)?;
+        }
+        Ok(Self { unfinished, ..device })
+    }
+
+    /// Gives a file that was just made its name, durably.
+    pub(super) fn finish(&self) -> Result<()> {
+        let Some(Unfinished { from, to }) = &self.unfinished else { return Ok(()) };
+        match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+            Ok(()) => {}
+            // Somebody else made the store at the same time, and was faster.
+            Err(Errno::EEXIST) => return Err(Error::Locked),
+            Err(error) => return Err(Error::from_io(io::Error::from(error))),
+        }
+        let directory = to.parent().filter(|directory| !directory.as_os_str().is_empty());
+        let directory = File::open(directory.unwrap_or(Path::new(".")));
+        directory.and_then(|directory| directory.sync_all()).map_err(Error::from_io)
     }
 
     /// Takes and locks a backend. One without locks is taken as it is: nobody else can have it.
@@ -48,7 +78,7 @@ impl Device {
             Ok(false) => return Err(Error::Locked),
             Err(error) => return Err(Error::from_io(io::Error::from(error))),
         }
-        Ok(Self { backend, file, failure: Mutex::new(None) })
+        Ok(Self { backend, file, failure: Mutex::new(None), unfinished: None })
     }
 
     /// Releases the lock. Nothing may be read or written afterwards.

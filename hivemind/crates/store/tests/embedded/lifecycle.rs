@@ -43,6 +43,27 @@ async fn a_file_that_is_not_a_store_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
+async fn a_store_that_was_left_half_made_is_made_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    std::fs::write(directory.path().join("store.redb.new"), vec![0; 8192]).unwrap();
+    let store = RedbStore::open(&path, Options::default()).await.unwrap();
+    store.put(key("/a"), "1".into()).await.unwrap();
+    let names = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["store.redb"]);
+}
+
+#[tokio::test]
+async fn of_many_who_make_the_same_store_one_gets_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    let opened = join_all((0..8).map(|_| RedbStore::open(&path, Options::default()))).await;
+    let won = opened.iter().filter(|opened| opened.is_ok()).count();
+    let locked = opened.iter().filter(|opened| matches!(opened, Err(Error::Locked))).count();
+    assert_eq!((won, locked), (1, 7), "{opened:?}");
+}
+
+#[tokio::test]
 async fn the_file_is_readable_by_its_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();

@@ -320,7 +320,7 @@ proptest! {
 
     #[test]
     fn the_store_does_what_a_plain_model_does(steps in prop::collection::vec(step(), 1..80)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(run(steps));
     }
 }

@@ -1,0 +1,140 @@
+//! The host's side of the network: forwarding, the interface of the DNS addresses, and routes that answer for
+//! addresses that nobody has.
+
+use crate::{
+    Config, Error,
+    netlink::{Netlink, request},
+};
+use ipnet::IpNet;
+use netlink_packet_route::{
+    link::{InfoKind, LinkAttribute},
+    route::{RouteAttribute, RouteType},
+};
+use std::{
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+const MTU_DEFAULT: u32 = 1500;
+const SYSCTL: &str = "/proc/sys/net";
+
+/// The name of the interface that carries the DNS addresses.
+pub(crate) fn dns_interface(config: &Config) -> String {
+    format!("{}0", config.name)
+}
+
+/// Makes what is missing of the host's side.
+pub(crate) fn prepare(config: &Config, netlink: &mut Netlink) -> Result<(), Error> {
+    enable_forwarding()?;
+    prepare_dns_interface(config, netlink)?;
+    netlink.run(unanswered(config).into_iter().map(request::add_unreachable_route).collect())
+}
+
+/// Removes what [`prepare`] made, but for forwarding: others may rely on it by now.
+pub(crate) fn remove(config: &Config, netlink: &mut Netlink) -> Result<(), Error> {
+    let routes = unanswered(config).into_iter();
+    netlink
+        .run(routes.map(|to| request::delete_unreachable_route(to).tolerating(&[libc::ESRCH])).collect())?;
+    match netlink.index_of(&dns_interface(config))? {
+        Some(index) => netlink.run(vec![request::delete_link(index).tolerating(&[libc::ENODEV])]),
+        None => Ok(()),
+    }
+}
+
+/// The MTU for replicas: what the configuration says, else that of the interface with the default route.
+pub(crate) fn mtu(config: &Config, netlink: &mut Netlink) -> Result<u32, Error> {
+    if let Some(mtu) = config.mtu {
+        return Ok(mtu);
+    }
+    let uplink = netlink.routes_v4()?.into_iter().find_map(|route| {
+        if route.header.destination_prefix_length != 0 || route.header.kind != RouteType::Unicast {
+            return None;
+        }
+        route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        })
+    });
+    let links = netlink.links()?;
+    let mtu = links.iter().find(|link| Some(link.header.index) == uplink).and_then(|link| {
+        link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        })
+    });
+    Ok(mtu.unwrap_or(MTU_DEFAULT))
+}
+
+/// Ranges whose addresses must not leave the node untranslated: services', and replicas' that do not exist.
+fn unanswered(config: &Config) -> [IpNet; 4] {
+    [
+        config.service_range.0.into(),
+        config.service_range.1.into(),
+        config.cluster_range.0.into(),
+        config.cluster_range.1.into(),
+    ]
+}
+
+fn prepare_dns_interface(config: &Config, netlink: &mut Netlink) -> Result<(), Error> {
+    let name = dns_interface(config);
+    if netlink.index_of(&name)?.is_none() {
+        let dummy = netlink.run(vec![request::add_link(&name, InfoKind::Dummy)]);
+        // A kernel without dummy interfaces may have bridges: one without ports carries addresses as well.
+        if let Err(Error::Netlink { source, .. }) = &dummy
+            && matches!(source.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENODEV))
+        {
+            netlink.run(vec![request::add_link(&name, InfoKind::Bridge)])?;
+        } else {
+            dummy?;
+        }
+    }
+    let Some(index) = netlink.index_of(&name)? else {
+        let source = io::Error::from_raw_os_error(libc::ENODEV);
+        return Err(Error::Netlink { action: format!("find the interface {name}"), source });
+    };
+    netlink.run(vec![
+        request::bring_up(&name, None),
+        request::add_address(index, IpAddr::V4(config.dns.0)),
+        request::add_address(index, IpAddr::V6(config.dns.1)),
+    ])
+}
+
+fn enable_forwarding() -> Result<(), Error> {
+    set("ipv4/ip_forward", "1")?;
+    // A host that forwards ignores router advertisements unless told not to: keep its own addresses alive.
+    for interface in interfaces_that_accept_advertisements()? {
+        write(&interface, "2")?;
+    }
+    set("ipv6/conf/all/forwarding", "1")
+}
+
+fn interfaces_that_accept_advertisements() -> Result<Vec<PathBuf>, Error> {
+    let directory = Path::new(SYSCTL).join("ipv6/conf");
+    let list = || -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&directory)? {
+            let setting = entry?.path().join("accept_ra");
+            // The interface may go while we look.
+            if fs::read_to_string(&setting).is_ok_and(|value| value.trim() == "1") {
+                found.push(setting);
+            }
+        }
+        Ok(found)
+    };
+    list().map_err(Error::system(format!("list {}", directory.display())))
+}
+
+fn set(name: &str, value: &str) -> Result<(), Error> {
+    write(&Path::new(SYSCTL).join(name), value)
+}
+
+fn write(setting: &Path, value: &str) -> Result<(), Error> {
+    if fs::read_to_string(setting).is_ok_and(|found| found.trim() == value) {
+        return Ok(());
+    }
+    match fs::write(setting, value) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(Error::system(format!("write {value} to {}", setting.display()))),
+    }
+}

@@ -1,0 +1,190 @@
+//! What the data path of this node consists of, shared by the threads that change it.
+
+use crate::{
+    Config, Error, MapStatistics, Statistics,
+    bpffs::Pins,
+    endpoint::{self, table::EndpointTable},
+    host, links,
+    maps::{Maps, failed},
+    netlink::Netlink,
+    programs::Programs,
+    requirements,
+    service::{self, table::ServiceTable},
+    statistics::DropStatistics,
+};
+use hivemind_common::{
+    drop_reason::DropReason,
+    endpoint::OUTSIDE,
+    family::{Address4, Address6},
+    name,
+};
+use netlink_packet_route::address::AddressAttribute;
+use std::{
+    collections::HashSet,
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// The data path of this node.
+pub(crate) struct Node {
+    pub(crate) config: Config,
+    pub(crate) pins: Pins,
+    pub(crate) programs: Programs,
+    pub(crate) mtu: u32,
+    maps: Mutex<Maps>,
+    endpoints: Mutex<EndpointTable>,
+    services: Mutex<ServiceTable>,
+    generation: AtomicU64,
+}
+
+impl Node {
+    /// Makes what is missing, adopts what is there, and swaps programs in place. Blocks for some hundred milliseconds.
+    pub(crate) fn open(config: Config) -> Result<Self, Error> {
+        requirements::check(&config)?;
+        let mut netlink = Netlink::open()?;
+        let directory = &config.netns_dir;
+        fs::create_dir_all(directory).map_err(Error::system(format!("create {}", directory.display())))?;
+        let pins = Pins::open(&config)?;
+        let programs = Programs::load(&config, &pins)?;
+        let mut maps = Maps::open(&pins)?;
+        let generation = last_generation(&maps)?;
+        if generation == 0 {
+            maps.generation.set(OUTSIDE, 1, 0).map_err(failed(name::GENERATION))?;
+        }
+        host::prepare(&config, &mut netlink)?;
+        let node = Self {
+            mtu: host::mtu(&config, &mut netlink)?,
+            endpoints: Mutex::new(EndpointTable::new(maps.endpoint_state.len().saturating_sub(1))),
+            services: Mutex::new(ServiceTable::new(maps.service_table.len())),
+            generation: AtomicU64::new(generation.max(1)),
+            maps: Mutex::new(maps),
+            config,
+            pins,
+            programs,
+        };
+        // Endpoints first, then the sockets that send to them; so a swap never sends where nobody carries.
+        endpoint::lifecycle::adopt(&node, &mut netlink)?;
+        service::lifecycle::adopt(&node)?;
+        node.refresh_addresses()?;
+        links::attach_sockets(&node.programs, &node.pins, &node.config.cgroup_root)?;
+        node.programs.collect()?;
+        service::lifecycle::publish(&node)?;
+        Ok(node)
+    }
+
+    pub(crate) fn maps(&self) -> MutexGuard<'_, Maps> {
+        // The maps live in the kernel; a panic between two writes leaves nothing here in disorder.
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn endpoints(&self) -> MutexGuard<'_, EndpointTable> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn services(&self) -> MutexGuard<'_, ServiceTable> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A generation that was never used. Drawn with the maps locked.
+    pub(crate) fn next_generation(&self) -> u64 {
+        self.generation.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Makes the maps of the node's own addresses agree with its interfaces.
+    pub(crate) fn refresh_addresses(&self) -> Result<(), Error> {
+        let mut v4 = HashSet::new();
+        let mut v6 = HashSet::new();
+        for message in Netlink::open()?.addresses()? {
+            // IPv4 interfaces with a peer have their own address here; others have it in both.
+            let local = message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Local(address) => Some(*address),
+                _ => None,
+            });
+            let address = local.or_else(|| {
+                message.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Address(address) => Some(*address),
+                    _ => None,
+                })
+            });
+            match address {
+                Some(IpAddr::V4(found)) if is_public_v4(&self.config, found) => drop(v4.insert(found)),
+                Some(IpAddr::V6(found)) if is_public_v6(&self.config, found) => drop(v6.insert(found)),
+                _ => {}
+            }
+        }
+        let mut guard = self.maps();
+        let maps = &mut *guard;
+        let room = (maps.capacity(name::NODE_ADDRESS_V4), maps.capacity(name::NODE_ADDRESS_V6));
+        let v4: HashSet<_> = v4.into_iter().map(|address| Address4::from_octets(address.octets())).collect();
+        let v6: HashSet<_> = v6.into_iter().map(|address| Address6::from_octets(address.octets())).collect();
+        replace_keys(&mut maps.node_address_v4, (name::NODE_ADDRESS_V4, room.0), &v4)?;
+        replace_keys(&mut maps.node_address_v6, (name::NODE_ADDRESS_V6, room.1), &v6)
+    }
+
+    /// Figures, after a collection of expired connections.
+    pub(crate) fn statistics(&self) -> Result<Statistics, Error> {
+        self.programs.collect()?;
+        let services = service::lifecycle::fill(self)?;
+        let endpoints = self.endpoints().len() as u64;
+        let (cells, _) = self.services().cells();
+        let maps = self.maps();
+        let collector = maps.collector.get(&0, 0).map_err(failed(name::COLLECTOR))?;
+        let mut entries = services;
+        entries.extend([
+            (name::CONNTRACK_V4, collector.live[0]),
+            (name::CONNTRACK_V6, collector.live[1]),
+            (name::ENDPOINT_BY_INTERFACE, endpoints),
+            (name::ADDRESS_EXACT_V4, maps.address_exact_v4.keys().count() as u64),
+            (name::ADDRESS_EXACT_V6, maps.address_exact_v6.keys().count() as u64),
+            (name::SERVICE_TABLE, u64::from(cells)),
+            (name::NODE_ADDRESS_V4, maps.node_address_v4.keys().count() as u64),
+            (name::NODE_ADDRESS_V6, maps.node_address_v6.keys().count() as u64),
+        ]);
+        let capacities = maps.capacities.iter();
+        let fill = capacities.filter_map(|&(name, capacity)| {
+            let (_, entries) = entries.iter().find(|(other, _)| *other == name)?;
+            Some(MapStatistics { name, entries: *entries, capacity: capacity.into() })
+        });
+        Ok(Statistics { maps: fill.collect(), drops: drops(&maps)? })
+    }
+}
+
+fn drops(maps: &Maps) -> Result<Vec<DropStatistics>, Error> {
+    DropReason::ALL
+        .into_iter()
+        .map(|reason| {
+            let counts = maps.drop_counters.get(&(reason as u32), 0).map_err(failed(name::DROP_COUNTERS))?;
+            Ok(DropStatistics { reason, packets: counts.iter().sum() })
+        })
+        .collect()
+}
+
+fn last_generation(maps: &Maps) -> Result<u64, Error> {
+    let mut last = 0;
+    for found in maps.generation.iter() {
+        last = last.max(found.map_err(failed(name::GENERATION))?);
+    }
+    Ok(last)
+}
+
+fn replace_keys<K: aya::Pod + Eq + std::hash::Hash>(
+    map: &mut aya::maps::HashMap<aya::maps::MapData, K, u32>,
+    (name, capacity): (&'static str, u32),
+    wanted: &HashSet<K>,
+) -> Result<(), Error> {
+    let found: HashSet<K> = map.keys().collect::<Result<_, _>>().map_err(failed(name))?;
+    found.difference(wanted).try_for_each(|key| crate::maps::forget(map, name, key))?;
+    wanted.difference(&found).try_for_each(|key| crate::maps::put(map, (name, capacity), key, &1))
+}
+
+fn is_public_v4(config: &Config, address: Ipv4Addr) -> bool {
+    !address.is_loopback() && address != config.dns.0
+}
+
+fn is_public_v6(config: &Config, address: Ipv6Addr) -> bool {
+    !address.is_loopback() && !address.is_unicast_link_local() && address != config.dns.1
+}

@@ -1,0 +1,171 @@
+//! The nftables table: masquerading of what leaves, and published ports for what comes from outside.
+//!
+//! The whole table is replaced in one transaction, so packets see the old rules or the new ones. Connections that the
+//! kernel already translates go on as they are.
+
+use crate::{
+    Config, Error,
+    service::{BackendSpec, PublishedPort},
+};
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    process::{Command, Stdio},
+};
+
+/// The pattern of the host ends of replicas' interfaces.
+const REPLICA_INTERFACES: &str = "\"hm*\"";
+/// No rule spreads over more slots than this.
+const SLOTS_MAX: usize = 256;
+
+/// A published port and the backends behind it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Publication {
+    pub(crate) port: PublishedPort,
+    pub(crate) backends: Vec<BackendSpec>,
+}
+
+/// Replaces the table by one with these publications. Blocks for some milliseconds.
+pub(crate) fn apply(config: &Config, publications: &[Publication]) -> Result<(), Error> {
+    run(config, &render(config, publications))
+}
+
+/// Removes the table, if it is there.
+pub(crate) fn remove(config: &Config) -> Result<(), Error> {
+    let table = &config.name;
+    // Added first, so that the removal finds one.
+    run(config, &format!("table inet {table}\ndelete table inet {table}\n"))
+}
+
+fn run(config: &Config, rules: &str) -> Result<(), Error> {
+    let missing = |source| Error::NftMissing { source };
+    let mut nft = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(missing)?;
+    let written = nft.stdin.take().map_or(Ok(()), |mut input| input.write_all(rules.as_bytes()));
+    let output = nft.wait_with_output().map_err(missing)?;
+    match (output.status.success(), written) {
+        (true, Ok(())) => Ok(()),
+        (true, Err(error)) => Err(refused(config, error.to_string())),
+        (false, _) => Err(refused(config, String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    }
+}
+
+fn refused(config: &Config, message: String) -> Error {
+    Error::NftRefused { table: config.name.clone(), message }
+}
+
+/// The transaction that makes the table be as it should, whatever was there.
+fn render(config: &Config, publications: &[Publication]) -> String {
+    let mut rules = String::new();
+    // Writing into a String cannot fail.
+    let _ = write_table(&mut rules, config, publications);
+    rules
+}
+
+fn write_table(rules: &mut String, config: &Config, publications: &[Publication]) -> std::fmt::Result {
+    let table = &config.name;
+    let (replicas4, replicas6) = (config.replica_range.0.trunc(), config.replica_range.1.trunc());
+    let (cluster4, cluster6) = (config.cluster_range.0.trunc(), config.cluster_range.1.trunc());
+    let (services4, services6) = (config.service_range.0.trunc(), config.service_range.1.trunc());
+    writeln!(rules, "table inet {table}\ndelete table inet {table}\ntable inet {table} {{")?;
+    writeln!(rules, "chain published {{\ntype nat hook prerouting priority dstnat; policy accept;")?;
+    for publication in publications {
+        write_publication(rules, publication)?;
+    }
+    writeln!(rules, "}}\nchain leaving {{\ntype nat hook postrouting priority srcnat; policy accept;")?;
+    // A replica that reached another by a published port must get its answers by the host, which translates them.
+    writeln!(rules, "ct status dnat ip saddr {replicas4} oifname {REPLICA_INTERFACES} masquerade")?;
+    writeln!(rules, "ct status dnat ip6 saddr {replicas6} oifname {REPLICA_INTERFACES} masquerade")?;
+    writeln!(rules, "oifname {REPLICA_INTERFACES} accept")?;
+    writeln!(rules, "ip saddr {replicas4} ip daddr != {{ {cluster4}, {services4} }} masquerade")?;
+    writeln!(rules, "ip6 saddr {replicas6} ip6 daddr != {{ {cluster6}, {services6} }} masquerade")?;
+    writeln!(rules, "}}\nchain forwarded {{\ntype filter hook forward priority filter; policy accept;")?;
+    writeln!(rules, "iifname {REPLICA_INTERFACES} accept\noifname {REPLICA_INTERFACES} accept\n}}\n}}")
+}
+
+fn write_publication(rules: &mut String, publication: &Publication) -> std::fmt::Result {
+    let PublishedPort { host_port, protocol, target_port } = publication.port;
+    let slots = slots(&publication.backends);
+    if slots.is_empty() {
+        return Ok(());
+    }
+    for (family, ip) in [("ipv4", "ip"), ("ipv6", "ip6")] {
+        write!(
+            rules,
+            "meta nfproto {family} fib daddr type local {protocol} dport {host_port} dnat {ip} to jhash {ip} saddr . \
+             {protocol} sport mod {} map {{ ",
+            slots.len()
+        )?;
+        for (slot, backend) in slots.iter().enumerate() {
+            let separator = if slot == 0 { "" } else { ", " };
+            match ip {
+                "ip" => write!(rules, "{separator}{slot} : {} . {target_port}", backend.ipv4)?,
+                _ => write!(rules, "{separator}{slot} : {} . {target_port}", backend.ipv6)?,
+            }
+        }
+        writeln!(rules, " }}")?;
+    }
+    Ok(())
+}
+
+/// The backends repeated by weight, in as few slots as their weights allow.
+fn slots(backends: &[BackendSpec]) -> Vec<BackendSpec> {
+    let divisor =
+        backends.iter().fold(0, |divisor, backend| greatest_common_divisor(divisor, backend.weight));
+    if divisor == 0 {
+        return Vec::new();
+    }
+    let sum: usize = backends.iter().map(|backend| usize::from(backend.weight / divisor)).sum();
+    let slots_of = |backend: &BackendSpec| match usize::from(backend.weight / divisor) {
+        0 => 0,
+        weight if sum <= SLOTS_MAX => weight,
+        weight => (weight * SLOTS_MAX / sum).max(1),
+    };
+    backends.iter().flat_map(|backend| std::iter::repeat_n(*backend, slots_of(backend))).collect()
+}
+
+fn greatest_common_divisor(a: u16, b: u16) -> u16 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
+
+/// Whether nft can be run at all; used before anything is changed.
+pub(crate) fn check() -> Result<(), Error> {
+    let version = Command::new("nft").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    match version {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Error::NftMissing { source: io::Error::other(format!("it ended with {status}")) }),
+        Err(source) => Err(Error::NftMissing { source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(last: u8, weight: u16) -> BackendSpec {
+        BackendSpec {
+            ipv4: [10, 0, 0, last].into(),
+            ipv6: [0xfd00, 0, 0, 0, 0, 0, 0, last.into()].into(),
+            weight,
+        }
+    }
+
+    #[test]
+    fn slots_repeat_backends_by_weight_and_leave_out_those_without() {
+        let slots = slots(&[backend(1, 10), backend(2, 30), backend(3, 0)]);
+        let of = |last| slots.iter().filter(|slot| slot.ipv4.octets()[3] == last).count();
+        assert_eq!((of(1), of(2), of(3)), (1, 3, 0));
+    }
+
+    #[test]
+    fn slots_stay_few_whatever_the_weights() {
+        let slots = slots(&[backend(1, 1), backend(2, 65_535)]);
+        assert!(slots.len() <= SLOTS_MAX + 2);
+        assert!(slots.iter().any(|slot| slot.ipv4.octets()[3] == 1));
+    }
+}

@@ -1,0 +1,75 @@
+//! The threads that make the changes: netlink, namespaces and `nft` block, so they are kept off the executor.
+
+use crate::{Error, node::Node};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    thread,
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// How many endpoints are made at once. More would only wait for the kernel's one lock on links.
+const ENDPOINT_THREADS: usize = 4;
+/// How many requests wait for a thread before their callers do.
+const QUEUE_MAX: usize = 64;
+
+type Job = Box<dyn FnOnce(&Node) + Send>;
+
+/// The threads. They end when this is dropped, after the jobs that they were given.
+pub(crate) struct Workers {
+    endpoints: Vec<mpsc::Sender<Job>>,
+    services: mpsc::Sender<Job>,
+}
+
+impl Workers {
+    pub(crate) fn start(node: &Arc<Node>) -> Result<Self, Error> {
+        let endpoints = (0..ENDPOINT_THREADS).map(|number| start(node, &format!("endpoint-{number}")));
+        Ok(Self { endpoints: endpoints.collect::<Result<_, _>>()?, services: start(node, "service")? })
+    }
+
+    /// Runs a job about the endpoint `id`: one after the other for one endpoint.
+    pub(crate) async fn on_endpoint<T: Send + 'static>(
+        &self,
+        id: &str,
+        job: impl FnOnce(&Node) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        // Any hash will do: it needs to be the same only as long as the process lives.
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        let queue = &self.endpoints[hasher.finish() as usize % self.endpoints.len()];
+        run(queue, job).await
+    }
+
+    /// Runs a job about services, or about the node as a whole: one after the other.
+    pub(crate) async fn on_services<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Node) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        run(&self.services, job).await
+    }
+}
+
+fn start(node: &Arc<Node>, name: &str) -> Result<mpsc::Sender<Job>, Error> {
+    let (sender, mut receiver) = mpsc::channel::<Job>(QUEUE_MAX);
+    let node = Arc::clone(node);
+    let run = move || {
+        while let Some(job) = receiver.blocking_recv() {
+            job(&node);
+        }
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(run).map_err(Error::system("start a thread"))?;
+    Ok(sender)
+}
+
+async fn run<T: Send + 'static>(
+    queue: &mpsc::Sender<Job>,
+    job: impl FnOnce(&Node) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (answer, answered) = oneshot::channel();
+    let job: Job = Box::new(move |node| {
+        // Whoever asked may have gone; what was asked is done all the same.
+        let _ = answer.send(job(node));
+    });
+    queue.send(job).await.map_err(|_| Error::Stopped)?;
+    answered.await.map_err(|_| Error::Stopped)?
+}

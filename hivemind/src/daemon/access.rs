@@ -1,0 +1,205 @@
+//! What the API needs of this node, from its agent.
+
+use std::{io, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use hivemind_agent::Agent;
+use hivemind_api::{EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, NodeAccess};
+use hivemind_model::{
+    ApiError, App, DropCount, ErrorCode, ExecExit, ImageSummary, ImportResult, LogLine, MapFill, Problem, Replica, Status,
+    Volume,
+};
+use hivemind_runtime::{ExecSession, ExecSpec, Signal, TerminalSize};
+use hivemind_store::Objects;
+use jiff::Timestamp;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    sync::mpsc,
+};
+use tokio_util::io::StreamReader;
+use tracing::debug;
+
+use super::config::Config;
+
+/// How much of a process's output is passed on at once, in bytes.
+const OUTPUT_PIECE: usize = 16 << 10;
+
+/// The terminal's size until the client tells its own.
+const TERMINAL: TerminalSize = TerminalSize { columns: 80, rows: 24 };
+
+/// This node.
+pub(crate) struct LocalNode {
+    agent: Arc<Agent>,
+    objects: Objects,
+    config: Config,
+    started_at: Timestamp,
+}
+
+impl LocalNode {
+    pub(crate) fn new(agent: Arc<Agent>, objects: Objects, config: &Config) -> Self {
+        LocalNode { agent, objects, config: config.clone(), started_at: Timestamp::now() }
+    }
+}
+
+#[async_trait]
+impl NodeAccess for LocalNode {
+    async fn logs(
+        &self,
+        replica: &Replica,
+        tail: Option<usize>,
+        follow: bool,
+    ) -> Result<BoxStream<'static, Result<LogLine, ApiError>>, ApiError> {
+        Ok(self.agent.logs(replica, tail, follow))
+    }
+
+    async fn exec(&self, replica: &Replica, request: ExecRequest) -> Result<ExecStreams, ApiError> {
+        let spec = ExecSpec {
+            args: request.command,
+            terminal: request.tty.then_some(TERMINAL),
+            user: request.user,
+            ..ExecSpec::default()
+        };
+        Ok(connect(self.agent.exec(replica, &spec).await?))
+    }
+
+    async fn images(&self) -> Result<Vec<ImageSummary>, ApiError> {
+        self.agent.images().await
+    }
+
+    async fn import(&self, archive: BoxStream<'static, io::Result<Bytes>>) -> Result<ImportResult, ApiError> {
+        let references = self.agent.import(StreamReader::new(archive)).await?;
+        Ok(ImportResult { references })
+    }
+
+    async fn status(&self) -> Result<Status, ApiError> {
+        let containerd = self.agent.containerd_version().await;
+        let statistics = self.agent.datapath_statistics().await?;
+        let apps = self.objects.list::<App>(None).await?.items;
+        let store = self.objects.store();
+        let revision = store.revision().await.map_err(|e| {
+            ApiError::new(ErrorCode::StoreFailed, format!("the store failed: {e}"), "see the daemon's log")
+        })?;
+        let store_file = self.config.data_dir.join("store.redb");
+        let mut problems: Vec<Problem> = apps.iter().filter_map(|app| app.status.problem.clone()).collect();
+        if containerd.is_none() {
+            problems.push(Problem {
+                code: ErrorCode::ContainerdUnreachable,
+                field: String::new(),
+                message: "containerd does not answer; containers go on, but none can be started or stopped".into(),
+                hint: "see whether it runs; Hivemind goes on by itself when it is back".into(),
+            });
+        }
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            node: self.config.node_name.clone(),
+            pid: std::process::id(),
+            started_at: self.started_at,
+            cluster_domain: self.config.cluster_domain.clone(),
+            kernel: nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default(),
+            store_revision: revision.0,
+            store_bytes: tokio::fs::metadata(&store_file).await.map_or(0, |m| m.len()),
+            containerd,
+            datapath_abi: hivemind_datapath::ABI_VERSION,
+            apps: u32::try_from(apps.len()).unwrap_or(u32::MAX),
+            replicas: apps.iter().map(|app| app.spec.replicas).sum(),
+            ready_replicas: apps.iter().map(|app| app.status.ready_replicas).sum(),
+            maps: statistics
+                .maps
+                .iter()
+                .map(|map| MapFill { name: map.name.into(), entries: map.entries, capacity: map.capacity })
+                .collect(),
+            drops: statistics
+                .drops
+                .iter()
+                .filter(|drop| drop.packets > 0)
+                .map(|drop| DropCount { reason: drop.reason.to_string(), packets: drop.packets })
+                .collect(),
+            problems,
+        })
+    }
+
+    async fn delete_volume(&self, volume: &Volume) -> Result<(), ApiError> {
+        self.agent.delete_volume(volume).await
+    }
+}
+
+/// A session's streams over a process. The process is ended when both of the session's sides are gone.
+fn connect(session: ExecSession) -> ExecStreams {
+    let (input, inputs) = mpsc::channel(EXEC_QUEUE);
+    let ExecStreamsParts { stdin, output } = split(session);
+    tokio::spawn(feed(stdin, inputs));
+    ExecStreams { input, output }
+}
+
+struct ExecStreamsParts {
+    stdin: Stdin,
+    output: BoxStream<'static, ExecOutput>,
+}
+
+struct Stdin {
+    input: hivemind_runtime::ExecInput,
+    control: hivemind_runtime::ExecControl,
+}
+
+fn split(session: ExecSession) -> ExecStreamsParts {
+    let control = session.control.clone();
+    let (stdin, stdout, stderr, exit) = session.into_parts();
+    let stdout = pieces(stdout).map(ExecOutput::Stdout).boxed();
+    let stderr = match stderr {
+        Some(stderr) => pieces(stderr).map(ExecOutput::Stderr).boxed(),
+        None => stream::empty().boxed(),
+    };
+    let exit = stream::once(async move {
+        let exit = match exit.wait().await {
+            Ok(code) => ExecExit { code: Some(code), error: None },
+            Err(error) => ExecExit { code: None, error: Some(hivemind_agent::explain_runtime(&error)) },
+        };
+        ExecOutput::Exit(exit)
+    });
+    let output = stream::select(stdout, stderr).chain(exit).boxed();
+    ExecStreamsParts { stdin: Stdin { input: stdin, control }, output }
+}
+
+/// What a process writes, in pieces, until it closes its end. A read error ends it as well: the exit code follows.
+fn pieces(pipe: impl AsyncRead + Send + Unpin + 'static) -> BoxStream<'static, Bytes> {
+    stream::unfold(pipe, |mut pipe| async move {
+        let mut piece = vec![0; OUTPUT_PIECE];
+        match pipe.read(&mut piece).await {
+            Ok(0) | Err(_) => None,
+            Ok(n) => {
+                piece.truncate(n);
+                Some((Bytes::from(piece), pipe))
+            }
+        }
+    })
+    .boxed()
+}
+
+async fn feed(stdin: Stdin, mut inputs: mpsc::Receiver<ExecInput>) {
+    let Stdin { input, control } = stdin;
+    let mut input = Some(input);
+    while let Some(next) = inputs.recv().await {
+        let done = match (next, &mut input) {
+            (ExecInput::Stdin(bytes), Some(pipe)) => pipe.write_all(&bytes).await,
+            (ExecInput::Stdin(_), None) => Ok(()),
+            (ExecInput::StdinEnd, _) => match input.take() {
+                Some(pipe) => pipe.close().await,
+                None => Ok(()),
+            },
+            (ExecInput::Resize(size), _) => {
+                control.resize(TerminalSize { columns: size.columns, rows: size.rows }).await
+            }
+        };
+        if let Err(error) = done {
+            debug!(%error, "Input for a process could not be passed on");
+        }
+    }
+    if let Some(pipe) = input {
+        let _ = pipe.close().await;
+    }
+}
