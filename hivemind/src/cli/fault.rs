@@ -61,8 +61,13 @@ pub(crate) fn fault(code: ErrorCode, message: impl Into<String>, hint: impl Into
     ApiError::new(code, message, hint).into()
 }
 
+/// Tells an error on standard error; returns the exit code of its kind.
+pub(crate) fn report(error: &ApiError) -> ExitCode {
+    report_failure(&error.clone().into(), false)
+}
+
 /// Tells why a command failed, on standard error, as JSON if `as_json`; returns the exit code of the error's kind.
-pub(crate) fn report(failure: &Failure, as_json: bool) -> ExitCode {
+pub(crate) fn report_failure(failure: &Failure, as_json: bool) -> ExitCode {
     let told = match failure {
         Failure::Told(told) => told,
         Failure::BrokenPipe => return ExitCode::SUCCESS,

@@ -68,7 +68,6 @@ pub(crate) fn of_pull(error: &hivemind_runtime::ImageError) -> Problem {
         E::Platform { .. } => (ErrorCode::ImagePlatform, "use an image that is built for this machine"),
         E::Mirror { .. } | E::Client { .. } => (ErrorCode::InvalidConfig, "correct the daemon's configuration"),
         E::Containerd(error) => return of_runtime(error),
-        _ => (ErrorCode::ContainerFailed, "the daemon's log has more"),
     };
     problem(code, with_causes(error), hint)
 }

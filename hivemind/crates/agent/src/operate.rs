@@ -2,13 +2,20 @@
 
 use futures::{StreamExt, stream::BoxStream};
 use hivemind_model::{ApiError, ErrorCode, ImageSummary, LogLine, Replica, Volume};
-use hivemind_runtime::{ExecSession, ExecSpec};
+use hivemind_runtime::{ExecSession, ExecSpec, logs::LogStream};
 use tokio::io::AsyncRead;
 
 use crate::{
     agent::{Agent, container_id},
     fault,
 };
+
+fn stream_name(stream: LogStream) -> &'static str {
+    match stream {
+        LogStream::Stdout => "stdout",
+        LogStream::Stderr => "stderr",
+    }
+}
 
 impl Agent {
     /// The lines of a replica: the last `tail` (all that are kept if `None`), then new ones as they come if `follow`.
@@ -29,7 +36,7 @@ impl Agent {
                 Ok(line) => Ok(LogLine {
                     replica: name.clone(),
                     time: line.time,
-                    stream: line.stream.to_string(),
+                    stream: stream_name(line.stream).to_owned(),
                     message: line.message,
                 }),
                 Err(error) => Err(ApiError::new(

@@ -37,11 +37,6 @@ impl StatusWriter {
         });
     }
 
-    /// The status as it was said last.
-    pub(crate) fn latest(&self) -> ReplicaStatus {
-        self.latest.borrow().clone()
-    }
-
     /// Returns when the last change is written, or cannot be because the object is gone.
     pub(crate) async fn finish(self) {
         drop(self.latest);

@@ -6,10 +6,7 @@ use axum::body::{Body, HttpBody as _};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 
-use crate::{
-    fault::Fault,
-    request::too_large,
-};
+use crate::{fault::Fault, request::too_large};
 
 /// The largest body, save for archives of images: 1 MiB, what the store takes as one value.
 pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
@@ -25,9 +22,8 @@ pub(crate) async fn read_whole(body: Body) -> Result<Bytes, Fault> {
     let mut stream = body.into_data_stream();
     let mut whole = BytesMut::new();
     while let Some(piece) = stream.next().await {
-        let piece = piece.map_err(|error| {
-            Fault::malformed(format!("the body broke off: {error}"), "send it again")
-        })?;
+        let piece = piece
+            .map_err(|error| Fault::malformed(format!("the body broke off: {error}"), "send it again"))?;
         if whole.len() + piece.len() > BODY_BYTES_MAX {
             return Err(too_large(BODY_BYTES_MAX));
         }

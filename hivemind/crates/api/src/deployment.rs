@@ -99,7 +99,9 @@ fn check(app: &App, cluster_domain: &str) -> Result<(), ApiError> {
                 ErrorCode::InvalidName,
                 format!("spec.hostnames[{i}]"),
                 format!("{hostname:?} lies in the cluster's own domain"),
-                format!("names below {cluster_domain} come by themselves: choose another, for example web.local"),
+                format!(
+                    "names below {cluster_domain} come by themselves: choose another, for example web.local"
+                ),
             );
         }
     }

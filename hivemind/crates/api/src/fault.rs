@@ -62,6 +62,7 @@ pub(crate) async fn path_not_found(uri: Uri) -> Fault {
 /// The answer to a method that a path does not have; axum adds the `Allow` header.
 pub(crate) async fn method_not_allowed(method: axum::http::Method, uri: Uri) -> Fault {
     let what = format!("{method} is not possible on {}", uri.path());
-    let error = ApiError::new(ErrorCode::Unsupported, what, "GET /openapi.json lists the methods of each path");
+    let error =
+        ApiError::new(ErrorCode::Unsupported, what, "GET /openapi.json lists the methods of each path");
     Fault::with_status(error, StatusCode::METHOD_NOT_ALLOWED)
 }

@@ -118,7 +118,8 @@ impl Format {
     /// What `Accept` asks for; NDJSON if it says nothing of the two.
     pub(crate) fn wanted(headers: &HeaderMap) -> Self {
         let accepts = headers.get_all(header::ACCEPT);
-        let sse = accepts.iter().filter_map(|value| value.to_str().ok()).any(|v| v.contains("text/event-stream"));
+        let sse =
+            accepts.iter().filter_map(|value| value.to_str().ok()).any(|v| v.contains("text/event-stream"));
         if sse { Format::ServerSentEvents } else { Format::Ndjson }
     }
 

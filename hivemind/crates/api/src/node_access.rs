@@ -34,10 +34,7 @@ pub trait NodeAccess: Send + Sync + 'static {
 
     /// Takes images from an archive (OCI or Docker, a tar) that is read as it arrives. If the future is dropped or the
     /// stream fails, nothing half-made may stay.
-    async fn import(
-        &self,
-        archive: BoxStream<'static, io::Result<Bytes>>,
-    ) -> Result<ImportResult, ApiError>;
+    async fn import(&self, archive: BoxStream<'static, io::Result<Bytes>>) -> Result<ImportResult, ApiError>;
 
     /// How the daemon and its node are.
     async fn status(&self) -> Result<Status, ApiError>;

@@ -44,7 +44,8 @@ pub fn document() -> OpenApi {
 /// The document as JSON, made when it is first asked for: most daemons are never asked.
 pub(crate) fn json() -> Bytes {
     static JSON: LazyLock<Bytes> = LazyLock::new(|| {
-        let json = document().to_json().expect("a document of strings, numbers and maps of strings is always JSON");
+        let json =
+            document().to_json().expect("a document of strings, numbers and maps of strings is always JSON");
         Bytes::from(json)
     });
     JSON.clone()

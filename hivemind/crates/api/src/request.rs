@@ -37,11 +37,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
 }
 
 fn unreadable(error: &serde_json::Error, field: Option<String>) -> Fault {
-    let hint = if error.is_data() {
-        "GET /openapi.json describes the fields"
-    } else {
-        "send the object as JSON"
-    };
+    let hint =
+        if error.is_data() { "GET /openapi.json describes the fields" } else { "send the object as JSON" };
     let fault = ApiError::new(ErrorCode::Malformed, format!("the body cannot be read: {error}"), hint);
     match field {
         Some(field) => fault.at(field).into(),
@@ -70,7 +67,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
 }
 
 fn bad_query(what: &str) -> Fault {
-    Fault::malformed(format!("the query cannot be read: {what}"), "GET /openapi.json describes the parameters")
+    Fault::malformed(
+        format!("the query cannot be read: {what}"),
+        "GET /openapi.json describes the parameters",
+    )
 }
 
 /// The parts of the path that stand for something.
@@ -81,8 +81,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Place<T
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
         let path = Path::<T>::from_request_parts(parts, state).await;
-        path.map(|Path(value)| Place(value))
-            .map_err(|error| Fault::malformed(format!("the path cannot be read: {error}"), "encode it as UTF-8"))
+        path.map(|Path(value)| Place(value)).map_err(|error| {
+            Fault::malformed(format!("the path cannot be read: {error}"), "encode it as UTF-8")
+        })
     }
 }
 
@@ -93,9 +94,8 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Place<T
 pub(crate) struct ListParams {
     /// Only this namespace; all if it is left out.
     pub(crate) namespace: Option<String>,
-    #[serde(default)]
-    #[param(inline)]
     /// Whether to follow: a stream of changes instead of a list.
+    #[serde(default)]
     pub(crate) watch: bool,
     /// With `watch`: tell only what came after this revision. Name one of which everything was told: a list's, a
     /// bookmark's, or one less than that of the last event.
@@ -179,7 +179,9 @@ impl<S: Send + Sync> FromRequestParts<S> for ExecQuery {
             match &*key {
                 "command" => request.command.push(value.into_owned()),
                 "tty" => {
-                    request.tty = value.parse().map_err(|_| bad_query(&format!("tty is true or false, not {value:?}")))?;
+                    request.tty = value
+                        .parse()
+                        .map_err(|_| bad_query(&format!("tty is true or false, not {value:?}")))?;
                 }
                 "user" => request.user = Some(value.into_owned()).filter(|user| !user.is_empty()),
                 other => return Err(bad_query(&format!("unknown parameter {other:?}"))),

@@ -9,11 +9,11 @@ mod services;
 pub(crate) mod status;
 mod volumes;
 
+use axum::Json;
 use axum::{
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
-use axum::Json;
 use futures::{StreamExt, future};
 use hivemind_model::{ApiError, ErrorCode, Problems, check_name};
 use hivemind_store::Object;

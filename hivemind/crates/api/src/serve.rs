@@ -93,7 +93,11 @@ async fn serve<L: Listener>(
         sessions.wait().await;
     };
     if timeout(GRACE, ended).await.is_err() {
-        tracing::warn!(connections = connections.len(), sessions = sessions.len(), "Connections were cut off.");
+        tracing::warn!(
+            connections = connections.len(),
+            sessions = sessions.len(),
+            "Connections were cut off."
+        );
         abort.cancel();
         connections.wait().await;
     }

@@ -57,6 +57,7 @@ pub(crate) fn router(names: Names) -> Router {
         .route("/healthz", get(status::healthz))
         .route("/openapi.json", get(status::openapi))
         .route("/v1", any(unauthorized))
+        .route("/v1/", any(unauthorized))
         .route("/v1/{*path}", any(unauthorized))
         .fallback(path_not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -87,7 +88,8 @@ fn misdirected(host: &str, port: u16) -> Fault {
 }
 
 async fn unauthorized(uri: Uri) -> Fault {
-    let what = format!("{} is not served on this port: this version serves /v1 on the Unix socket only", uri.path());
+    let what =
+        format!("{} is not served on this port: this version serves /v1 on the Unix socket only", uri.path());
     let hint = "use the command line on this machine, or curl --unix-socket /run/hivemind/api.sock";
     ApiError::new(ErrorCode::Unauthorized, what, hint).into()
 }

@@ -187,7 +187,8 @@ async fn a_watch_tells_what_is_there_then_the_bookmark_then_changes() {
         }),
     );
     let server = serve(router);
-    let watching = server.client.watch::<Replica>(&Selection::app("default", "web"));
+    let selection = Selection::app("default", "web");
+    let watching = server.client.watch::<Replica>(&selection);
     changes.send("\n".into()).await.unwrap();
     let mut watch = watching.await.unwrap();
     changes.send("{\"type\":\"bookmark\",\"resourceVersion\":12}\n{\"type\":\"add".into()).await.unwrap();

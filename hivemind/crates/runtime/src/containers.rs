@@ -261,20 +261,22 @@ impl Containers<'_> {
     }
 
     async fn delete_task(&self, id: &ContainerId) -> Result<(), Error> {
-        let delete = async || {
-            let request = self.containerd.request(DeleteTaskRequest { container_id: id.to_string() });
-            allow_missing(within("Tasks.Delete", TASK_LIMIT, self.containerd.tasks().delete(request)).await)
-        };
-        match delete().await {
+        match self.try_delete_task(id).await {
             // It runs.
             Err(error) if error.code() == Some(Code::FailedPrecondition) => {}
-            outcome => return outcome.map(drop),
+            outcome => return outcome,
         }
         match self.stop(id, Signal::SIGKILL, TASK_LIMIT).await {
             Ok(_) | Err(Error::NoSuchContainer { .. }) => {}
             Err(error) => return Err(error),
         }
-        delete().await.map(drop)
+        self.try_delete_task(id).await
+    }
+
+    async fn try_delete_task(&self, id: &ContainerId) -> Result<(), Error> {
+        let request = self.containerd.request(DeleteTaskRequest { container_id: id.to_string() });
+        let deleted = within("Tasks.Delete", TASK_LIMIT, self.containerd.tasks().delete(request)).await;
+        allow_missing(deleted).map(drop)
     }
 
     pub(crate) async fn list(&self) -> Result<Vec<ContainerStatus>, Error> {

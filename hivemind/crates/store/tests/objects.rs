@@ -1,5 +1,5 @@
 //! Objects in a real store on disk.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

@@ -62,7 +62,8 @@ impl Worker {
         info!(replica = %self.id, image = %reference, "Pulling an image");
         self.status.update(|status| status.phase = Phase::Pulling);
         let (progress, mut reports) = watch::channel(hivemind_runtime::PullProgress::default());
-        let pull = self.shared.runtime.pull(&reference, &progress);
+        let runtime = std::sync::Arc::clone(&self.shared.runtime);
+        let pull = runtime.pull(&reference, &progress);
         tokio::pin!(pull);
         let mut tick = tokio::time::interval(PROGRESS_EVERY);
         let image = loop {

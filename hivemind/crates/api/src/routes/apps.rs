@@ -124,8 +124,11 @@ pub(crate) async fn replace(
     place_in(namespace.clone(), &mut wanted)?;
     let mut app: App = serving.objects().find(&namespace, &word).await?;
     if wanted.metadata.name != app.metadata.name {
-        let what = format!("the body is of app {:?}, the path of {:?}", wanted.metadata.name, app.metadata.name);
-        return Err(ApiError::new(ErrorCode::InvalidName, what, "an app cannot be renamed").at("metadata.name").into());
+        let what =
+            format!("the body is of app {:?}, the path of {:?}", wanted.metadata.name, app.metadata.name);
+        return Err(ApiError::new(ErrorCode::InvalidName, what, "an app cannot be renamed")
+            .at("metadata.name")
+            .into());
     }
     if wanted.metadata.resource_version == 0 {
         let hint = "get the app, change it, and put it back with its resourceVersion";
@@ -164,6 +167,9 @@ pub(crate) async fn delete(
         Ok(())
     };
     let app = serving.objects().update_with(&namespace, &found.metadata.name, mark).await?;
+    if !found.metadata.is_deleting() {
+        tracing::info!(app = app.metadata.name, namespace, "App is being deleted.");
+    }
     Ok((StatusCode::ACCEPTED, Json(app)))
 }
 
@@ -190,7 +196,9 @@ pub(crate) async fn scale(
 ) -> Outcome<Json<App>> {
     let found: App = serving.objects().find(&namespace, &word).await?;
     let change = |app: &mut App| deployment::scale(app, replicas);
-    Ok(Json(serving.objects().update_with(&namespace, &found.metadata.name, change).await?))
+    let app = serving.objects().update_with(&namespace, &found.metadata.name, change).await?;
+    tracing::info!(app = app.metadata.name, namespace, replicas, "App was scaled.");
+    Ok(Json(app))
 }
 
 /// Replaces all replicas of an app, one after the other
@@ -214,5 +222,7 @@ pub(crate) async fn restart(
     let found: App = serving.objects().find(&namespace, &word).await?;
     let now = Timestamp::now();
     let change = |app: &mut App| deployment::restart(app, now);
-    Ok(Json(serving.objects().update_with(&namespace, &found.metadata.name, change).await?))
+    let app = serving.objects().update_with(&namespace, &found.metadata.name, change).await?;
+    tracing::info!(app = app.metadata.name, namespace, "App is being restarted.");
+    Ok(Json(app))
 }

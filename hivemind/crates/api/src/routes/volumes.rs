@@ -6,7 +6,9 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use hivemind_model::{ApiError, App, ErrorCode, List, Node, Problems, Volume, VolumeStatus, check_label, check_name};
+use hivemind_model::{
+    ApiError, App, ErrorCode, List, Node, Problems, Volume, VolumeStatus, check_label, check_name,
+};
 
 use super::{Selection, list_or_watch, place_in};
 use crate::{

@@ -50,11 +50,6 @@ impl EndpointTable {
         self.taken.insert(index);
     }
 
-    /// Gives an index of an endpoint that was not made back.
-    pub(crate) fn free_index(&mut self, index: u32) {
-        self.taken.remove(&index);
-    }
-
     /// Decides what to do about an endpoint that is asked for.
     pub(crate) fn admit(&mut self, spec: &EndpointSpec) -> Result<Admission, Refusal> {
         if let Some(found) = self.by_id.get(&spec.id) {

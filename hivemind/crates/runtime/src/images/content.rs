@@ -58,7 +58,7 @@ pub(crate) async fn write<S, E>(
     lease: &Lease,
     expected: Expected<'_>,
     labels: HashMap<String, String>,
-    open: impl AsyncFnOnce() -> Result<S, E>,
+    open: impl Future<Output = Result<S, E>>,
     mut progress: impl FnMut(u64),
 ) -> Result<String, WriteError<E>>
 where
@@ -76,7 +76,7 @@ where
         (Err(error), _) => return Err(error.into()),
     };
     let filled = async {
-        let source = open().await.map_err(WriteError::Source)?;
+        let source = open.await.map_err(WriteError::Source)?;
         fill(&mut ingest, source, expected, &mut progress).await
     };
     let digest = match filled.await {
@@ -108,7 +108,7 @@ pub(crate) async fn write_bytes(
 ) -> Result<String, Error> {
     let digest = super::document::digest_of(&bytes);
     let expected = Expected { digest: Some(&digest), size: bytes.len() as u64 };
-    let open = async || Ok::<_, std::convert::Infallible>(futures::stream::iter([Ok(bytes)]));
+    let open = std::future::ready(Ok::<_, std::convert::Infallible>(futures::stream::iter([Ok(bytes)])));
     match write(containerd, lease, expected, labels, open, |_| ()).await {
         Ok(digest) => Ok(digest),
         Err(WriteError::Containerd(error)) => Err(error),

@@ -282,7 +282,7 @@ async fn store_file(
         Ok::<_, ImageError>(())
     };
     let expected = Expected { digest: digest.as_deref(), size };
-    let open = async || Ok::<_, io::Error>(ReceiverStream::new(receive));
+    let open = std::future::ready(Ok::<_, io::Error>(ReceiverStream::new(receive)));
     let store = content::write(&images.containerd, lease, expected, Default::default(), open, |_| ());
     let (forwarded, stored) = tokio::join!(forward, store);
     forwarded?;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::sync::{Semaphore, watch};
 
 use super::{
@@ -153,11 +153,9 @@ async fn fetch(
     let configuration = fetch_configuration(images, lease, reference, endpoint, manifest, progress).await?;
     // Checked before anything large is transferred.
     check_platform(&configuration, reference)?;
-    stream::iter(&manifest.layers)
-        .map(|layer| fetch_layer(images, lease, reference, endpoint, layer, progress))
-        .buffer_unordered(TRANSFERS_MAX)
-        .try_collect::<()>()
-        .await?;
+    let fetch = |layer| fetch_layer(images, lease, reference, endpoint, layer, progress).boxed();
+    let transfers: Vec<_> = manifest.layers.iter().map(fetch).collect();
+    stream::iter(transfers).buffer_unordered(TRANSFERS_MAX).try_collect::<()>().await?;
     progress.send_modify(|progress| {
         progress.phase = PullPhase::Unpacking;
         progress.layers_done = 0;
@@ -202,25 +200,25 @@ async fn fetch_configuration(
     if descriptor.size > DOCUMENT_BYTES_MAX {
         return Err(about(Fault::Corrupt(format!("a configuration of {} bytes", descriptor.size))));
     }
-    let raw = retrying(async || {
-        let mut pieces = endpoint.blob(descriptor).await?;
-        let mut raw = Vec::new();
-        while let Some(piece) = pieces.try_next().await? {
-            raw.extend_from_slice(&piece);
-            if raw.len() as u64 > DOCUMENT_BYTES_MAX {
-                return Err(Fault::Corrupt("a configuration that does not end".into()));
-            }
-        }
-        Ok(raw)
-    })
-    .await
-    .map_err(about)?;
+    let raw = retrying(|| read_configuration(endpoint, descriptor).boxed()).await.map_err(about)?;
     let configuration: Configuration = serde_json::from_slice(&raw)
         .map_err(|error| about(Fault::Corrupt(format!("no image configuration: {error}"))))?;
     let labels = configuration_labels(&images.containerd, &configuration);
     content::write_bytes(&images.containerd, lease, raw.into(), labels).await?;
     progress.send_modify(|progress| progress.bytes_done += descriptor.size);
     Ok(configuration)
+}
+
+async fn read_configuration(endpoint: &Endpoint, descriptor: &Descriptor) -> Result<Vec<u8>, Fault> {
+    let mut pieces = endpoint.blob(descriptor).await?;
+    let mut raw = Vec::new();
+    while let Some(piece) = pieces.try_next().await? {
+        raw.extend_from_slice(&piece);
+        if raw.len() as u64 > DOCUMENT_BYTES_MAX {
+            return Err(Fault::Corrupt("a configuration that does not end".into()));
+        }
+    }
+    Ok(raw)
 }
 
 async fn fetch_layer(
@@ -234,13 +232,14 @@ async fn fetch_layer(
     let _transfer = permit(&images.transfers).await;
     let stored = std::sync::atomic::AtomicU64::new(0);
     let failure = std::sync::Mutex::new(None);
-    let outcome = retrying(async || {
+    let (stored, failed) = (&stored, &failure);
+    let attempt = move || async move {
         let expected = Expected { digest: Some(&layer.digest), size: layer.size };
         let advance = |bytes: u64| {
             stored.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
             progress.send_modify(|progress| progress.bytes_done += bytes);
         };
-        let open = async || endpoint.blob(layer).await;
+        let open = endpoint.blob(layer);
         let written =
             content::write(&images.containerd, lease, expected, Default::default(), open, advance).await;
         written.map(drop).map_err(|error| {
@@ -252,13 +251,13 @@ async fn fetch_layer(
                 WriteError::Mismatch(reason) => Fault::Corrupt(format!("layer {}: {reason}", layer.digest)),
                 WriteError::Containerd(error) => {
                     let reason = error.to_string();
-                    *failure.lock().expect("nothing panics with this lock") = Some(error);
+                    *failed.lock().expect("nothing panics with this lock") = Some(error);
                     Fault::Refused(reason)
                 }
             }
         })
-    })
-    .await;
+    };
+    let outcome = retrying(|| attempt().boxed()).await;
     if let Some(error) = failure.into_inner().expect("nothing panics with this lock") {
         return Err(error.into());
     }

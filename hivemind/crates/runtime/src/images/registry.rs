@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, future::BoxFuture};
 use oci_client::{
     client::{ClientConfig, ClientProtocol},
     errors::{DigestError, OciDistributionError, OciErrorCode},
@@ -111,15 +111,19 @@ impl Endpoint {
 
     async fn manifest_at(&self, name: &oci_client::Reference) -> Result<Bytes, Fault> {
         let accepted = [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST];
-        retrying(async || {
-            let pulled = self.client.pull_manifest_raw(name, &RegistryAuth::Anonymous, &accepted).await;
-            let (raw, _) = pulled.map_err(Fault::from)?;
-            if raw.len() as u64 > DOCUMENT_BYTES_MAX {
-                return Err(Fault::Corrupt(format!("a manifest of {} bytes", raw.len())));
-            }
-            Ok(raw)
-        })
-        .await
+        let accepted = &accepted;
+        let attempt = move || {
+            let attempt = async move {
+                let pulled = self.client.pull_manifest_raw(name, &RegistryAuth::Anonymous, accepted).await;
+                let (raw, _) = pulled.map_err(Fault::from)?;
+                if raw.len() as u64 > DOCUMENT_BYTES_MAX {
+                    return Err(Fault::Corrupt(format!("a manifest of {} bytes", raw.len())));
+                }
+                Ok(raw)
+            };
+            attempt.boxed()
+        };
+        retrying(attempt).await
     }
 
     /// The bytes of a blob; the stream fails if they do not match the digest.
@@ -144,7 +148,11 @@ impl Endpoint {
 }
 
 /// Repeats what fails for the network's sake, at most three times, each time waiting longer.
-pub(super) async fn retrying<T>(attempt: impl AsyncFn() -> Result<T, Fault>) -> Result<T, Fault> {
+///
+/// The attempts are boxed so that the whole is known to be `Send`, which cannot be said of an async closure's futures.
+pub(super) async fn retrying<'a, T>(
+    attempt: impl Fn() -> BoxFuture<'a, Result<T, Fault>>,
+) -> Result<T, Fault> {
     let mut backoff = FIRST_BACKOFF;
     for _ in 0..RETRIES {
         match attempt().await {

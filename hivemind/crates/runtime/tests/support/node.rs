@@ -206,7 +206,7 @@ impl Drop for Cleanup {
         let _ = umount2(&self.dir, MntFlags::MNT_DETACH);
         let _ = fs::remove_dir_all(&self.dir);
         if !std::thread::panicking() {
-            assert_eq!(find_processes(&self.dir), [], "no process of the node is left");
+            assert_eq!(find_processes(&self.dir), Vec::<i32>::new(), "no process of the node is left");
             assert!(cgroups(&self.cgroup).is_empty(), "no cgroup of the node is left");
         }
     }
@@ -231,7 +231,7 @@ fn clean(dir: &Path, cgroup: &str) {
         let mut pids = find_processes(dir);
         for directory in cgroups(cgroup) {
             let members = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-            pids.extend(members.lines().filter_map(|pid| pid.parse().ok()));
+            pids.extend(members.lines().filter_map(|pid| pid.parse::<i32>().ok()));
         }
         for &pid in &pids {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);

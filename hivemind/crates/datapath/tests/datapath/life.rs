@@ -1,0 +1,193 @@
+use crate::{
+    services::servers,
+    talk::{connect, echo},
+    world::{Place, World, eventually, in_a_world, ip, replica, service},
+};
+use aya::programs::links::{FdLink, PinnedLink};
+use hivemind_datapath::{
+    Config, Datapath, Error, Protocol, PublishedPort, ServicePort, ServicePorts, ServiceSpec,
+};
+use std::{
+    fs,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
+
+fn program_of(world: &World, pin: &str) -> u32 {
+    let link = FdLink::from(PinnedLink::from_pin(world.config.bpffs.join("v1/links").join(pin)).unwrap());
+    link.info().unwrap().program_id()
+}
+
+#[test]
+fn connections_old_and_new_go_on_while_the_data_path_is_closed_and_opened_again() {
+    in_a_world(async |world| {
+        let datapath = world.open().await;
+        servers(world, &datapath, &[1, 2]).await;
+        let client = datapath.ensure_endpoint(replica(9)).await.unwrap();
+        datapath.set_service(service(1, &[1, 2])).await.unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let made = Arc::new(AtomicU32::new(0));
+        let (stopped, count) = (Arc::clone(&stop), Arc::clone(&made));
+        let stream = world.run(Place::In(&client), move || {
+            let (mut long, name) = connect("10.204.0.1:80".parse().unwrap()).unwrap();
+            while !stopped.load(Ordering::Relaxed) {
+                for target in ["10.204.0.1:80", "[fd00:2::1]:80"] {
+                    let (_, name) = connect(target.parse().unwrap()).unwrap();
+                    assert!([1, 2].contains(&name));
+                }
+                assert_eq!(echo(&mut long).unwrap(), name);
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let ten_more = || {
+            let now = made.load(Ordering::Relaxed);
+            eventually("connections are made", || {
+                made.load(Ordering::Relaxed) >= now + 10 || stream.is_finished()
+            });
+        };
+        ten_more();
+        let pins = ["sock_connect4", "hm1-from_replica", "hm1-to_replica"];
+        let before = pins.map(|pin| program_of(world, pin));
+        drop(datapath);
+        ten_more();
+        let datapath = world.open().await;
+        ten_more();
+        let after = pins.map(|pin| program_of(world, pin));
+        for (before, after) in before.into_iter().zip(after) {
+            assert_ne!(before, after, "a program was not swapped");
+        }
+        drop(datapath);
+        world.open().await;
+        ten_more();
+        stop.store(true, Ordering::Relaxed);
+        stream.join().unwrap();
+    });
+}
+
+#[test]
+fn endpoints_and_services_are_adopted_as_they_are() {
+    in_a_world(async |world| {
+        let port = ServicePort { port: 80, protocol: Protocol::Tcp, target_port: 8080 };
+        let public = PublishedPort { host_port: 8080, protocol: Protocol::Udp, target_port: 53 };
+        let mut listed = ServiceSpec { ports: ServicePorts::List(vec![port]), ..service(2, &[2, 1]) };
+        listed.published = vec![public];
+        listed.backends[0].weight = 7;
+        listed.backends[1].weight = 0;
+        let (endpoints, services) = {
+            let datapath = world.open().await;
+            datapath.ensure_endpoint(replica(1)).await.unwrap();
+            datapath.ensure_endpoint(replica(2)).await.unwrap();
+            datapath.set_service(service(1, &[1, 2])).await.unwrap();
+            datapath.set_service(listed).await.unwrap();
+            (datapath.endpoints(), datapath.services())
+        };
+        let datapath = world.open().await;
+        assert_eq!(datapath.endpoints(), endpoints);
+        assert_eq!(datapath.services(), services);
+        let taken = std::net::UdpSocket::bind("0.0.0.0:8080");
+        assert!(taken.is_err(), "the published port is not reserved again");
+        // Space that is in use is not given out again.
+        let statistics = datapath.statistics().await.unwrap();
+        let cells = statistics.map("service_table").unwrap().entries;
+        assert_eq!(cells, 211 + 101);
+    });
+}
+
+#[test]
+fn what_a_killed_daemon_had_half_made_is_removed() {
+    in_a_world(async |world| {
+        let datapath = world.open().await;
+        datapath.ensure_endpoint(replica(1)).await.unwrap();
+        drop(datapath);
+        ip("link add hm7 type veth peer name hm7peer");
+        ip("link set hm7 alias hivemind:half");
+        ip("link add hm8 type veth peer name hm8peer");
+        ip("link set hm8 alias somebody-elses:thing");
+        fs::write(world.config.netns_dir.join("leftover"), "").unwrap();
+        let datapath = world.open().await;
+        assert_eq!(datapath.endpoints().len(), 1);
+        assert!(!exists("hm7") && exists("hm8") && exists("hm1"));
+        assert!(!world.config.netns_dir.join("leftover").exists());
+    });
+}
+
+#[test]
+fn an_endpoint_whose_interface_was_taken_away_can_be_made_again() {
+    in_a_world(async |world| {
+        let datapath = world.open().await;
+        datapath.ensure_endpoint(replica(1)).await.unwrap();
+        drop(datapath);
+        ip("link del hm1");
+        let datapath = world.open().await;
+        assert!(datapath.endpoints().is_empty());
+        servers(world, &datapath, &[1, 2]).await;
+        let b = datapath.ensure_endpoint(replica(2)).await.unwrap();
+        let answered = world.run(Place::In(&b), || connect("10.200.1.1:80".parse().unwrap()).unwrap().1);
+        assert_eq!(answered.join().unwrap(), 1);
+    });
+}
+
+#[test]
+fn teardown_leaves_nothing_and_may_be_repeated() {
+    in_a_world(async |world| {
+        let untouched = state();
+        let datapath = world.open().await;
+        servers(world, &datapath, &[1, 2]).await;
+        let port = PublishedPort { host_port: 8080, protocol: Protocol::Tcp, target_port: 80 };
+        datapath.set_service(ServiceSpec { published: vec![port], ..service(1, &[1, 2]) }).await.unwrap();
+        assert_ne!(state(), untouched);
+        drop(datapath);
+        Datapath::teardown(&world.config).await.unwrap();
+        assert_eq!(state(), untouched);
+        assert!(!world.config.bpffs.exists() && !world.config.netns_dir.exists());
+        Datapath::teardown(&world.config).await.unwrap();
+        // And everything can be made again.
+        let datapath = world.open().await;
+        datapath.ensure_endpoint(replica(1)).await.unwrap();
+    });
+}
+
+#[test]
+fn a_machine_that_lacks_something_is_told_what() {
+    in_a_world(async |world| {
+        let wrong = |change: fn(&mut Config)| {
+            let mut config = world.config.clone();
+            change(&mut config);
+            Datapath::open(config)
+        };
+        let no_cgroup = wrong(|config| config.cgroup_root = "/mnt".into()).await;
+        assert!(matches!(no_cgroup, Err(Error::NoCgroup2 { path }) if path == *"/mnt"));
+        let bad_name = wrong(|config| config.name = "Not A Name".to_owned()).await;
+        assert!(matches!(bad_name, Err(Error::Config { field: "name", .. })));
+        let small_mtu = wrong(|config| config.mtu = Some(500)).await;
+        assert!(matches!(small_mtu, Err(Error::Config { field: "mtu", .. })));
+        assert!(!world.config.bpffs.exists(), "something was changed all the same");
+    });
+}
+
+fn exists(interface: &str) -> bool {
+    let shown = Command::new("ip").args(["link", "show", interface]).output().unwrap();
+    shown.status.success()
+}
+
+/// Everything of the node that the data path may touch, but for forwarding.
+fn state() -> Vec<String> {
+    let show = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    vec![
+        show("ip", &["-br", "link"]),
+        show("ip", &["-4", "route", "show", "table", "all"]),
+        show("ip", &["-6", "route", "show", "table", "main"]),
+        show("nft", &["list", "ruleset"]),
+        fs::read_to_string("/proc/thread-self/mountinfo")
+            .unwrap()
+            .lines()
+            .filter(|line| line.contains(" /mnt/") || line.contains("nsfs"))
+            .collect(),
+    ]
+}

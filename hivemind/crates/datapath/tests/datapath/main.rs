@@ -1,0 +1,12 @@
+//! The data path with a real kernel: every test makes a node of its own (network namespace, mounts, cgroup) and
+//! leaves nothing behind, so they run beside one another. Needs root.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod conntrack;
+mod endpoints;
+mod life;
+mod published;
+mod services;
+mod talk;
+mod world;

@@ -1,0 +1,260 @@
+//! A node for one test.
+
+use aya::maps::{HashMap, Map, MapData};
+use hivemind_datapath::{
+    BackendSpec, Config, Datapath, Endpoint, EndpointSpec, MapSizes, ServicePorts, ServiceSpec,
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns, unshare},
+};
+use std::{
+    fs::{self, File},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    panic::resume_unwind,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+/// Longer than anything takes here, short enough to wait for in vain.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const NODE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub const NODE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub const OUTSIDE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+pub const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+
+pub struct World {
+    pub config: Config,
+    /// The node's own network namespace.
+    netns: File,
+    cgroup: PathBuf,
+}
+
+/// Where a thread of a test stands.
+pub enum Place<'a> {
+    /// In the network namespace of an endpoint, as a process of it would.
+    In(&'a Endpoint),
+    /// On the node itself.
+    OnNode,
+}
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// Runs a test in a node of its own.
+pub fn in_a_world(body: impl AsyncFnOnce(&World) + Send + 'static) {
+    let test = thread::spawn(move || {
+        let world = World::make();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(body(&world));
+    });
+    if let Err(panic) = test.join() {
+        resume_unwind(panic);
+    }
+}
+
+impl World {
+    fn make() -> Self {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        // A directory that only this mount namespace sees, and that goes with it.
+        mount(Some("tmpfs"), "/mnt", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        ip("link set lo up");
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let root = cgroup2_mount();
+        let cgroup = root.join(format!("hmt-{}-{number}", std::process::id()));
+        fs::create_dir(&cgroup).unwrap();
+        // So that single threads of the test can be its members.
+        fs::write(cgroup.join("cgroup.type"), "threaded").unwrap();
+        let netns = File::open("/proc/thread-self/ns/net").unwrap();
+        let config = Config {
+            name: "hivemind".to_owned(),
+            bpffs: "/mnt/bpf/hivemind".into(),
+            cgroup_root: cgroup.clone(),
+            netns_dir: "/mnt/netns".into(),
+            replica_range: ("10.200.1.0/24".parse().unwrap(), "fd00:1:0:1::/64".parse().unwrap()),
+            cluster_range: ("10.200.0.0/14".parse().unwrap(), "fd00:1::/48".parse().unwrap()),
+            service_range: ("10.204.0.0/16".parse().unwrap(), "fd00:2::/112".parse().unwrap()),
+            dns: ("169.254.20.10".parse().unwrap(), "fd00:20::10".parse().unwrap()),
+            mtu: None,
+            collect_interval: Duration::from_millis(50),
+            sizes: MapSizes {
+                conntrack: 4096,
+                endpoints: 64,
+                addresses: 256,
+                services: 256,
+                backends: 256,
+                service_cells: 8192,
+                reverse: 1024,
+                node_addresses: 64,
+            },
+        };
+        Self { config, netns, cgroup }
+    }
+
+    pub async fn open(&self) -> Datapath {
+        Datapath::open(self.config.clone()).await.unwrap()
+    }
+
+    /// A machine outside of the node, one hop away. It ends with what is returned.
+    pub fn outside(&self) -> Outside {
+        let (ready, made) = mpsc::channel();
+        let (stop, stopped) = mpsc::channel::<()>();
+        let keeper = thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let netns = File::open("/proc/thread-self/ns/net").unwrap();
+            ready.send((nix::unistd::gettid(), netns)).unwrap();
+            // Ends when the other half is dropped.
+            let _ = stopped.recv();
+        });
+        let (thread, netns) = made.recv().unwrap();
+        ip(&format!("link add up0 type veth peer name eth0 netns {thread}"));
+        ip(&format!("addr add {NODE_V4}/24 dev up0"));
+        ip(&format!("addr add {NODE_V6}/64 dev up0 nodad"));
+        ip("link set up0 up");
+        let inside = netns.try_clone().unwrap();
+        thread::spawn(move || {
+            setns(&inside, CloneFlags::CLONE_NEWNET).unwrap();
+            ip("link set lo up");
+            ip(&format!("addr add {OUTSIDE_V4}/24 dev eth0"));
+            ip(&format!("addr add {OUTSIDE_V6}/64 dev eth0 nodad"));
+            ip("link set eth0 up");
+            ip(&format!("route add default via {NODE_V4}"));
+            ip(&format!("-6 route add default via {NODE_V6}"));
+        })
+        .join()
+        .unwrap();
+        Outside { netns, stop: Some(stop), keeper: Some(keeper) }
+    }
+
+    /// Runs `work` on a thread of its own in that place; in the cgroup that reaches services, as all replicas do.
+    pub fn run<T: Send + 'static>(
+        &self,
+        place: Place<'_>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let netns = match place {
+            Place::In(endpoint) => File::open(&endpoint.netns).unwrap(),
+            Place::OnNode => self.netns.try_clone().unwrap(),
+        };
+        let members = self.cgroup.join("cgroup.threads");
+        thread::spawn(move || {
+            setns(&netns, CloneFlags::CLONE_NEWNET).unwrap();
+            fs::write(members, nix::unistd::gettid().to_string()).unwrap();
+            work()
+        })
+    }
+
+    /// Packets that the node's stack has sent into an interface, which `redirect_peer` goes around.
+    pub fn sent_by_stack(&self, interface: &str) -> u64 {
+        let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+        let line =
+            table.lines().find(|line| line.trim_start().starts_with(&format!("{interface}:"))).unwrap();
+        line.split_once(':').unwrap().1.split_whitespace().nth(9).unwrap().parse().unwrap()
+    }
+
+    pub fn map_path(&self, name: &str) -> PathBuf {
+        self.config.bpffs.join("v1/maps").join(name)
+    }
+
+    pub fn hash<K: aya::Pod, V: aya::Pod>(&self, name: &str) -> HashMap<MapData, K, V> {
+        HashMap::try_from(Map::HashMap(MapData::from_pin(self.map_path(name)).unwrap())).unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Threads leave the cgroup when they have ended for the kernel too, a moment after they are joined.
+        let gone = Instant::now() + PATIENCE;
+        while fs::remove_dir(&self.cgroup).is_err() && Instant::now() < gone {
+            thread::yield_now();
+        }
+    }
+}
+
+pub struct Outside {
+    netns: File,
+    stop: Option<mpsc::Sender<()>>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Outside {
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        let netns = self.netns.try_clone().unwrap();
+        thread::spawn(move || {
+            setns(&netns, CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        })
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(keeper) = self.keeper.take() {
+            keeper.join().unwrap();
+        }
+    }
+}
+
+pub fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {arguments}");
+}
+
+/// The endpoint number `n` of the node: addresses and name follow from it.
+pub fn replica(n: u8) -> EndpointSpec {
+    EndpointSpec {
+        id: format!("replica-{n}"),
+        ipv4: Ipv4Addr::new(10, 200, 1, n),
+        ipv6: Ipv6Addr::new(0xfd00, 1, 0, 1, 0, 0, 0, n.into()),
+        identity: 256 + u32::from(n),
+    }
+}
+
+pub fn backend(n: u8) -> BackendSpec {
+    let spec = replica(n);
+    BackendSpec { ipv4: spec.ipv4, ipv6: spec.ipv6, weight: 1 }
+}
+
+/// The service number `n` in front of these endpoints, on every port.
+pub fn service(n: u8, backends: &[u8]) -> ServiceSpec {
+    ServiceSpec {
+        id: n.into(),
+        address_v4: Ipv4Addr::new(10, 204, 0, n),
+        address_v6: Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, n.into()),
+        ports: ServicePorts::All,
+        backends: backends.iter().copied().map(backend).collect(),
+        published: Vec::new(),
+    }
+}
+
+pub fn addresses(spec: &EndpointSpec) -> [IpAddr; 2] {
+    [spec.ipv4.into(), spec.ipv6.into()]
+}
+
+/// Waits until `is_so`, and fails if it never is.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn cgroup2_mount() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let mut fields = mounts.lines().map(|line| line.split(' '));
+    let found = fields.find_map(|mut line| match (line.nth(1), line.next()) {
+        (Some(path), Some("cgroup2")) => Some(PathBuf::from(path)),
+        _ => None,
+    });
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
+    found.unwrap().join(Path::new(own))
+}

@@ -1,0 +1,176 @@
+//! The command line: one file a noun. It talks to the daemon through its API and keeps nothing itself.
+//!
+//! Start with [`Command`]. Results go to standard output, everything else to standard error; how commands end is in
+//! [`fault`].
+
+pub(crate) mod app;
+pub(crate) mod completions;
+pub(crate) mod doctor;
+pub(crate) mod fault;
+pub(crate) mod image;
+pub(crate) mod node;
+pub(crate) mod output;
+mod rows;
+pub(crate) mod service;
+pub(crate) mod status;
+mod table;
+mod units;
+pub(crate) mod volume;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Subcommand};
+use hivemind_client::Client;
+use hivemind_model::{App, DEFAULT_NAMESPACE, ErrorCode};
+
+use fault::{Failure, Outcome, fault};
+use output::Format;
+
+/// Where the daemon listens unless it is told otherwise.
+pub(crate) const DEFAULT_SOCKET: &str = "/run/hivemind/api.sock";
+
+/// Flags that all commands have.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct GlobalArgs {
+    /// The daemon's socket [default: /run/hivemind/api.sock]
+    #[arg(long, env = "HIVEMIND_SOCKET", value_name = "PATH", global = true)]
+    pub(crate) socket: Option<PathBuf>,
+    /// The namespace [default: default]
+    #[arg(long, short = 'n', env = "HIVEMIND_NAMESPACE", value_name = "NAMESPACE", global = true)]
+    pub(crate) namespace: Option<String>,
+}
+
+/// The commands besides the daemon.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Deploy apps, look at them, change and delete them
+    #[command(subcommand)]
+    App(app::AppCommand),
+    /// Look at the names and addresses that stand in front of apps
+    #[command(subcommand)]
+    Service(service::ServiceCommand),
+    /// Make, list and delete volumes
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
+    /// List and import images
+    #[command(subcommand)]
+    Image(image::ImageCommand),
+    /// Look at the machines
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Show how the daemon and its machine are
+    Status(status::StatusArgs),
+    /// Check whether this machine has what Hivemind needs, and how to get it
+    Doctor(doctor::DoctorArgs),
+    /// Print a script that completes commands in your shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// An object's name: as it stands, or after --name.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NameArgs {
+    /// Its name, or its id
+    #[arg(value_name = "NAME", required_unless_present = "name_flag")]
+    positional: Option<String>,
+    /// Its name, or its id; the same as NAME
+    #[arg(id = "name_flag", long = "name", value_name = "NAME", conflicts_with = "positional")]
+    flag: Option<String>,
+}
+
+impl NameArgs {
+    /// The name that was given.
+    pub(crate) fn get(&self) -> &str {
+        self.flag.as_deref().or(self.positional.as_deref()).unwrap_or_default()
+    }
+}
+
+/// Names of several objects.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NamesArgs {
+    /// Their names, or their ids
+    #[arg(value_name = "NAME", required_unless_present = "name_flag")]
+    positional: Vec<String>,
+    /// The same as NAME; may be repeated
+    #[arg(id = "name_flag", long = "name", value_name = "NAME")]
+    flag: Vec<String>,
+}
+
+impl NamesArgs {
+    /// The names that were given, each once.
+    pub(crate) fn get(&self) -> Vec<&str> {
+        let mut names = Vec::new();
+        for name in self.positional.iter().chain(&self.flag) {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        names
+    }
+}
+
+/// What a command works with.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+}
+
+impl Session {
+    fn new(global: GlobalArgs) -> Self {
+        Session {
+            client: Client::unix(global.socket.unwrap_or_else(|| DEFAULT_SOCKET.into())),
+            namespace: global.namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
+        }
+    }
+
+    /// The app that answers to `word`.
+    pub(crate) async fn app(&self, word: &str) -> Result<App, Failure> {
+        Ok(self.client.app(&self.namespace, word).await?)
+    }
+}
+
+/// Runs a command to its end. `program` is the whole command line, for the completions.
+pub(crate) fn run(command: Command, global: GlobalArgs, program: clap::Command) -> ExitCode {
+    let as_json = command.format() == Format::Json;
+    let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(command.run(Session::new(global), program));
+            // A file or terminal that is still being read must not keep the program from ending.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => {
+            Err(fault(ErrorCode::Internal, format!("the program cannot wait for input: {error}"), "free file descriptors"))
+        }
+    };
+    outcome.unwrap_or_else(|failure| fault::report_failure(&failure, as_json))
+}
+
+impl Command {
+    async fn run(self, session: Session, program: clap::Command) -> Outcome {
+        match self {
+            Command::App(command) => command.run(&session).await,
+            Command::Service(command) => command.run(&session).await,
+            Command::Volume(command) => command.run(&session).await,
+            Command::Image(command) => command.run(&session).await,
+            Command::Node(command) => command.run(&session).await,
+            Command::Status(args) => args.run(&session).await,
+            Command::Doctor(args) => args.run(&session).await,
+            Command::Completions(args) => args.run(program),
+        }
+    }
+
+    /// How the command prints its result; decides how it prints an error.
+    fn format(&self) -> Format {
+        match self {
+            Command::App(command) => command.format(),
+            Command::Service(command) => command.format(),
+            Command::Volume(command) => command.format(),
+            Command::Image(command) => command.format(),
+            Command::Node(command) => command.format(),
+            Command::Status(args) => args.output.format,
+            Command::Doctor(args) => args.output.format,
+            Command::Completions(_) => Format::Table,
+        }
+    }
+}

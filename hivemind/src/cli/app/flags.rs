@@ -1,0 +1,389 @@
+//! The flags of `app deploy`, and the app that they mean.
+//!
+//! Every value is read here and not by the parser of the command line, so that all that is wrong is told at once, with
+//! its flag, a code and a hint.
+
+use std::{collections::BTreeMap, fmt::Display, str::FromStr, time::Duration};
+
+use clap::Args;
+use hivemind_model::{
+    ApiError, App, AppSpec, AppStatus, Container, EnvVar, ErrorCode, Metadata, Port, Problem, Problems, Protocol,
+    Resources, Template, VolumeMount,
+};
+
+use crate::cli::{NameArgs, output::FormatArgs, units};
+
+/// Flags of `app deploy`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hivemind app deploy --image nginx:latest --name web-app --service web.local
+  hivemind app deploy web --image nginx:latest --replicas 3 --port 8080:80 --memory 64Mi --cpu 0.5
+  hivemind app deploy db --image redis:7 --volume redis-data:/data --env TZ=UTC
+  hivemind app deploy client --image busybox -- sleep infinity
+
+The app is reached by other apps as <name>.<namespace>.svc.hivemind.internal and by each --service.
+If it does not come up it is deleted again, and the reason is told; --keep leaves it.
+Exit codes: 0 up, 2 wrong values, 4 a name or port is taken, 5 image or container at fault, 7 no daemon, 8 timed out.")]
+pub(crate) struct DeployArgs {
+    #[command(flatten)]
+    pub(crate) name: NameArgs,
+    /// The image, for example nginx:latest or registry.example.com/team/app:v1
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// A further name under which other apps reach it, for example web.local; may be repeated
+    #[arg(long = "service", value_name = "HOSTNAME")]
+    pub(crate) services: Vec<String>,
+    /// How many replicas, 0 to 1000
+    #[arg(long, value_name = "N", default_value = "1", allow_hyphen_values = true)]
+    pub(crate) replicas: String,
+    /// An environment variable; may be repeated
+    #[arg(long, short = 'e', value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// The CPU time that each replica may take: cores (0.5, 2) or thousandths (500m)
+    #[arg(long, value_name = "CORES", allow_hyphen_values = true)]
+    pub(crate) cpu: Option<String>,
+    /// The memory that each replica may take: 64Mi, 512M, 1Gi
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(crate) memory: Option<String>,
+    /// Publish a port of the container on the host; may be repeated
+    #[arg(long = "port", short = 'p', value_name = "HOST:CONTAINER[/udp]")]
+    pub(crate) ports: Vec<String>,
+    /// A volume and where it appears; made if it does not exist; may be repeated
+    #[arg(long = "volume", value_name = "NAME:/PATH[:ro]")]
+    pub(crate) volumes: Vec<String>,
+    /// A label of the app and its replicas; may be repeated
+    #[arg(long = "label", short = 'l', value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<String>,
+    /// A note on the app; may be repeated
+    #[arg(long = "annotation", value_name = "KEY=VALUE")]
+    pub(crate) annotations: Vec<String>,
+    /// What to run instead of what the image says, in words as a shell would split them
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub(crate) command: Option<String>,
+    /// How long to wait until it is up, for example 90s or 5m
+    #[arg(long, value_name = "TIME", default_value = "5m", allow_hyphen_values = true)]
+    pub(crate) timeout: String,
+    /// Do not wait until it is up
+    #[arg(long, short = 'd')]
+    pub(crate) detach: bool,
+    /// Leave the app in place if it does not come up
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Only check whether it could be deployed
+    #[arg(long, conflicts_with = "detach")]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) output: FormatArgs,
+    /// What to run instead of what the image says
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) words: Vec<String>,
+}
+
+/// What the flags mean.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    /// The app to make.
+    pub(crate) app: App,
+    /// How long to wait until it is up.
+    pub(crate) timeout: Duration,
+    /// Which values stand at which places of the app.
+    pub(crate) places: Places,
+}
+
+/// The values that stand in the lists of the app, as they were typed, in the lists' order.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    services: Vec<String>,
+    env: Vec<String>,
+    ports: Vec<String>,
+    volumes: Vec<String>,
+}
+
+impl DeployArgs {
+    /// The app that the flags mean.
+    ///
+    /// # Errors
+    /// All faults at once, each at its flag.
+    pub(crate) fn read(&self, namespace: &str) -> Result<Wanted, ApiError> {
+        let mut reader = Reader::default();
+        let mut places = Places { services: self.services.clone(), ..Places::default() };
+        let timeout = reader.timeout(&self.timeout);
+        let replicas = reader.replicas(&self.replicas);
+        let labels = reader.pairs("--label", &self.labels, ErrorCode::InvalidLabel);
+        let container = Container {
+            image: self.image.clone(),
+            command: reader.command(self),
+            env: reader.each("--env", &self.env, &mut places.env, env_var),
+            ports: reader.each("--port", &self.ports, &mut places.ports, port),
+            volume_mounts: reader.each("--volume", &self.volumes, &mut places.volumes, mount),
+            resources: Resources {
+                cpu: reader.quantity("--cpu", self.cpu.as_deref()),
+                memory: reader.quantity("--memory", self.memory.as_deref()),
+            },
+        };
+        let mut metadata = Metadata::new(namespace, self.name.get());
+        metadata.labels = labels.clone();
+        metadata.annotations = reader.pairs("--annotation", &self.annotations, ErrorCode::Malformed);
+        let template = Template { labels, containers: vec![container], restarted_at: None };
+        let spec = AppSpec { replicas, hostnames: self.services.clone(), template };
+        let mut app = App { metadata, spec, status: AppStatus::default() };
+        if let Err(error) = app.validate() {
+            reader.add_all(places.at_flags(error));
+        }
+        reader.problems.into_result()?;
+        app.normalize();
+        Ok(Wanted { app, timeout, places })
+    }
+}
+
+impl Places {
+    /// `error` with the places of the app replaced by the flags that they came from.
+    pub(crate) fn at_flags(&self, mut error: ApiError) -> ApiError {
+        error.field = error.field.map(|field| self.flag(&field));
+        for problem in &mut error.problems {
+            problem.field = self.flag(&problem.field);
+        }
+        error
+    }
+
+    /// The flag of a place such as `spec.template.containers[0].env[1].name`; places without a flag stay as they are.
+    fn flag(&self, field: &str) -> String {
+        let container = field.strip_prefix("spec.template.containers[0].").unwrap_or_default();
+        let (list, flag, values) = if field.starts_with("spec.hostnames") {
+            (field, "--service", &self.services)
+        } else if container.starts_with("env") {
+            (container, "--env", &self.env)
+        } else if container.starts_with("ports") {
+            (container, "--port", &self.ports)
+        } else if container.starts_with("volumeMounts") {
+            (container, "--volume", &self.volumes)
+        } else {
+            return match (field, container) {
+                ("metadata.name", _) => "--name",
+                ("metadata.namespace", _) => "--namespace",
+                ("metadata.labels" | "spec.template.labels", _) => "--label",
+                ("metadata.annotations", _) => "--annotation",
+                ("spec.replicas", _) => "--replicas",
+                (_, "image") => "--image",
+                (_, "command") => "--command",
+                (_, "resources.cpu") => "--cpu",
+                (_, "resources.memory") => "--memory",
+                _ => field,
+            }
+            .to_owned();
+        };
+        match index(list).and_then(|i| values.get(i)) {
+            Some(value) => format!("{flag} {value}"),
+            None => flag.to_owned(),
+        }
+    }
+}
+
+/// The number in the first brackets of `place`.
+fn index(place: &str) -> Option<usize> {
+    place.split_once('[')?.1.split_once(']')?.0.parse().ok()
+}
+
+/// What is wrong with one value: what, and what to do.
+struct Wrong {
+    code: ErrorCode,
+    message: String,
+    hint: &'static str,
+}
+
+fn wrong<T>(code: ErrorCode, message: impl Into<String>, hint: &'static str) -> Result<T, Wrong> {
+    Err(Wrong { code, message: message.into(), hint })
+}
+
+/// Reads values and keeps what is wrong with them.
+#[derive(Default)]
+struct Reader {
+    problems: Problems,
+    told: Vec<(String, String)>,
+}
+
+impl Reader {
+    fn add(&mut self, flag: impl Into<String>, wrong: Wrong) {
+        let (flag, message) = (flag.into(), wrong.message);
+        // A label stands both on the app and on its replicas: its fault is found twice and told once.
+        if !self.told.contains(&(flag.clone(), message.clone())) {
+            self.told.push((flag.clone(), message.clone()));
+            self.problems.add(wrong.code, flag, message, wrong.hint);
+        }
+    }
+
+    fn add_all(&mut self, error: ApiError) {
+        let ApiError { code, message, field, hint, problems } = error;
+        let only = Problem { code, field: field.unwrap_or_default(), message, hint };
+        let all = if problems.is_empty() { vec![only] } else { problems };
+        for Problem { code, field, message, hint } in all {
+            if !self.told.contains(&(field.clone(), message.clone())) {
+                self.told.push((field.clone(), message.clone()));
+                self.problems.add(code, field, message, hint);
+            }
+        }
+    }
+
+    /// The values that can be read; `places` gets them as they were typed.
+    fn each<T>(
+        &mut self,
+        flag: &str,
+        values: &[String],
+        places: &mut Vec<String>,
+        read: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Vec<T> {
+        let mut good = Vec::new();
+        for value in values {
+            match read(value) {
+                Ok(read) => {
+                    good.push(read);
+                    places.push(value.clone());
+                }
+                Err(wrong) => self.add(format!("{flag} {value}"), wrong),
+            }
+        }
+        good
+    }
+
+    fn pairs(&mut self, flag: &str, values: &[String], code: ErrorCode) -> BTreeMap<String, String> {
+        let mut pairs = BTreeMap::new();
+        for value in values {
+            let fault = match value.split_once('=') {
+                Some((key, text)) if !key.is_empty() => {
+                    match pairs.insert(key.to_owned(), text.to_owned()) {
+                        None => continue,
+                        Some(_) => wrong::<()>(ErrorCode::Repeated, format!("{key} is given twice"), "give it once"),
+                    }
+                }
+                _ => wrong(code, format!("{value:?} is not KEY=VALUE"), "write KEY=VALUE, for example tier=front"),
+            };
+            if let Err(wrong) = fault {
+                self.add(format!("{flag} {value}"), wrong);
+            }
+        }
+        pairs
+    }
+
+    fn quantity<T: FromStr<Err: Display>>(&mut self, flag: &str, value: Option<&str>) -> Option<T> {
+        match value?.parse() {
+            Ok(quantity) => Some(quantity),
+            Err(error) => {
+                let hint = "leave the flag out for no limit";
+                self.add(flag, Wrong { code: ErrorCode::OutOfRange, message: T::Err::to_string(&error), hint });
+                None
+            }
+        }
+    }
+
+    /// How many replicas; 1 if the value cannot be read.
+    fn replicas(&mut self, value: &str) -> u32 {
+        replicas(value).unwrap_or_else(|problem| {
+            self.told.push((problem.field.clone(), problem.message.clone()));
+            self.problems.add(problem.code, problem.field, problem.message, problem.hint);
+            1
+        })
+    }
+
+    fn timeout(&mut self, value: &str) -> Duration {
+        timeout(value).unwrap_or_else(|problem| {
+            self.problems.add(problem.code, problem.field, problem.message, problem.hint);
+            Duration::ZERO
+        })
+    }
+
+    fn command(&mut self, args: &DeployArgs) -> Vec<String> {
+        let Some(text) = &args.command else { return args.words.clone() };
+        let split = if !args.words.is_empty() {
+            wrong(ErrorCode::Repeated, "a command is given twice", "use either --command or what follows --")
+        } else {
+            match shlex::split(text) {
+                Some(words) if !words.is_empty() => Ok(words),
+                Some(_) => wrong(ErrorCode::Malformed, "the command is empty", "leave the flag out to run what the image says"),
+                None => wrong(
+                    ErrorCode::Malformed,
+                    format!("{text:?} ends within a quotation"),
+                    "close the quotation, or give the words after --",
+                ),
+            }
+        };
+        split.unwrap_or_else(|wrong| {
+            self.add("--command", wrong);
+            Vec::new()
+        })
+    }
+}
+
+/// The value of `--replicas`.
+pub(crate) fn replicas(value: &str) -> Result<u32, Problem> {
+    value.parse().map_err(|_| Problem {
+        code: ErrorCode::OutOfRange,
+        field: "--replicas".to_owned(),
+        message: format!("{value:?} is not a number of replicas"),
+        hint: format!("give a whole number from 0 to {}", hivemind_model::REPLICAS_MAX),
+    })
+}
+
+/// The value of `--timeout`.
+pub(crate) fn timeout(value: &str) -> Result<Duration, Problem> {
+    units::duration(value).ok_or_else(|| Problem {
+        code: ErrorCode::OutOfRange,
+        field: "--timeout".to_owned(),
+        message: format!("{value:?} is not a time to wait"),
+        hint: "give 1s to 24h, for example 90s or 5m".to_owned(),
+    })
+}
+
+fn env_var(value: &str) -> Result<EnvVar, Wrong> {
+    match value.split_once('=') {
+        Some((name, text)) => Ok(EnvVar { name: name.to_owned(), value: text.to_owned() }),
+        None => wrong(
+            ErrorCode::InvalidEnv,
+            format!("{value:?} has no value"),
+            "write NAME=VALUE; to pass your own variable on: --env \"NAME=$NAME\"",
+        ),
+    }
+}
+
+const PORT_HINT: &str = "write HOST:CONTAINER, for example 8080:80 or 5353:53/udp; ports are 1 to 65535";
+
+fn port(value: &str) -> Result<Port, Wrong> {
+    let (ports, protocol) = match value.split_once('/') {
+        None | Some((_, "tcp")) => (value.trim_end_matches("/tcp"), Protocol::Tcp),
+        Some((ports, "udp")) => (ports, Protocol::Udp),
+        Some((_, other)) => {
+            return wrong(ErrorCode::Unsupported, format!("{other:?} is not a protocol of ports"), "use tcp or udp");
+        }
+    };
+    let Some((host, container)) = ports.split_once(':') else {
+        return wrong(ErrorCode::Malformed, format!("{value:?} is not HOST:CONTAINER"), PORT_HINT);
+    };
+    match (host.parse(), container.parse()) {
+        (Ok(host_port), Ok(container_port)) => Ok(Port { host_port, container_port, protocol }),
+        _ => wrong(ErrorCode::OutOfRange, format!("{value:?} has something else than ports"), PORT_HINT),
+    }
+}
+
+fn mount(value: &str) -> Result<VolumeMount, Wrong> {
+    let mut parts = value.split(':');
+    let (volume, path, mode) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+    let hint = "write NAME:/PATH or NAME:/PATH:ro, for example data:/var/lib/data";
+    let read_only = match (mode, parts.next()) {
+        (None | Some("rw"), None) => false,
+        (Some("ro"), None) => true,
+        _ => return wrong(ErrorCode::InvalidMount, format!("{value:?} is not NAME:/PATH[:ro]"), hint),
+    };
+    if volume.starts_with(['/', '.', '~']) {
+        return wrong(
+            ErrorCode::Unsupported,
+            format!("{volume:?} is a directory of the host, which cannot be mounted"),
+            "name a volume, for example data:/var/lib/data",
+        );
+    }
+    match path {
+        Some(path) => Ok(VolumeMount { volume: volume.to_owned(), path: path.to_owned(), read_only }),
+        None => wrong(ErrorCode::InvalidMount, format!("{value:?} has no path"), hint),
+    }
+}
+
+#[cfg(test)]
+mod tests;
