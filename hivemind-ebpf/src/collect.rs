@@ -47,7 +47,7 @@ pub fn collect(_: TcContext) -> i32 {
             return -1;
         }
     }
-    TC_ACT_OK as i32
+    TC_ACT_OK
 }
 
 extern "C" fn on_timer(_map: *mut c_void, _key: *mut u32, collector: *mut Collector) -> i32 {

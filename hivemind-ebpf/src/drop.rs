@@ -11,5 +11,5 @@ pub(crate) fn drop(reason: DropReason) -> i32 {
         // SAFETY: a pointer to this CPU's slot; programs on one CPU do not preempt one another within it.
         unsafe { *count += 1 };
     }
-    TC_ACT_SHOT as i32
+    TC_ACT_SHOT
 }

@@ -46,7 +46,7 @@ impl Frame {
     #[inline(always)]
     pub(crate) fn deliver(self, interface: u32, macs: &[u32; 3]) -> Result<i32, DropReason> {
         if interface == 0 {
-            return Ok(TC_ACT_OK as i32);
+            return Ok(TC_ACT_OK);
         }
         // SAFETY: `macs` is twelve readable bytes; the helper checks the packet's side.
         if unsafe { bpf_skb_store_bytes(self.skb, 0, macs.as_ptr().cast(), 12, 0) } != 0 {

@@ -1,8 +1,9 @@
 //! Every map, and the trait that finds a family's. Capacities here are placeholders that the loader overrides.
 
 use aya_ebpf::{
-    Global, btf_maps,
+    Global,
     bindings::bpf_timer,
+    btf_maps,
     macros::{btf_map, map},
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };

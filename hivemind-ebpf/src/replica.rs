@@ -121,7 +121,7 @@ fn enter<F: Maps>(
         let ours = entry.interfaces[to] == frame.interface() && entry.endpoints[from] == OUTSIDE;
         if ours && flow.stands(entry) {
             flow.observe(entry);
-            return Ok(TC_ACT_OK as i32);
+            return Ok(TC_ACT_OK);
         }
         flow.seen = entry.seen;
     }
@@ -135,5 +135,5 @@ fn judge_entering<F: Maps>(frame: Frame, flow: &Flow<F>) -> Result<i32, DropReas
     }
     let receiver = End::behind::<F>(frame, flow)?;
     flow.remember(&End::outside(), &receiver)?;
-    Ok(TC_ACT_OK as i32)
+    Ok(TC_ACT_OK)
 }

@@ -139,9 +139,11 @@ pub(crate) fn run(command: Command, global: GlobalArgs, program: clap::Command) 
             runtime.shutdown_background();
             outcome
         }
-        Err(error) => {
-            Err(fault(ErrorCode::Internal, format!("the program cannot wait for input: {error}"), "free file descriptors"))
-        }
+        Err(error) => Err(fault(
+            ErrorCode::Internal,
+            format!("the program cannot wait for input: {error}"),
+            "free file descriptors",
+        )),
     };
     outcome.unwrap_or_else(|failure| fault::report_failure(&failure, as_json))
 }

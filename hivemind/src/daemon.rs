@@ -13,11 +13,10 @@ use hivemind_model::{ApiError, ErrorCode};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
-pub use config::{Config, DaemonArgs};
-pub(crate) use parts::log_collector;
+pub(crate) use config::{Config, DaemonArgs};
 
 /// Runs the daemon until SIGTERM or SIGINT, or tears down what one has made. Prints why it could not.
-pub fn run(args: DaemonArgs) -> ExitCode {
+pub(crate) fn run(args: DaemonArgs) -> ExitCode {
     let teardown = args.teardown;
     let ended = Config::load(args).and_then(|config| {
         start_logging(&config.log_level)?;

@@ -1,2 +1,106 @@
-//! The program.
-fn main() {}
+//! Hivemind: runs containers on one Linux machine or many, built from the network up.
+//!
+//! One program is the daemon ([`daemon`]) and the command line ([`cli`]).
+
+mod cli;
+mod daemon;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use hivemind_runtime::logs::{COLLECTOR_COMMAND, collector_main};
+
+/// Runs containers on one Linux machine or many, built from the network up.
+#[derive(Parser, Debug)]
+#[command(
+    name = "hivemind",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  sudo hivemind doctor                                          what the machine lacks
+  sudo hivemind daemon                                          run the daemon
+  hivemind app deploy --image nginx:latest --name web-app --service web.local
+  hivemind app scale --name web-app --replicas 3
+  hivemind app info --name web-app
+
+Exit codes:
+  0 done               1 a fault of Hivemind      2 wrong input     3 no such thing
+  4 conflict           5 image or container       6 the machine lacks something
+  7 no daemon          8 timed out                9 not allowed     130 Ctrl-C"
+)]
+struct Program {
+    #[command(flatten)]
+    global: cli::GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the daemon
+    Daemon(Box<daemon::DaemonArgs>),
+    #[command(flatten)]
+    Client(cli::Command),
+}
+
+fn main() -> ExitCode {
+    // The log process is started by the daemon, not by people, and stays small: nothing else is set up for it.
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == COLLECTOR_COMMAND) {
+        return match collector_main(words) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let Program { global, command } = Program::parse();
+    match command {
+        Command::Daemon(mut args) => {
+            args.socket = global.socket;
+            daemon::run(*args)
+        }
+        Command::Client(command) => cli::run(command, global, Program::command()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Program::command().debug_assert();
+    }
+
+    #[test]
+    fn the_commands_that_people_know_are_understood() {
+        for line in [
+            "hivemind daemon --web-port 3000",
+            "hivemind app deploy --image nginx:latest --name web-app --service web.local",
+            "hivemind app scale --name web-app --replicas 3",
+            "hivemind app info --name web-app",
+            "hivemind app deploy --image prom/prometheus:v2.30.3 --name prometheus --volume prometheus-config:/etc/prometheus --port 9090:9090",
+            "hivemind --socket /tmp/s app ls -A -o wide --watch",
+            "hivemind app ls -n shop --socket /tmp/s",
+            "hivemind app exec web-app -it -- sh -c ls",
+            "hivemind app exec -it --name web-app --replica web-app-k3f9q -- sh",
+            "hivemind app logs web-app -f --tail 10 --timestamps",
+            "hivemind app delete a b c",
+            "hivemind completions bash",
+        ] {
+            if let Err(error) = Program::try_parse_from(line.split(' ')) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_is_needed_and_given_once() {
+        for line in ["hivemind app info", "hivemind app info a --name b", "hivemind app delete"] {
+            assert!(Program::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

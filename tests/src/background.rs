@@ -3,7 +3,7 @@
 use std::process::{Child, ChildStdin, ChildStdout, ExitStatus};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -63,6 +63,23 @@ impl Background {
             Some(status) => Ok(status),
             None => bail!("it is running"),
         })
+    }
+
+    /// Tries until an attempt succeeds, as [`eventually`] does, and gives up at once when the program ends.
+    ///
+    /// # Errors
+    /// When the program ended, or when `limit` has passed; it may then still run.
+    pub fn until_ready<T>(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        mut attempt: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        eventually(limit, what, || match self.exit_status() {
+            Ok(None) => attempt().map(Ok),
+            Ok(Some(status)) => Ok(Err(anyhow!("waited for {what}, but the program ended ({status})"))),
+            Err(error) => Ok(Err(error)),
+        })?
     }
 
     /// Kills it with SIGKILL and waits for its end.

@@ -10,7 +10,6 @@ use crate::background::Background;
 use crate::http;
 use crate::programs::artifacts;
 use crate::sandbox::Sandbox;
-use crate::wait::eventually;
 
 /// Where it listens, inside the node.
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
@@ -43,12 +42,11 @@ impl Registry {
             if unpacked.is_file() { unpacked.display().to_string() } else { "docker-registry".into() };
         let log = sandbox.directory().join("registry.log");
         let mut process = sandbox.spawn(&[&program, "serve", &config.display().to_string()], Some(&log))?;
-        eventually(Duration::from_secs(20), "the registry to answer", || {
-            if let Some(status) = process.exit_status()? {
-                bail!("it exited ({status}): {}", fs::read_to_string(sandbox.outside(&log))?);
-            }
-            sandbox.in_network(|| http::get(ADDRESS, "/v2/", Duration::from_secs(5)))?
-        })?;
+        process
+            .until_ready(Duration::from_secs(20), "the registry to answer", || {
+                sandbox.in_network(|| http::get(ADDRESS, "/v2/", Duration::from_secs(5)))?
+            })
+            .with_context(|| fs::read_to_string(sandbox.outside(&log)).unwrap_or_default())?;
         Ok(Self { process })
     }
 

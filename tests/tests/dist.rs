@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use hivemind_tests::{Background, Sandbox, artifacts, eventually, get_unix, image_archive};
+use hivemind_tests::{Background, Sandbox, artifacts, get_unix, image_archive};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const SEARCH_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -87,16 +87,15 @@ impl BareDebian {
         let root = self.root.display().to_string();
         let words = ["chroot", &root, "env", "-i", SEARCH_PATH, "HOME=/root", "/usr/bin/hivemind", "daemon"];
         let mut daemon = self.sandbox.spawn(&words, Some(&self.root.join("daemon.log")))?;
-        eventually(LIMIT, "the daemon's API", || {
-            if let Some(status) = daemon.exit_status()? {
-                bail!("it exited ({status}): {}", fs::read_to_string(self.outside("daemon.log"))?);
-            }
-            let response = get_unix(&self.outside("run/hivemind/api.sock"), "/healthz", LIMIT)?;
-            if response.status != 200 {
-                bail!("status {}", response.status);
-            }
-            Ok(())
-        })?;
+        daemon
+            .until_ready(LIMIT, "the daemon's API", || {
+                let response = get_unix(&self.outside("run/hivemind/api.sock"), "/healthz", LIMIT)?;
+                if response.status != 200 {
+                    bail!("status {}", response.status);
+                }
+                Ok(())
+            })
+            .with_context(|| fs::read_to_string(self.outside("daemon.log")).unwrap_or_default())?;
         Ok(daemon)
     }
 }

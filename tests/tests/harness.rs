@@ -99,12 +99,12 @@ fn a_test_that_is_killed_leaves_nothing() -> Result<()> {
 #[test]
 fn what_a_killed_holder_left_is_removed_by_the_next_sandbox() -> Result<()> {
     let (mut keeper, name, holder) = keeper_of_a_node()?;
+    assert!(!remains(&name)?.is_empty(), "a node that runs must be seen");
     // The holder first: nobody is left that could clean up.
     let status = Command::new("kill").args(["-9", &holder]).status()?;
     assert!(status.success());
     keeper.kill()?;
     keeper.wait()?;
-    assert!(!remains(&name)?.is_empty(), "the cgroup and the containerd in it must still be there");
     // The dead holder's lock is released when the kernel is done with the process.
     eventually(LIMIT, "a later sandbox to remove what was left", || {
         Sandbox::start()?.stop()?;
@@ -278,6 +278,18 @@ fn a_daemon_that_was_not_started_is_an_error_that_says_so() -> Result<()> {
     for error in [node.daemon_kill9().unwrap_err(), node.daemon_term().unwrap_err()] {
         assert_eq!(error.to_string(), "no daemon runs");
     }
+    Ok(())
+}
+
+#[test]
+fn a_program_that_ends_is_not_awaited_any_longer() -> Result<()> {
+    let sandbox = Sandbox::start()?;
+    let mut program = sandbox.spawn(&["sh", "-c", "exit 3"], None)?;
+    let started = std::time::Instant::now();
+    let never = || -> Result<()> { bail!("not ready") };
+    let error = program.until_ready(Duration::from_secs(60), "a miracle", never).unwrap_err().to_string();
+    assert!(error.contains("a miracle") && error.contains("exit status: 3"), "{error}");
+    assert!(started.elapsed() < LIMIT);
     Ok(())
 }
 

@@ -115,16 +115,7 @@ fn steps<'a>(workspace: &'a Workspace, options: &'a Options) -> Vec<Step<'a>> {
     steps.push(cargo(
         "build",
         Failure::Ends,
-        &[
-            "build",
-            "--package",
-            "hivemind",
-            "--package",
-            "hivemind-runtime",
-            "--package",
-            "hivemind-tests",
-            "--bins",
-        ],
+        &["build", "--package", "hivemind", "--package", "hivemind-tests", "--bins"],
     ));
     steps.push(step("tests", Failure::Counts, Box::new(|limit| tests(workspace, options, limit))));
     if options.filter.is_none() {

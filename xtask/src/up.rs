@@ -33,7 +33,14 @@ const RUN_DIR: &str = "/run/hivemind-up";
 /// Plays the story and prints each step.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     prepare(workspace)?;
-    process::run(workspace.cargo()?.args(["build", "--package", "hivemind", "--package", "hivemind-tests", "--bins"]))?;
+    process::run(workspace.cargo()?.args([
+        "build",
+        "--package",
+        "hivemind",
+        "--package",
+        "hivemind-tests",
+        "--bins",
+    ]))?;
     let debug = workspace.cargo_target().join("debug");
     println!("\nA node's story, in network namespaces of its own:\n");
     let mut story = as_root(&debug.join("hivemind-story"));
@@ -105,7 +112,15 @@ impl Demo {
 
     fn daemon(&self) -> Command {
         let mut command = as_root(&self.program);
-        command.args(["daemon", "--web-port", WEB_PORT, "--run-dir", RUN_DIR, "--bpffs", "/sys/fs/bpf/hivemind-up"]);
+        command.args([
+            "daemon",
+            "--web-port",
+            WEB_PORT,
+            "--run-dir",
+            RUN_DIR,
+            "--bpffs",
+            "/sys/fs/bpf/hivemind-up",
+        ]);
         // A containerd of our own, so that nothing of the machine's is touched.
         command.args(["--containerd-socket", "/run/hivemind-up/no-containerd.sock"]);
         command.arg("--data-dir").arg(self.directory.join("data"));
@@ -136,8 +151,18 @@ impl Demo {
         process::run(self.hivemind(&["image", "import"]).arg(archive))?;
         let port = format!("{DEMO_PORT}:80");
         process::run(&mut self.hivemind(&[
-            "app", "deploy", "--image", "nginx:latest", "--name", "web-app", "--service", "web.local", "--replicas", "2",
-            "--port", &port,
+            "app",
+            "deploy",
+            "--image",
+            "nginx:latest",
+            "--name",
+            "web-app",
+            "--service",
+            "web.local",
+            "--replicas",
+            "2",
+            "--port",
+            &port,
         ]))?;
         let program = self.program.display();
         println!(

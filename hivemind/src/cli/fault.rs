@@ -158,8 +158,9 @@ mod tests {
 
     #[test]
     fn an_error_says_what_where_and_what_to_do() {
-        let error = ApiError::new(ErrorCode::AppExists, "an app named \"web\" exists already", "choose another name")
-            .at("--name");
+        let error =
+            ApiError::new(ErrorCode::AppExists, "an app named \"web\" exists already", "choose another name")
+                .at("--name");
         let told = Told { error, log: Vec::new() };
         assert_eq!(
             render(&told, Colours::Off),

@@ -185,7 +185,9 @@ fn event<T: Row + Resource>(
         },
         Format::Yaml => Ok(format!("---\n{}", yaml(event)?)),
         Format::Name => Ok(name_line(&event.object)),
-        Format::Table | Format::Wide => Ok(table::line(&columns.cells(event.kind, &event.object, now), widths)),
+        Format::Table | Format::Wide => {
+            Ok(table::line(&columns.cells(event.kind, &event.object, now), widths))
+        }
     }
 }
 
@@ -255,11 +257,7 @@ mod tests {
     fn volume(name: &str) -> Volume {
         let mut metadata = Metadata::new("shop", name);
         metadata.creation_timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        Volume {
-            metadata,
-            spec: VolumeSpec { node: "n1".into() },
-            status: VolumeStatus { ready: true },
-        }
+        Volume { metadata, spec: VolumeSpec { node: "n1".into() }, status: VolumeStatus { ready: true } }
     }
 
     fn volumes() -> List<Volume> {
@@ -286,7 +284,10 @@ mod tests {
 
     #[test]
     fn a_list_is_names_for_loops_and_the_apis_json_for_programs() {
-        assert_eq!(list(&volumes(), Format::Name, false, now()).unwrap(), "volume/data\nvolume/grafana-data\n");
+        assert_eq!(
+            list(&volumes(), Format::Name, false, now()).unwrap(),
+            "volume/data\nvolume/grafana-data\n"
+        );
         let json = list(&volumes(), Format::Json, false, now()).unwrap();
         assert_eq!(serde_json::from_str::<List<Volume>>(&json).unwrap(), volumes());
     }

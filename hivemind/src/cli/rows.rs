@@ -43,7 +43,9 @@ pub(crate) fn replica_state(replica: &Replica) -> String {
     let status = &replica.status;
     match &status.problem {
         _ if replica.metadata.is_deleting() => Phase::Stopping.as_str().to_owned(),
-        Some(problem) if status.phase != Phase::Running => format!("{} {}", status.phase.as_str(), problem.code),
+        Some(problem) if status.phase != Phase::Running => {
+            format!("{} {}", status.phase.as_str(), problem.code)
+        }
         _ => status.phase.as_str().to_owned(),
     }
 }
@@ -81,7 +83,11 @@ impl Row for App {
             cells.extend([
                 address(true),
                 joined(&self.spec.hostnames),
-                joined(ports.iter().map(|p| format!("{}:{}/{}", p.host_port, p.container_port, p.protocol.as_str()))),
+                joined(
+                    ports
+                        .iter()
+                        .map(|p| format!("{}:{}/{}", p.host_port, p.container_port, p.protocol.as_str())),
+                ),
                 self.metadata.id.clone(),
             ]);
         }
@@ -196,7 +202,10 @@ impl Row for Node {
 mod tests {
     use hivemind_model::{AppSpec, AppStatus, Container, ErrorCode, List, Metadata, Problem, Template};
 
-    use super::{super::output::{Format, list}, *};
+    use super::{
+        super::output::{Format, list},
+        *,
+    };
 
     fn app() -> App {
         let mut metadata = Metadata::new("default", "web-app");

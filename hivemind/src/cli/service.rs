@@ -113,6 +113,12 @@ fn describe(service: &Service, domain: &str, now: Timestamp) -> String {
     ]);
     text.push('\n');
     text.push_str(&endpoint_table(&status.endpoints).render());
+    if let Some(problem) = &status.problem {
+        text.push_str(&format!("\nproblem[{}]: {}\n", problem.code, problem.message));
+        if !problem.hint.is_empty() {
+            text.push_str(&format!("  hint: {}\n", problem.hint));
+        }
+    }
     text
 }
 
@@ -159,6 +165,7 @@ mod tests {
                     ipv4: "10.200.0.5".parse().unwrap(),
                     ipv6: "fd00:1::5".parse().unwrap(),
                 }],
+                ..ServiceStatus::default()
             },
         };
         assert_eq!(

@@ -25,7 +25,8 @@ impl Table {
 
     /// How many characters each column takes.
     pub(crate) fn widths(&self) -> Vec<usize> {
-        let width = |column: usize| self.rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max();
+        let width =
+            |column: usize| self.rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max();
         (0..self.columns).map(|column| width(column).unwrap_or(0).max(1)).collect()
     }
 

@@ -18,7 +18,8 @@ pub(crate) fn age(then: Timestamp, now: Timestamp) -> String {
     }
 }
 
-const SIZES: [(u64, &str); 4] = [(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
+const SIZES: [(u64, &str); 4] =
+    [(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
 
 /// `bytes` in the unit that fits them: `13.1 MB`, `900 B`.
 pub(crate) fn size(bytes: u64) -> String {
@@ -60,7 +61,9 @@ mod tests {
     #[test]
     fn ages_are_told_in_one_unit() {
         let now: Timestamp = "2026-01-10T00:00:00Z".parse().unwrap();
-        for (seconds, text) in [(0, "0s"), (119, "119s"), (120, "2m"), (7_199, "119m"), (7_200, "2h"), (200_000, "2d")] {
+        for (seconds, text) in
+            [(0, "0s"), (119, "119s"), (120, "2m"), (7_199, "119m"), (7_200, "2h"), (200_000, "2d")]
+        {
             assert_eq!(age(now - SignedDuration::from_secs(seconds), now), text);
         }
         assert_eq!(age(now + SignedDuration::from_secs(5), now), "0s");

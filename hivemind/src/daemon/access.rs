@@ -14,7 +14,7 @@ use hivemind_model::{
     ApiError, App, DropCount, ErrorCode, ExecExit, ImageSummary, ImportResult, LogLine, MapFill, Problem, Replica, Status,
     Volume,
 };
-use hivemind_runtime::{ExecSession, ExecSpec, Signal, TerminalSize};
+use hivemind_runtime::{ExecSession, ExecSpec, TerminalSize};
 use hivemind_store::Objects;
 use jiff::Timestamp;
 use tokio::{
@@ -104,7 +104,7 @@ impl NodeAccess for LocalNode {
             store_revision: revision.0,
             store_bytes: tokio::fs::metadata(&store_file).await.map_or(0, |m| m.len()),
             containerd,
-            datapath_abi: hivemind_datapath::ABI_VERSION,
+            datapath_abi: hivemind_common::ABI_VERSION,
             apps: u32::try_from(apps.len()).unwrap_or(u32::MAX),
             replicas: apps.iter().map(|app| app.spec.replicas).sum(),
             ready_replicas: apps.iter().map(|app| app.status.ready_replicas).sum(),
@@ -117,7 +117,7 @@ impl NodeAccess for LocalNode {
                 .drops
                 .iter()
                 .filter(|drop| drop.packets > 0)
-                .map(|drop| DropCount { reason: drop.reason.to_string(), packets: drop.packets })
+                .map(|drop| DropCount { reason: drop.reason.name().to_owned(), packets: drop.packets })
                 .collect(),
             problems,
         })

@@ -14,103 +14,103 @@ use serde::Deserialize;
 /// configuration file.
 #[derive(clap::Args, Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
-pub struct DaemonArgs {
+pub(crate) struct DaemonArgs {
     /// The configuration file (TOML). One that was not named may be missing [default: /etc/hivemind/config.toml]
     #[arg(long, env = "HIVEMIND_CONFIG", value_name = "FILE")]
     #[serde(skip)]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Where state is kept: the store, volumes, logs [default: /var/lib/hivemind]
     #[arg(long, env = "HIVEMIND_DATA_DIR", value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
     /// Where sockets and network namespaces are kept while the machine is up [default: /run/hivemind]
     #[arg(long, env = "HIVEMIND_RUN_DIR", value_name = "DIR")]
-    pub run_dir: Option<PathBuf>,
+    pub(crate) run_dir: Option<PathBuf>,
     /// The port of the dashboard and of the API off the socket [default: 4483]
     #[arg(long, env = "HIVEMIND_WEB_PORT", value_name = "PORT")]
-    pub web_port: Option<u16>,
+    pub(crate) web_port: Option<u16>,
     /// The loopback address of that port [default: 127.0.0.1]
     #[arg(long, env = "HIVEMIND_WEB_ADDRESS", value_name = "ADDRESS")]
-    pub web_address: Option<IpAddr>,
+    pub(crate) web_address: Option<IpAddr>,
     /// The directory of pinned eBPF maps and links [default: /sys/fs/bpf/hivemind]
     #[arg(long, env = "HIVEMIND_BPFFS", value_name = "DIR")]
-    pub bpffs: Option<PathBuf>,
+    pub(crate) bpffs: Option<PathBuf>,
     /// The cgroup v2 directory whose processes reach services [default: the cgroup v2 mount that is found]
     #[arg(long, env = "HIVEMIND_CGROUP_ROOT", value_name = "DIR")]
-    pub cgroup_root: Option<PathBuf>,
+    pub(crate) cgroup_root: Option<PathBuf>,
     /// containerd's socket; if nothing answers there, a private containerd is started [default: /run/containerd/containerd.sock]
     #[arg(long, env = "HIVEMIND_CONTAINERD_SOCKET", value_name = "PATH")]
-    pub containerd_socket: Option<PathBuf>,
+    pub(crate) containerd_socket: Option<PathBuf>,
     /// The containerd namespace of our containers [default: hivemind]
     #[arg(long, env = "HIVEMIND_CONTAINERD_NAMESPACE", value_name = "NAME")]
-    pub containerd_namespace: Option<String>,
+    pub(crate) containerd_namespace: Option<String>,
     /// The snapshotter that containerd uses [default: overlayfs]
     #[arg(long, env = "HIVEMIND_SNAPSHOTTER", value_name = "NAME")]
-    pub snapshotter: Option<String>,
+    pub(crate) snapshotter: Option<String>,
     /// This node's name [default: the host's name]
     #[arg(long, env = "HIVEMIND_NODE_NAME", value_name = "NAME")]
-    pub node_name: Option<String>,
+    pub(crate) node_name: Option<String>,
     /// The addresses of replicas; each node takes a /24 of it [default: 10.200.0.0/14]
     #[arg(long, env = "HIVEMIND_REPLICA_RANGE", value_name = "CIDR")]
-    pub replica_range: Option<Ipv4Net>,
+    pub(crate) replica_range: Option<Ipv4Net>,
     /// The addresses of services [default: 10.204.0.0/16]
     #[arg(long, env = "HIVEMIND_SERVICE_RANGE", value_name = "CIDR")]
-    pub service_range: Option<Ipv4Net>,
+    pub(crate) service_range: Option<Ipv4Net>,
     /// The IPv4 address at which replicas ask for names [default: 169.254.20.10]
     #[arg(long, env = "HIVEMIND_DNS_ADDRESS", value_name = "ADDRESS")]
-    pub dns_address: Option<Ipv4Addr>,
+    pub(crate) dns_address: Option<Ipv4Addr>,
     /// The IPv6 address at which replicas ask for names [default: fd00:20::10]
     #[arg(long, env = "HIVEMIND_DNS_ADDRESS_V6", value_name = "ADDRESS")]
     pub dns_address_v6: Option<Ipv6Addr>,
     /// A server for all other names, ADDRESS or ADDRESS:PORT; may be repeated [default: those of /etc/resolv.conf]
     #[arg(long, env = "HIVEMIND_DNS_UPSTREAM", value_name = "ADDRESS[:PORT]", value_delimiter = ',')]
-    pub dns_upstream: Vec<String>,
+    pub(crate) dns_upstream: Vec<String>,
     /// The domain of services' names [default: hivemind.internal]
     #[arg(long, env = "HIVEMIND_CLUSTER_DOMAIN", value_name = "DOMAIN")]
-    pub cluster_domain: Option<String>,
+    pub(crate) cluster_domain: Option<String>,
     /// A registry that is spoken to without TLS; may be repeated
     #[arg(long, env = "HIVEMIND_INSECURE_REGISTRY", value_name = "HOST[:PORT]", value_delimiter = ',')]
-    pub insecure_registry: Vec<String>,
+    pub(crate) insecure_registry: Vec<String>,
     /// A mirror that is asked before the registry itself, as docker.io=http://127.0.0.1:5000; may be repeated
     #[arg(long, env = "HIVEMIND_REGISTRY_MIRROR", value_name = "REGISTRY=URL", value_delimiter = ',')]
-    pub registry_mirror: Vec<String>,
+    pub(crate) registry_mirror: Vec<String>,
     /// The MTU of replicas' interfaces, 1280 to 65535 [default: that of the default route's interface, less 50]
     #[arg(long, env = "HIVEMIND_MTU", value_name = "BYTES")]
-    pub mtu: Option<u32>,
+    pub(crate) mtu: Option<u32>,
     /// What is logged: error, warn, info, debug, trace, or a filter such as info,hivemind_dns=debug [default: info]
     #[arg(long, env = "HIVEMIND_LOG_LEVEL", value_name = "FILTER")]
-    pub log_level: Option<String>,
+    pub(crate) log_level: Option<String>,
     /// The socket of the API [default: api.sock in the run directory]
     #[arg(skip)]
-    pub socket: Option<PathBuf>,
+    pub(crate) socket: Option<PathBuf>,
     /// Stop all apps' containers and remove all that Hivemind made on this machine but its data directory, then exit
     #[arg(long)]
     #[serde(skip)]
-    pub teardown: bool,
+    pub(crate) teardown: bool,
 }
 
 /// What the daemon runs with: every value is known and valid by itself.
 #[derive(Clone, Debug)]
-pub struct Config {
-    pub data_dir: PathBuf,
-    pub run_dir: PathBuf,
-    pub socket: PathBuf,
-    pub web: SocketAddr,
-    pub bpffs: PathBuf,
-    pub cgroup_root: Option<PathBuf>,
-    pub containerd_socket: PathBuf,
-    pub containerd_namespace: String,
-    pub snapshotter: String,
-    pub node_name: String,
-    pub replica_range: Ipv4Net,
-    pub service_range: Ipv4Net,
-    pub dns: (Ipv4Addr, Ipv6Addr),
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) web: SocketAddr,
+    pub(crate) bpffs: PathBuf,
+    pub(crate) cgroup_root: Option<PathBuf>,
+    pub(crate) containerd_socket: PathBuf,
+    pub(crate) containerd_namespace: String,
+    pub(crate) snapshotter: String,
+    pub(crate) node_name: String,
+    pub(crate) replica_range: Ipv4Net,
+    pub(crate) service_range: Ipv4Net,
+    pub(crate) dns: (Ipv4Addr, Ipv6Addr),
     /// `None`: those of `/etc/resolv.conf`.
-    pub dns_upstreams: Option<Vec<SocketAddr>>,
-    pub cluster_domain: String,
-    pub insecure_registries: Vec<String>,
-    pub registry_mirrors: BTreeMap<String, Vec<String>>,
-    pub mtu: Option<u32>,
-    pub log_level: String,
+    pub(crate) dns_upstreams: Option<Vec<SocketAddr>>,
+    pub(crate) cluster_domain: String,
+    pub(crate) insecure_registries: Vec<String>,
+    pub(crate) registry_mirrors: BTreeMap<String, Vec<String>>,
+    pub(crate) mtu: Option<u32>,
+    pub(crate) log_level: String,
 }
 
 /// The file that is read when none is named.
@@ -121,7 +121,7 @@ impl Config {
     ///
     /// # Errors
     /// All faults at once, each with its flag.
-    pub fn load(args: DaemonArgs) -> Result<Self, ApiError> {
+    pub(crate) fn load(args: DaemonArgs) -> Result<Self, ApiError> {
         let file = match &args.config {
             Some(path) => read_file(path, true)?,
             None => read_file(Path::new(CONFIG_FILE), false)?,

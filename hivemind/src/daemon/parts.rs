@@ -54,7 +54,10 @@ pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
     let (datapath, runtime) = tokio::join!(Datapath::open(datapath_config(config, &ranges)), start_runtime(config));
     let datapath = Arc::new(datapath.map_err(|e| hivemind_agent::explain_datapath(&e))?);
     let runtime = Arc::new(runtime?);
-    let volumes = Arc::new(Volumes::new(config.data_dir.join("volumes")));
+    let volumes = Volumes::new(config.data_dir.join("volumes"));
+    if let Err(error) = volumes.sweep().await {
+        warn!(%error, "Half-made volumes could not be removed");
+    }
     let names = hivemind_agent::names(&objects, &config.cluster_domain).await?;
     let dns = Arc::new(start_dns(config, names).await?);
 

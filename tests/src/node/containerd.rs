@@ -5,11 +5,10 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::background::Background;
 use crate::sandbox::Sandbox;
-use crate::wait::eventually;
 
 /// The containerd namespace that the daemon uses.
 const NAMESPACE: &str = "hivemind";
@@ -34,12 +33,11 @@ pub(super) fn start(sandbox: &Sandbox) -> Result<Background> {
     let (file, log) = (directory.join("config.toml"), directory.join("log"));
     fs::write(sandbox.outside(&file), config).context("cannot write containerd's configuration")?;
     let mut process = sandbox.spawn(&["containerd", "--config", &file.display().to_string()], Some(&log))?;
-    eventually(Duration::from_secs(20), "containerd to listen", || {
-        if let Some(status) = process.exit_status()? {
-            bail!("it exited ({status}): {}", fs::read_to_string(sandbox.outside(&log))?);
-        }
-        UnixStream::connect(sandbox.outside(&socket(sandbox))).context("no connection")
-    })?;
+    process
+        .until_ready(Duration::from_secs(20), "containerd to listen", || {
+            UnixStream::connect(sandbox.outside(&socket(sandbox))).context("no connection")
+        })
+        .with_context(|| fs::read_to_string(sandbox.outside(&log)).unwrap_or_default())?;
     Ok(process)
 }
 

@@ -12,7 +12,6 @@ use super::{Node, containerd};
 use crate::background::Background;
 use crate::http;
 use crate::programs;
-use crate::wait::eventually;
 
 /// How long the daemon gets to answer after its start, and to end after a request to.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -59,20 +58,15 @@ impl Node {
         }
         let mut daemon = self.daemon_spawn(&[])?;
         let socket = self.sandbox.outside(&self.socket());
-        let answered = eventually(START_LIMIT, "the daemon's API", || {
-            if let Some(status) = daemon.exit_status()? {
-                return Ok(Err(status));
-            }
-            let response = http::get_unix(&socket, "/healthz", Duration::from_secs(5))?;
-            if response.status != 200 {
-                bail!("status {}: {}", response.status, response.body);
-            }
-            Ok::<_, anyhow::Error>(Ok(()))
-        })
-        .with_context(|| self.daemon_log_end())?;
-        if let Err(status) = answered {
-            bail!("the daemon exited ({status}):\n{}", self.daemon_log_end());
-        }
+        daemon
+            .until_ready(START_LIMIT, "the daemon's API", || {
+                let response = http::get_unix(&socket, "/healthz", Duration::from_secs(5))?;
+                if response.status != 200 {
+                    bail!("status {}: {}", response.status, response.body);
+                }
+                Ok(())
+            })
+            .with_context(|| self.daemon_log_end())?;
         *slot = Some(daemon);
         Ok(())
     }

@@ -13,6 +13,7 @@ use hivemind_dns::DnsServer;
 use hivemind_model::{ApiError, NodeSpec, Replica, WatchKind};
 use hivemind_runtime::{ContainerId, Event, Runtime};
 use hivemind_store::Objects;
+use hivemind_volume::Volumes;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use tokio::{
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) objects: Objects,
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) datapath: Arc<Datapath>,
+    pub(crate) volumes: Volumes,
 
     pub(crate) services: Services,
     pub(crate) addresses: Mutex<AddressPool>,
@@ -93,7 +95,7 @@ impl Agent {
         objects: Objects,
         runtime: Arc<Runtime>,
         datapath: Arc<Datapath>,
-
+        volumes: Volumes,
         dns: Arc<DnsServer>,
     ) -> Result<Self, AgentError> {
         let spec = NodeSpec {
@@ -117,7 +119,7 @@ impl Agent {
             objects,
             runtime,
             datapath,
-
+            volumes,
             services: services.clone(),
             addresses: Mutex::new(pool),
             stop,

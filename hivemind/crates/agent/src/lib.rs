@@ -16,7 +16,6 @@ mod node;
 mod operate;
 mod services;
 mod status;
-mod volumes;
 mod worker;
 
 pub use addresses::{AddressPool, PoolExhausted};

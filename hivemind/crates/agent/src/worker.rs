@@ -1,6 +1,7 @@
 //! The worker of one replica: it carries out the steps that [`crate::lifecycle`] says are due.
 
 mod steps;
+mod volumes;
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},

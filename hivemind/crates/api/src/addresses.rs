@@ -75,10 +75,13 @@ fn at(ranges: &ServiceRanges, place: u64) -> (Ipv4Addr, Ipv6Addr) {
     (Ipv4Addr::from(v4), Ipv6Addr::from(v6))
 }
 
-/// All numbers but 0, once each, beginning at one that `hash` says.
+/// The highest number: an app's workload identity, of 24 bits, is 256 more than its service's number.
+const NUMBER_MAX: u32 = (1 << 24) - 1 - 256;
+
+/// All numbers from 1 to [`NUMBER_MAX`], once each, beginning at one that `hash` says.
 fn numbers_from(hash: u64) -> impl Iterator<Item = u32> {
-    let start = (hash >> 32) as u32;
-    (0..=u32::MAX).map(move |step| start.wrapping_add(step)).filter(|number| *number != 0)
+    let start = u32::try_from(hash >> 32).expect("the upper half of 64 bits is 32 bits") % NUMBER_MAX;
+    (0..NUMBER_MAX).map(move |step| 1 + (start + step) % NUMBER_MAX)
 }
 
 fn exhausted(ranges: &ServiceRanges) -> ApiError {
@@ -158,7 +161,7 @@ mod tests {
             for name in &names {
                 let chosen = choose_addresses(&ranges, "default", name, &existing).unwrap();
                 prop_assert!(ranges.ipv4.contains(&chosen.ipv4) && ranges.ipv6.contains(&chosen.ipv6));
-                prop_assert!(chosen.number != 0);
+                prop_assert!((1..=NUMBER_MAX).contains(&chosen.number));
                 prop_assert!(existing.iter().all(|other| other.ipv4 != chosen.ipv4
                     && other.ipv6 != chosen.ipv6 && other.number != chosen.number));
                 existing.push(spec(chosen));

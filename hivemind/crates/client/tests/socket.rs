@@ -1,6 +1,13 @@
 //! The client against a small server on a Unix socket that speaks the API's contract.
 
-use std::{io, path::PathBuf, pin::Pin, task::Poll, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::Poll,
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -174,7 +181,7 @@ async fn a_daemon_that_never_answers_is_given_up_after_the_time_allowed() {
 #[tokio::test]
 async fn a_watch_tells_what_is_there_then_the_bookmark_then_changes() {
     let (changes, receiver) = mpsc::channel::<String>(1);
-    let receiver = std::sync::Arc::new(std::sync::Mutex::new(Some(receiver)));
+    let receiver = Arc::new(Mutex::new(Some(receiver)));
     let router = Router::new().route(
         "/v1/replicas",
         get(move |uri: Uri| async move {
@@ -214,23 +221,24 @@ async fn a_watch_tells_what_is_there_then_the_bookmark_then_changes() {
 
 #[tokio::test]
 async fn a_stream_that_breaks_off_ends_with_an_error() {
+    let (pieces, receiver) = mpsc::channel::<io::Result<Bytes>>(1);
+    let receiver = Arc::new(Mutex::new(Some(receiver)));
     let router = Router::new().route(
         "/v1/namespaces/{ns}/replicas/{name}/logs",
-        get(|uri: Uri| async move {
+        get(move |uri: Uri| async move {
             assert_eq!(uri.query(), Some("tail=10&follow=true"));
-            let line =
-                r#"{"replica":"web-1","time":"2026-01-01T00:00:00Z","stream":"stdout","message":"hello"}"#;
-            Body::from_stream(stream::iter([
-                Ok(Bytes::from(format!("{line}\n"))),
-                Err(io::Error::other("the daemon died")),
-            ]))
-            .into_response()
+            let mut receiver = receiver.lock().unwrap().take().unwrap();
+            Body::from_stream(stream::poll_fn(move |cx| receiver.poll_recv(cx))).into_response()
         }),
     );
     let server = serve(router);
+    let line =
+        r#"{"replica":"web-1","time":"2026-01-01T00:00:00Z","stream":"stdout","message":"hello"}"#;
+    pieces.send(Ok(Bytes::from(format!("{line}\n")))).await.unwrap();
     let options = LogOptions { tail: Some(10), follow: true };
     let mut logs = server.client.logs("default", "web-1", options).await.unwrap();
     assert_eq!(logs.next().await.unwrap().unwrap().message, "hello");
+    pieces.send(Err(io::Error::other("the daemon died"))).await.unwrap();
     assert_eq!(logs.next().await.unwrap().unwrap_err().code, ErrorCode::DaemonUnreachable);
     assert!(logs.next().await.is_none());
 }

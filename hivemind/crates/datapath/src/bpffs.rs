@@ -70,11 +70,11 @@ fn ensure_mounted(path: &Path) -> Result<(), Error> {
         .map_err(|error| Error::system(format!("mount a bpffs at {}", target.display()))(error.into()))
 }
 
-/// Removes all pins of all versions, the directories, and the mount if it is ours.
+/// Removes all pins of all versions, the directories, and the mount if it is ours and nobody else uses it.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     remove_tree(path).map_err(Error::system(format!("remove the pins below {}", path.display())))?;
     for target in [Some(path), path.parent()].into_iter().flatten() {
-        if is_bpffs(target) && is_our_mount(target) {
+        if is_bpffs(target) && is_our_mount(target) && is_empty(target) {
             umount2(target, MntFlags::MNT_DETACH)
                 .map_err(|error| Error::system(format!("unmount {}", target.display()))(error.into()))?;
             // Fails where it is not ours to remove, below sysfs.
@@ -103,6 +103,12 @@ fn remove_tree(path: &Path) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(()),
         result => result,
     }
+}
+
+/// Whether nobody, another daemon for one, has pins there.
+fn is_empty(path: &Path) -> bool {
+    let is_kernels = |entry: fs::DirEntry| entry.file_name().to_string_lossy().ends_with(".debug");
+    fs::read_dir(path).is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(is_kernels)))
 }
 
 /// Whether the topmost mount at `path` is one that we made.

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 ///
 /// Dropping it changes nothing in the kernel: programs, maps, endpoints and published ports go on.
 ///
-/// Minimum kernel version: 6.6.
+/// Minimum kernel version: 6.1; from 6.6 on programs are attached to interfaces by links, before by filters.
 ///
 /// ```no_run
 /// # async fn example(config: hivemind_datapath::Config, spec: hivemind_datapath::EndpointSpec) -> Result<(), hivemind_datapath::Error> {
@@ -41,8 +41,19 @@ impl Datapath {
     /// [`Error::NoCgroup2`], [`Error::NftMissing`]), before anything is changed; or what failed on the way, in which
     /// case what ran before goes on running and opening again completes it.
     pub async fn open(config: Config) -> Result<Self, Error> {
-        let node = spawn_blocking(move || Node::open(config)).await.map_err(|_| Error::Stopped)??;
-        let node = Arc::new(node);
+        Self::open_with(config, true).await
+    }
+
+    /// As [`Datapath::open`], but as on a kernel before 6.6: interfaces get filters and no links. To test that way
+    /// on a newer kernel.
+    #[doc(hidden)]
+    pub async fn open_without_tcx(config: Config) -> Result<Self, Error> {
+        Self::open_with(config, false).await
+    }
+
+    async fn open_with(config: Config, may_use_tcx: bool) -> Result<Self, Error> {
+        let open = spawn_blocking(move || Node::open(config, may_use_tcx));
+        let node = Arc::new(open.await.map_err(|_| Error::Stopped)??);
         let workers = Workers::start(&node)?;
         Ok(Self { node, workers })
     }
@@ -57,7 +68,14 @@ impl Datapath {
     /// changed then. After any other error nothing of the endpoint is left, as far as it could be removed.
     pub async fn ensure_endpoint(&self, spec: EndpointSpec) -> Result<Endpoint, Error> {
         let id = spec.id.clone();
-        self.workers.on_endpoint(&id, move |node| endpoint::lifecycle::ensure(node, spec)).await
+        let made = self.workers.on_endpoint(&id, move |node| endpoint::lifecycle::ensure(node, spec)).await?;
+        let settled = id.clone();
+        self.workers.later(&id, move |node| {
+            if let Err(error) = endpoint::lifecycle::settle(node, &settled) {
+                tracing::warn!(endpoint = settled, %error, "An endpoint keeps its provisional filters");
+            }
+        });
+        Ok(made)
     }
 
     /// Removes the endpoint with its namespace and its interface; one that does not exist is no error. Connections to

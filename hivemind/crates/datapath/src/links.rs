@@ -1,11 +1,22 @@
-//! Pinned links: attaching a program where none is, and putting a new one in place where an old one runs.
+//! Attaching programs: by pinned links, into which a new program is put in place, and by filters.
+//!
+//! A link at tcx (Linux 6.6) is what an endpoint's interface ends up with: the shortest way for a packet, and it is
+//! pinned. But making one waits for an RCU grace period, ten milliseconds, with the lock on all links held. So an
+//! endpoint starts with filters at clsact, which take microseconds, and changes over as soon as it has been handed
+//! out ([`settle_interface`]). Where both are, tcx goes first and decides, so no packet meets none or two. Before
+//! Linux 6.6 the filters stay.
 
 use crate::{
     Error,
     bpf::{self, AttachType},
     bpffs::Pins,
+    netlink::{
+        Netlink,
+        request::{self, Direction},
+    },
     programs::{INTERFACE_PROGRAMS, Programs, SOCKET_PROGRAMS},
 };
+use hivemind_common::name;
 use std::{
     fs::{self, File},
     io,
@@ -22,16 +33,39 @@ pub(crate) fn attach_sockets(programs: &Programs, pins: &Pins, cgroup: &Path) ->
         .try_for_each(|(program, at)| ensure(programs, pins, program, program, target, at))
 }
 
-/// Attaches both programs to an endpoint's interface, or swaps them into the links that are there.
-pub(crate) fn attach_interface(
+/// Attaches both programs to an endpoint's interface by filters, or puts them into the filters that are there.
+pub(crate) fn filter_interface(programs: &Programs, netlink: &mut Netlink, index: u32) -> Result<(), Error> {
+    netlink.run(vec![
+        request::add_clsact(index).tolerating(&[libc::EEXIST]),
+        request::add_filter(
+            index,
+            Direction::Ingress,
+            name::FROM_REPLICA,
+            programs.descriptor(name::FROM_REPLICA)?,
+        ),
+        request::add_filter(
+            index,
+            Direction::Egress,
+            name::TO_REPLICA,
+            programs.descriptor(name::TO_REPLICA)?,
+        ),
+    ])
+}
+
+/// Attaches both programs to an endpoint's interface by links, or puts them into the links that are there; then
+/// removes the filters, if any. Linux 6.6.
+pub(crate) fn settle_interface(
     programs: &Programs,
     pins: &Pins,
+    netlink: &mut Netlink,
     interface: &str,
     index: u32,
 ) -> Result<(), Error> {
-    INTERFACE_PROGRAMS.into_iter().try_for_each(|(program, at)| {
-        ensure(programs, pins, program, &pin_name(interface, program), index, at)
-    })
+    for (program, at) in INTERFACE_PROGRAMS {
+        ensure(programs, pins, program, &pin_name(interface, program), index, at)?;
+    }
+    // Not there, in either of the kernel's ways to say so.
+    netlink.run(vec![request::delete_clsact(index).tolerating(&[libc::ENOENT, libc::EINVAL])])
 }
 
 /// Unpins the links of an endpoint's interface, which detaches the programs.

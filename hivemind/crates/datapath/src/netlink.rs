@@ -12,7 +12,7 @@ use netlink_packet_core::{
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::AddressMessage,
-    link::{LinkAttribute, LinkMessage},
+    link::{LinkAttribute, LinkMessage, State},
     route::RouteMessage,
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
@@ -44,6 +44,9 @@ impl Netlink {
     /// # Errors
     /// The first failure that its request does not tolerate.
     pub(crate) fn run(&mut self, requests: Vec<Request>) -> Result<(), Error> {
+        if requests.is_empty() {
+            return Ok(());
+        }
         let first = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
         let mut asked = Vec::with_capacity(requests.len());
@@ -75,10 +78,21 @@ impl Netlink {
 
     /// The index of an interface, or `None` if there is none of that name.
     pub(crate) fn index_of(&mut self, name: &str) -> Result<Option<u32>, Error> {
+        Ok(self.link(name)?.map(|link| link.header.index))
+    }
+
+    /// Whether an interface carries packets. One that has just been given its carrier does so only when the kernel
+    /// has got round to it: until then it drops what is sent, whatever its flags say. Since Linux 6.8 asking helps.
+    pub(crate) fn is_operational(&mut self, name: &str) -> Result<bool, Error> {
+        let link = self.link(name)?;
+        Ok(link.is_some_and(|link| link.attributes.contains(&LinkAttribute::OperState(State::Up))))
+    }
+
+    fn link(&mut self, name: &str) -> Result<Option<LinkMessage>, Error> {
         let mut link = LinkMessage::default();
         link.attributes.push(LinkAttribute::IfName(name.to_owned()));
         match self.ask(RouteNetlinkMessage::GetLink(link)) {
-            Ok(Some(RouteNetlinkMessage::NewLink(link))) => Ok(Some(link.header.index)),
+            Ok(Some(RouteNetlinkMessage::NewLink(link))) => Ok(Some(link)),
             Ok(_) => Ok(None),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
             Err(source) => Err(Error::Netlink { action: format!("look up the interface {name}"), source }),

@@ -35,6 +35,8 @@ pub(crate) struct Node {
     pub(crate) pins: Pins,
     pub(crate) programs: Programs,
     pub(crate) mtu: u32,
+    /// Whether programs are attached to interfaces by links.
+    pub(crate) has_tcx: bool,
     maps: Mutex<Maps>,
     endpoints: Mutex<EndpointTable>,
     services: Mutex<ServiceTable>,
@@ -43,8 +45,10 @@ pub(crate) struct Node {
 
 impl Node {
     /// Makes what is missing, adopts what is there, and swaps programs in place. Blocks for some hundred milliseconds.
-    pub(crate) fn open(config: Config) -> Result<Self, Error> {
-        requirements::check(&config)?;
+    ///
+    /// `may_use_tcx` is false to do as on a kernel that lacks it.
+    pub(crate) fn open(config: Config, may_use_tcx: bool) -> Result<Self, Error> {
+        let abilities = requirements::check(&config)?;
         let mut netlink = Netlink::open()?;
         let directory = &config.netns_dir;
         fs::create_dir_all(directory).map_err(Error::system(format!("create {}", directory.display())))?;
@@ -57,6 +61,7 @@ impl Node {
         }
         host::prepare(&config, &mut netlink)?;
         let node = Self {
+            has_tcx: abilities.tcx && may_use_tcx,
             mtu: host::mtu(&config, &mut netlink)?,
             endpoints: Mutex::new(EndpointTable::new(maps.endpoint_state.len().saturating_sub(1))),
             services: Mutex::new(ServiceTable::new(maps.service_table.len())),

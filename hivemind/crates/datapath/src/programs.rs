@@ -148,3 +148,6 @@ fn program_error(program: &str, error: ProgramError) -> Error {
         other => Error::ProgramRefused { program, message: other.to_string(), verifier_log: String::new() },
     }
 }
+
+#[cfg(test)]
+mod tests;

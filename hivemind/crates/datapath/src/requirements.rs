@@ -7,21 +7,31 @@ use nix::sys::{
 };
 use std::{io, path::PathBuf};
 
+const KERNEL_MIN: (u32, u32) = (6, 1);
+const KERNEL_MIN_NAME: &str = "6.1";
 /// Links at tcx came with this release.
-const KERNEL_MIN: (u32, u32) = (6, 6);
-const KERNEL_MIN_NAME: &str = "6.6";
+const KERNEL_WITH_TCX: (u32, u32) = (6, 6);
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// The least MTU that IPv6 works with (RFC 8200 section 5).
 const MTU_MIN: u32 = 1280;
+/// What a veth pair carries at most.
+const MTU_MAX: u32 = 65_535;
+
+/// What the kernel has beyond what is needed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Abilities {
+    /// Programs can be attached to interfaces by links.
+    pub(crate) tcx: bool,
+}
 
 /// Fails with the first requirement that is not met.
-pub(crate) fn check(config: &Config) -> Result<(), Error> {
+pub(crate) fn check(config: &Config) -> Result<Abilities, Error> {
     check_config(config)?;
     if !nix::unistd::geteuid().is_root() {
         let source = io::Error::from_raw_os_error(libc::EPERM);
         return Err(Error::NotPermitted { action: "loading eBPF programs", source });
     }
-    check_kernel()?;
+    let abilities = check_kernel()?;
     if !PathBuf::from(BTF).exists() {
         return Err(Error::NoBtf { path: BTF.into() });
     }
@@ -30,14 +40,15 @@ pub(crate) fn check(config: &Config) -> Result<(), Error> {
     if !is_cgroup2 {
         return Err(Error::NoCgroup2 { path: config.cgroup_root.clone() });
     }
-    rules::check()
+    rules::check()?;
+    Ok(abilities)
 }
 
-fn check_kernel() -> Result<(), Error> {
+fn check_kernel() -> Result<Abilities, Error> {
     let name = uname().map_err(|error| Error::system("ask for the kernel's release")(error.into()))?;
     let release = name.release().to_string_lossy().into_owned();
     match parse_release(&release) {
-        Some(version) if version >= KERNEL_MIN => Ok(()),
+        Some(version) if version >= KERNEL_MIN => Ok(Abilities { tcx: version >= KERNEL_WITH_TCX }),
         _ => Err(Error::KernelTooOld { found: release, needed: KERNEL_MIN_NAME }),
     }
 }
@@ -62,7 +73,7 @@ pub(crate) fn check_config(config: &Config) -> Result<(), Error> {
     {
         return wrong("replica_range", "must lie within the cluster's range");
     }
-    if config.mtu.is_some_and(|mtu| mtu < MTU_MIN || mtu > 65_535) {
+    if config.mtu.is_some_and(|mtu| !(MTU_MIN..=MTU_MAX).contains(&mtu)) {
         return wrong("mtu", "must be from 1280 to 65535");
     }
     if config.collect_interval.is_zero() {
@@ -95,7 +106,7 @@ mod tests {
     fn releases_are_compared_as_numbers() {
         assert_eq!(parse_release("6.18.44-fc-v669"), Some((6, 18)));
         assert_eq!(parse_release("6.1.0-37-amd64"), Some((6, 1)));
-        assert!(parse_release("6.10.3").unwrap() > KERNEL_MIN);
+        assert!(parse_release("6.10.3").unwrap() > KERNEL_WITH_TCX);
         assert!(parse_release("5.19.0").unwrap() < KERNEL_MIN);
         assert_eq!(parse_release("weird"), None);
     }

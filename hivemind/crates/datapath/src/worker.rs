@@ -33,11 +33,21 @@ impl Workers {
         id: &str,
         job: impl FnOnce(&Node) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        run(self.queue(id), job).await
+    }
+
+    /// Runs a job about the endpoint `id` some time later; not at all if too many wait.
+    pub(crate) fn later(&self, id: &str, job: impl FnOnce(&Node) + Send + 'static) {
+        if self.queue(id).try_send(Box::new(job)).is_err() {
+            tracing::debug!(endpoint = id, "Too much is waiting for an endpoint's follow-up to be done");
+        }
+    }
+
+    fn queue(&self, id: &str) -> &mpsc::Sender<Job> {
         // Any hash will do: it needs to be the same only as long as the process lives.
         let mut hasher = DefaultHasher::new();
         id.hash(&mut hasher);
-        let queue = &self.endpoints[hasher.finish() as usize % self.endpoints.len()];
-        run(queue, job).await
+        &self.endpoints[hasher.finish() as usize % self.endpoints.len()]
     }
 
     /// Runs a job about services, or about the node as a whole: one after the other.

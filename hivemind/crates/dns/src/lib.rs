@@ -7,13 +7,25 @@
 //! are refused.
 //!
 //! Start at [`DnsServer::start`], which takes a [`Config`] and the first [`Records`]; replace the table with
-//! [`DnsServer::publish`]. Inside, a packet goes through `request` (is it a question we take?), `responder`
-//! (local, cached or forwarded?), and for the last through `forwarder` (coalescing, cache) and `exchange` (one
-//! question to one upstream). `reply` writes what goes back.
+//! [`DnsServer::publish`]. Inside, hickory-server reads the sockets, decodes, and calls `server::handler` for each
+//! request; `question` decides whether it is one that we take, `responder` whether the answer is local, cached or
+//! forwarded, and the last goes through `forwarder` (coalescing, cache) and `exchange` (one question to one
+//! upstream). `reply` holds what goes back and fits it to the client.
 //!
-//! Sockets are our own rather than those of hickory-server, which starts a task for each datagram and accepts
-//! each connection: here the common answers are given on the socket's own task, and everything that waits is
-//! counted against a limit (see [`limits`]). The wire format is hickory-proto's.
+//! # What hickory-server does by itself
+//! - It starts a task for each datagram, without a limit, and decodes there. Such a task ends when it first runs,
+//!   unless it waits for upstreams, and what waits is counted against
+//!   [`WAITING_PER_SOCKET_MAX`](limits::WAITING_PER_SOCKET_MAX); a local name is thus answered however many wait.
+//!   Tasks that have not run yet are bounded only by Tokio, which lets the socket's task read some 128
+//!   datagrams before it is another's turn.
+//! - It accepts every TCP connection. Their number has no limit but that of the process's file descriptors, at
+//!   which it tries again without a pause; each is closed after
+//!   [`CONNECTION_IDLE`](limits::CONNECTION_IDLE), reads messages of up to 64 KiB and answers one at a time.
+//! - It answers packets that it cannot decode, be they queries or responses, with a FORMERR of twelve bytes, and
+//!   drops responses that it can, and what is shorter than a header. None of these reach us, and they are in no
+//!   counter.
+//! - It logs each answer at level info, with the targets `hickory_server` and `hickory_net`. Add
+//!   [`LOG_DIRECTIVES`] to the log's filter.
 //!
 //! ```
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -33,9 +45,9 @@ mod cache;
 mod config;
 mod exchange;
 mod forwarder;
+mod question;
 mod records;
 mod reply;
-mod request;
 mod resolv_conf;
 mod responder;
 mod server;
@@ -48,3 +60,7 @@ pub use records::{NameError, Records};
 pub use resolv_conf::{parse_resolv_conf, upstreams_from_resolv_conf};
 pub use server::{DnsServer, Protocol, StartError};
 pub use statistics::Statistics;
+
+/// Directives for the filter of a log in which the DNS server is to be as quiet as its own lines are: without
+/// them hickory-server writes two lines for each query, and a warning for each client that cannot be answered.
+pub const LOG_DIRECTIVES: &str = "hickory_server=error,hickory_net=error";

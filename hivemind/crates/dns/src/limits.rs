@@ -1,4 +1,8 @@
 //! Every bound of this crate: how long, how large, how many.
+//!
+//! Two numbers have none, since hickory-server gives no way to limit them: the TCP connections that are open
+//! (each for [`CONNECTION_IDLE`] at most after its last query), and the datagrams that were read while no thread
+//! was free to answer them, which take some 4 KB each.
 
 use std::time::Duration;
 
@@ -13,12 +17,12 @@ pub const CACHED_TTL_MAX: Duration = Duration::from_secs(3600);
 /// it bounds the cache's memory; larger answers are passed on and forgotten.
 pub const CACHED_ANSWER_BYTES_MAX: usize = 4096;
 
-/// The largest query that is read; a longer one is malformed. Questions need at most 300 bytes, the rest is
-/// room for EDNS options.
+/// The largest query that is taken; a longer one is malformed. Questions need at most 300 bytes, the rest is room
+/// for EDNS options. Over UDP no more is read; over TCP a longer one is read, and refused.
 pub const QUERY_BYTES_MAX: usize = 4096;
 
 /// The largest UDP payload we send or ask for, whatever a client allows: it passes every link unfragmented
-/// (DNS flag day 2020). Longer answers are truncated, and the client asks again over TCP.
+/// (DNS flag day 2020). Longer answers are cut to the records that fit, and the client asks again over TCP.
 pub const UDP_PAYLOAD_BYTES_MAX: u16 = 1232;
 
 /// How many addresses of a name one answer carries: the first ones. All of them still fit a TCP message.
@@ -28,8 +32,8 @@ pub const ADDRESSES_PER_ANSWER_MAX: usize = 1000;
 /// that gets SERVFAIL.
 pub const EXCHANGES_MAX: usize = 512;
 
-/// How many queries a UDP socket keeps waiting for upstreams, identical ones included. A query above that
-/// gets SERVFAIL.
+/// How many queries a socket keeps waiting for upstreams, identical ones included; those of all connections count
+/// together. A query above that gets SERVFAIL at once; what is local or cached is answered all the same.
 pub const WAITING_PER_SOCKET_MAX: usize = 2048;
 
 /// How many upstreams are used: the first ones. The resolver of the C library has the same limit.
@@ -39,8 +43,6 @@ pub const UPSTREAMS_MAX: usize = 3;
 /// may be lost.
 pub const ATTEMPTS_MAX: usize = 3;
 
-/// How many TCP connections an address serves at a time; more wait in the kernel's backlog.
-pub const CONNECTIONS_PER_SOCKET_MAX: usize = 64;
-
-/// How long a TCP connection may be silent, and how long a client may take to accept an answer.
+/// How long a TCP connection may take from one query to the end of the next, its last answer included; it is
+/// closed after that.
 pub const CONNECTION_IDLE: Duration = Duration::from_secs(10);

@@ -6,14 +6,15 @@ use std::time::Instant;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{LowerName, Name, RecordType};
+use hickory_server::server::Request;
 use tracing::debug;
 
 use crate::cache::{Answer, Key};
 use crate::forwarder::Forwarder;
 use crate::limits::ADDRESSES_PER_ANSWER_MAX;
+use crate::question::{Question, Rejection};
 use crate::records::{Found, Records};
-use crate::reply::{self, Local};
-use crate::request::{Rejection, Request, Transport};
+use crate::reply::{Local, Reply};
 use crate::statistics::{Counters, Outcome, Statistics};
 
 #[derive(Debug)]
@@ -24,15 +25,13 @@ pub(crate) struct Responder {
     counters: Counters,
 }
 
-/// What the socket that received a query has to do.
+/// What is to be done with a request.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub(crate) enum Step<'a> {
     /// Send this back.
-    Reply(Vec<u8>),
-    /// Wait for [`Responder::forward`], or send [`Responder::overload`].
-    Forward(Box<Request>),
-    /// Nothing: it must not be answered.
-    Ignore,
+    Reply(Reply),
+    /// Wait for [`Responder::forward`], or send what [`Responder::overload`] gives.
+    Forward(Question<'a>),
 }
 
 impl Responder {
@@ -63,61 +62,54 @@ impl Responder {
     }
 
     /// Answers at once what can be; does not block and does not wait.
-    pub(crate) fn receive(&self, packet: &[u8], transport: Transport) -> Step {
-        let request = match Request::parse(packet, transport) {
-            Ok(request) => request,
-            Err(Rejection::Silent) => {
-                self.counters.count(Outcome::Malformed);
-                return Step::Ignore;
-            }
-            Err(Rejection::Malformed(reply)) => return self.reply(Outcome::Malformed, reply),
-            Err(Rejection::Refused(reply)) => return self.reply(Outcome::Refused, reply),
+    pub(crate) fn receive<'a>(&self, request: &'a Request) -> Step<'a> {
+        let question = match Question::new(request) {
+            Ok(question) => question,
+            Err(Rejection::Malformed(reply)) => return Step::Reply(self.count(Outcome::Malformed, *reply)),
+            Err(Rejection::Refused(reply)) => return Step::Reply(self.count(Outcome::Refused, *reply)),
         };
         let records = Arc::clone(&self.records.read().unwrap_or_else(PoisonError::into_inner));
-        if let Some(local) = self.local(&records, &request) {
-            let own_zone = Name::from(&request.name);
-            let zone = if self.domain.zone_of(&request.name) { &self.domain } else { &own_zone };
-            return self.reply(Outcome::Local, reply::local(&request, local, zone));
+        if let Some(local) = self.local(&records, &question) {
+            let zone = if self.domain.zone_of(question.name) { &self.domain } else { question.name };
+            return Step::Reply(self.count(Outcome::Local, Reply::local(&question, local, zone)));
         }
-        if !request.metadata.recursion_desired {
-            return self.reply(Outcome::Refused, reply::failure(&request, ResponseCode::Refused));
+        if !question.metadata.recursion_desired {
+            let reply = Reply::failure(&question, ResponseCode::Refused);
+            return Step::Reply(self.count(Outcome::Refused, reply));
         }
-        match self.forwarder.cached(&key(&request), Instant::now()) {
+        match self.forwarder.cached(&key(&question), Instant::now()) {
             Some((answer, age)) => {
                 let ttl = answer.lifetime.as_secs().saturating_sub(age.as_secs());
-                self.relay(Outcome::Cached, &request, &answer, u32::try_from(ttl).unwrap_or(u32::MAX))
+                let ttl_max = u32::try_from(ttl).unwrap_or(u32::MAX);
+                Step::Reply(self.relay(Outcome::Cached, &question, &answer, ttl_max))
             }
-            None => Step::Forward(Box::new(request)),
+            None => Step::Forward(question),
         }
     }
 
     /// The reply that the upstreams give, or SERVFAIL.
-    pub(crate) async fn forward(&self, request: &Request) -> Vec<u8> {
-        let step = match self.forwarder.forward(key(request)).await {
-            Ok(answer) => self.relay(Outcome::Forwarded, request, &answer, u32::MAX),
+    pub(crate) async fn forward(&self, question: &Question<'_>) -> Reply {
+        match self.forwarder.forward(key(question)).await {
+            Ok(answer) => self.relay(Outcome::Forwarded, question, &answer, u32::MAX),
             Err(error) => {
-                debug!(name = %request.name, %error, "A query failed.");
-                self.failed(request)
+                debug!(name = %question.name, %error, "A query failed.");
+                self.failed(question)
             }
-        };
-        match step {
-            Step::Reply(reply) => reply,
-            Step::Forward(_) | Step::Ignore => reply::failure(request, ResponseCode::ServFail),
         }
     }
 
     /// The reply to a query that there is no room to wait for.
-    pub(crate) fn overload(&self, request: &Request) -> Vec<u8> {
-        self.counters.count(Outcome::Failed);
-        reply::failure(request, ResponseCode::ServFail)
+    pub(crate) fn overload(&self, question: &Question<'_>) -> Reply {
+        debug!(name = %question.name, "A query found too many others waiting.");
+        self.failed(question)
     }
 
     /// What we are the authority for; none if it is the upstreams' matter.
-    fn local<'a>(&self, records: &'a Records, request: &Request) -> Option<Local<'a>> {
-        let ours = self.domain.zone_of(&request.name);
-        let apex = ours && request.name == self.domain;
-        let asked = request.query.query_type();
-        match records.find(&request.name) {
+    fn local<'a>(&self, records: &'a Records, question: &Question<'_>) -> Option<Local<'a>> {
+        let ours = self.domain.zone_of(question.name);
+        let apex = ours && *question.name == self.domain;
+        let asked = question.query.query_type();
+        match records.find(question.name) {
             _ if apex && asked == RecordType::SOA => Some(Local::Authority),
             Found::Addresses(addresses) => {
                 let wanted = addresses.iter().filter(|address| match asked {
@@ -137,31 +129,31 @@ impl Responder {
         }
     }
 
-    fn relay(&self, outcome: Outcome, request: &Request, answer: &Answer, ttl_max: u32) -> Step {
+    fn relay(&self, outcome: Outcome, question: &Question<'_>, answer: &Answer, ttl_max: u32) -> Reply {
         match Message::from_vec(&answer.wire) {
-            Ok(message) => self.reply(outcome, reply::relayed(request, message, ttl_max)),
+            Ok(message) => self.count(outcome, Reply::relayed(question, message, ttl_max)),
             Err(error) => {
-                debug!(name = %request.name, %error, "A kept answer could not be read.");
-                self.failed(request)
+                debug!(name = %question.name, %error, "A kept answer could not be read.");
+                self.failed(question)
             }
         }
     }
 
-    fn failed(&self, request: &Request) -> Step {
-        self.reply(Outcome::Failed, reply::failure(request, ResponseCode::ServFail))
+    fn failed(&self, question: &Question<'_>) -> Reply {
+        self.count(Outcome::Failed, Reply::failure(question, ResponseCode::ServFail))
     }
 
-    fn reply(&self, outcome: Outcome, reply: Vec<u8>) -> Step {
+    fn count(&self, outcome: Outcome, reply: Reply) -> Reply {
         self.counters.count(outcome);
-        Step::Reply(reply)
+        reply
     }
 }
 
-fn key(request: &Request) -> Key {
+fn key(question: &Question<'_>) -> Key {
     Key {
-        name: request.name.clone(),
-        record_type: request.query.query_type(),
-        dnssec_ok: request.edns.is_some_and(|edns| edns.dnssec_ok),
-        checking_disabled: request.metadata.checking_disabled,
+        name: question.name.clone(),
+        record_type: question.query.query_type(),
+        dnssec_ok: question.edns.is_some_and(|edns| edns.dnssec_ok),
+        checking_disabled: question.metadata.checking_disabled,
     }
 }

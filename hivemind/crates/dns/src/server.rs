@@ -1,27 +1,35 @@
 //! The running server: its sockets, its tasks, and the handle on them.
 
 mod bind;
-mod tcp;
-mod udp;
+mod handler;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use hickory_server::Server;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
+
+use handler::Handler;
 
 pub use bind::{Protocol, StartError};
 
 use crate::config::Config;
 use crate::forwarder::Forwarder;
+use crate::limits::CONNECTION_IDLE;
 use crate::records::{Records, parse_name};
 use crate::responder::Responder;
 use crate::statistics::Statistics;
 
+/// How many answers a TCP connection may have ready to be written. There is one at most: its queries are
+/// answered one after another, and the last answer is written before the next query is read.
+const ANSWERS_PER_CONNECTION_MAX: usize = 1;
+
 /// A DNS server that runs until it is stopped or dropped.
 ///
-/// Dropping it ends its tasks without waiting for them; [`stop`](Self::stop) waits.
+/// Dropping it ends its tasks without waiting for them; [`stop`](Self::stop) waits. A socket that fails while it
+/// runs is logged as an error and not opened again; the others go on.
 #[derive(Debug)]
 pub struct DnsServer {
     addresses: Vec<SocketAddr>,
@@ -55,8 +63,15 @@ impl DnsServer {
         let (stopping, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         for sockets in sockets {
-            tasks.spawn(udp::serve(sockets.udp, Arc::clone(&responder), stopped.clone()));
-            tasks.spawn(tcp::serve(sockets.tcp, Arc::clone(&responder), stopped.clone()));
+            let address = sockets.address;
+            let handler = Handler::new(Arc::clone(&responder));
+            let mut udp = Server::new(handler.clone());
+            udp.register_socket(sockets.udp);
+            tasks.spawn(serve(udp, handler, address, Protocol::Udp, stopped.clone()));
+            let handler = Handler::new(Arc::clone(&responder));
+            let mut tcp = Server::new(handler.clone());
+            tcp.register_listener(sockets.tcp, CONNECTION_IDLE, ANSWERS_PER_CONNECTION_MAX);
+            tasks.spawn(serve(tcp, handler, address, Protocol::Tcp, stopped.clone()));
         }
         info!(?addresses, ?upstreams, domain = %domain, "The DNS server answers.");
         Ok(Self { addresses, responder, stopping, tasks })
@@ -85,7 +100,8 @@ impl DnsServer {
         self.responder.statistics()
     }
 
-    /// Closes the sockets, abandons what waits for upstreams, and returns when all is gone.
+    /// Closes the sockets, abandons what waits for upstreams, and returns when both are done. Connections are
+    /// closed within the same turn of the runtime, without a last word.
     pub async fn stop(mut self) {
         self.stopping.send_replace(true);
         while let Some(result) = self.tasks.join_next().await {
@@ -95,6 +111,25 @@ impl DnsServer {
         }
         info!(addresses = ?self.addresses, "The DNS server has stopped.");
     }
+}
+
+/// Runs `server`, which has one socket, until `stopped` says so, then gives up what waits. A server has one
+/// socket, since one with several tells of a failed socket only when all have ended.
+async fn serve(
+    mut server: Server<Handler>,
+    handler: Handler,
+    address: SocketAddr,
+    protocol: Protocol,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let ended = tokio::select! {
+        _ = stopped.changed() => server.shutdown_gracefully().await,
+        ended = server.block_until_done() => ended,
+    };
+    if let Err(error) = ended {
+        error!(%error, %address, %protocol, "A DNS socket failed and does not answer any more.");
+    }
+    handler.drained().await;
 }
 
 /// Upstreams that would send a question back to us are left out; one at a wildcard address would be us, if we

@@ -16,7 +16,8 @@ pub struct Statistics {
     /// Refused: `ANY`, zone transfers, updates, other classes, and names that are not ours without a wish for
     /// recursion.
     pub refused: u64,
-    /// Not a query: garbage, or a message with more or fewer than one question.
+    /// Decodable and yet not a query: more or fewer than one question, records besides it, or too long. What
+    /// cannot be decoded, and responses, are in no counter.
     pub malformed: u64,
 }
 

@@ -26,7 +26,6 @@ use containerd_client::{
     types::v1::{Process, Status},
 };
 use jiff::Timestamp;
-use tonic::Code;
 
 use crate::{
     Config, Error, Reference, Signal,
@@ -37,6 +36,8 @@ use crate::{
 };
 
 const ID_LENGTH_MAX: usize = 76;
+const DELETE_TRIES: u32 = 20;
+const DELETE_PAUSE: Duration = Duration::from_millis(100);
 
 /// The name of a container on its node: up to 76 letters, digits, `-`, `_` and `.`, starting and ending with a letter
 /// or digit, with no two of the others in a row (containerd's rule for identifiers).
@@ -261,16 +262,20 @@ impl Containers<'_> {
     }
 
     async fn delete_task(&self, id: &ContainerId) -> Result<(), Error> {
-        match self.try_delete_task(id).await {
-            // It runs.
-            Err(error) if error.code() == Some(Code::FailedPrecondition) => {}
-            outcome => return outcome,
+        let mut outcome = self.try_delete_task(id).await;
+        for _ in 0..DELETE_TRIES {
+            // Only the shim's words say why it refuses: the process runs, or the shim itself is just dying.
+            if !matches!(outcome, Err(Error::Call { .. })) {
+                break;
+            }
+            match self.stop(id, Signal::SIGKILL, TASK_LIMIT).await {
+                Ok(_) | Err(Error::NoSuchContainer { .. }) => {}
+                Err(Error::Call { .. }) => tokio::time::sleep(DELETE_PAUSE).await,
+                Err(error) => return Err(error),
+            }
+            outcome = self.try_delete_task(id).await;
         }
-        match self.stop(id, Signal::SIGKILL, TASK_LIMIT).await {
-            Ok(_) | Err(Error::NoSuchContainer { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        self.try_delete_task(id).await
+        outcome
     }
 
     async fn try_delete_task(&self, id: &ContainerId) -> Result<(), Error> {
@@ -342,6 +347,14 @@ fn is_unified() -> bool {
 /// Whether the kernel can limit swap; asking for it elsewhere makes runc fail.
 fn limits_swap() -> bool {
     is_unified() || fs::exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").unwrap_or(false)
+}
+
+/// The hard limit of this process, which containerd most likely shares. Only a process with CAP_SYS_RESOURCE could
+/// exceed it.
+fn descriptors_max() -> u64 {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

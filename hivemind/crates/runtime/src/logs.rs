@@ -197,6 +197,11 @@ impl Logs {
         let deadline = Instant::now() + START_LIMIT;
         loop {
             if let Ok(stream) = UnixStream::connect(&self.socket).await {
+                let serving = stream.peer_cred().ok().and_then(|peer| peer.pid());
+                if serving != child.id().and_then(|pid| i32::try_from(pid).ok()) {
+                    // Another was faster. Ours would end by itself, but not if the other is stopped before.
+                    let _ = child.kill().await;
+                }
                 return Ok(stream);
             }
             // It ends successfully where another has just been started.

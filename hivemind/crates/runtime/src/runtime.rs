@@ -201,7 +201,7 @@ impl Runtime {
         self.inner.logs.ensure_collector().await
     }
 
-    /// Ends the node's log collector. Containers that still run wait when they have written more than fits into
+    /// Ends the node's log collector; drop every [`Events`] before, for they keep it running. Containers that still run wait when they have written more than fits into
     /// their pipes.
     pub async fn stop_log_collector(&self) -> Result<(), LogError> {
         self.inner.logs.stop_collector().await

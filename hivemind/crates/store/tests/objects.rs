@@ -8,9 +8,7 @@ use hivemind_model::{
     App, AppSpec, AppStatus, Container, ErrorCode, Metadata, Node, NodeSpec, NodeStatus, Port, Protocol,
     Service, ServiceSpec, ServiceStatus, Template, WatchKind,
 };
-use hivemind_store::{
-    Changes, Key, ListOptions, ObjectWatch, Objects, Options, Prefix, RedbStore, Revision, Store,
-};
+use hivemind_store::{Changes, Key, ListOptions, ObjectWatch, Objects, Options, Prefix, RedbStore, Revision};
 
 struct Fixture {
     objects: Objects,

@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, fmt::Display, str::FromStr, time::Duration};
 
 use clap::Args;
 use hivemind_model::{
-    ApiError, App, AppSpec, AppStatus, Container, EnvVar, ErrorCode, Metadata, Port, Problem, Problems, Protocol,
-    Resources, Template, VolumeMount,
+    ApiError, App, AppSpec, AppStatus, Container, EnvVar, ErrorCode, Metadata, Port, Problem, Problems,
+    Protocol, Resources, Template, VolumeMount,
 };
 
 use crate::cli::{NameArgs, output::FormatArgs, units};
@@ -23,7 +23,8 @@ use crate::cli::{NameArgs, output::FormatArgs, units};
 
 The app is reached by other apps as <name>.<namespace>.svc.hivemind.internal and by each --service.
 If it does not come up it is deleted again, and the reason is told; --keep leaves it.
-Exit codes: 0 up, 2 wrong values, 4 a name or port is taken, 5 image or container at fault, 7 no daemon, 8 timed out.")]
+Exit codes: 0 up, 2 wrong values, 4 a name or port is taken, 5 image or container at fault,
+7 no daemon, 8 timed out.")]
 pub(crate) struct DeployArgs {
     #[command(flatten)]
     pub(crate) name: NameArgs,
@@ -249,13 +250,17 @@ impl Reader {
         let mut pairs = BTreeMap::new();
         for value in values {
             let fault = match value.split_once('=') {
-                Some((key, text)) if !key.is_empty() => {
-                    match pairs.insert(key.to_owned(), text.to_owned()) {
-                        None => continue,
-                        Some(_) => wrong::<()>(ErrorCode::Repeated, format!("{key} is given twice"), "give it once"),
+                Some((key, text)) if !key.is_empty() => match pairs.insert(key.to_owned(), text.to_owned()) {
+                    None => continue,
+                    Some(_) => {
+                        wrong::<()>(ErrorCode::Repeated, format!("{key} is given twice"), "give it once")
                     }
-                }
-                _ => wrong(code, format!("{value:?} is not KEY=VALUE"), "write KEY=VALUE, for example tier=front"),
+                },
+                _ => wrong(
+                    code,
+                    format!("{value:?} is not KEY=VALUE"),
+                    "write KEY=VALUE, for example tier=front",
+                ),
             };
             if let Err(wrong) = fault {
                 self.add(format!("{flag} {value}"), wrong);
@@ -269,7 +274,10 @@ impl Reader {
             Ok(quantity) => Some(quantity),
             Err(error) => {
                 let hint = "leave the flag out for no limit";
-                self.add(flag, Wrong { code: ErrorCode::OutOfRange, message: T::Err::to_string(&error), hint });
+                self.add(
+                    flag,
+                    Wrong { code: ErrorCode::OutOfRange, message: T::Err::to_string(&error), hint },
+                );
                 None
             }
         }
@@ -298,7 +306,11 @@ impl Reader {
         } else {
             match shlex::split(text) {
                 Some(words) if !words.is_empty() => Ok(words),
-                Some(_) => wrong(ErrorCode::Malformed, "the command is empty", "leave the flag out to run what the image says"),
+                Some(_) => wrong(
+                    ErrorCode::Malformed,
+                    "the command is empty",
+                    "leave the flag out to run what the image says",
+                ),
                 None => wrong(
                     ErrorCode::Malformed,
                     format!("{text:?} ends within a quotation"),
@@ -351,7 +363,11 @@ fn port(value: &str) -> Result<Port, Wrong> {
         None | Some((_, "tcp")) => (value.trim_end_matches("/tcp"), Protocol::Tcp),
         Some((ports, "udp")) => (ports, Protocol::Udp),
         Some((_, other)) => {
-            return wrong(ErrorCode::Unsupported, format!("{other:?} is not a protocol of ports"), "use tcp or udp");
+            return wrong(
+                ErrorCode::Unsupported,
+                format!("{other:?} is not a protocol of ports"),
+                "use tcp or udp",
+            );
         }
     };
     let Some((host, container)) = ports.split_once(':') else {

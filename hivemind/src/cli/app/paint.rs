@@ -8,7 +8,7 @@ use std::{
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::progress::Step;
-use crate::cli::output::note;
+use crate::cli::output::{Format, note};
 
 /// The most replicas that have a line of their own in place; the rest is left to the summary.
 const LINES_MAX: usize = 20;
@@ -24,9 +24,11 @@ pub(crate) enum Painter {
 }
 
 impl Painter {
-    /// What fits standard error.
-    pub(crate) fn for_stderr() -> Self {
-        if io::stderr().is_terminal() {
+    /// What fits standard error; nothing where programs read the result, which may read errors there too.
+    pub(crate) fn for_stderr(format: Format) -> Self {
+        if format.is_for_programs() {
+            Painter::Silent
+        } else if io::stderr().is_terminal() {
             Painter::Live { all: MultiProgress::new(), lines: HashMap::new() }
         } else {
             Painter::Plain
@@ -66,16 +68,17 @@ impl Painter {
         }
     }
 
-    /// Leaves the last state of all lines on the terminal.
-    pub(crate) fn finish(self) {
+    /// Leaves the last state of all lines on the terminal; what comes then stands below.
+    pub(crate) fn finish(&mut self) {
         if let Painter::Live { lines, .. } = self {
-            lines.into_values().for_each(|line| line.abandon());
+            lines.drain().for_each(|(_, line)| line.abandon());
         }
     }
 }
 
 fn line() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let style =
+        ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
     let line = ProgressBar::new_spinner().with_style(style);
     line.enable_steady_tick(std::time::Duration::from_millis(120));
     line

@@ -206,7 +206,9 @@ impl Seen {
         Seen {
             restarts_before: before.map_or(first_restarts, |b| b.restarts_before),
             tries: before.map_or(0, |b| b.tries) + u32::from(enters_backoff),
-            pulled_quarters: status.pull.map_or(0, |p| (p.done_bytes * 4).checked_div(p.total_bytes).unwrap_or(0)),
+            pulled_quarters: status
+                .pull
+                .map_or(0, |p| (p.done_bytes * 4).checked_div(p.total_bytes).unwrap_or(0)),
             text: text(&replica),
             is_stale: false,
             replica,

@@ -14,6 +14,12 @@ pub(crate) struct ImageList {
     items: Vec<ImageSummary>,
 }
 
+/// An archive of images.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "only describes the body, which is read as it arrives")]
+struct Archive(Vec<u8>);
+
 /// The images on the node
 #[utoipa::path(
     get, path = "/v1/images", tag = "images", operation_id = "listImages",
@@ -33,7 +39,7 @@ pub(crate) async fn list(State(serving): State<Serving>) -> Outcome<Json<ImageLi
 /// The body is a tar as `docker save` or `skopeo copy … oci-archive:` write it, of any size.
 #[utoipa::path(
     post, path = "/v1/images/import", tag = "images", operation_id = "importImages",
-    request_body(content = Vec<u8>, content_type = "application/x-tar", description = "The archive"),
+    request_body(content = inline(Archive), content_type = "application/x-tar", description = "The archive"),
     responses(
         (status = 200, description = "The references that can be deployed now", body = ImportResult),
         (status = 422, description = "The archive holds no image, or a damaged one", body = ApiError),

@@ -151,6 +151,9 @@ async fn a_caller_that_leaves_takes_its_process_along() {
     assert_eq!(*server.node.sessions.borrow(), 1);
     drop(socket);
     sessions_end(&server).await;
+    // Nothing of the session is left at the server either.
+    server.shutdown.cancel();
+    tokio::time::timeout(Duration::from_secs(4), server.task).await.expect("it waits for something").unwrap();
 }
 
 #[tokio::test]

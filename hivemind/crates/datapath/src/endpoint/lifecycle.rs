@@ -28,6 +28,8 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsFd,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// The gateway that replicas know. Nobody has the address: the neighbour entry is permanent.
@@ -36,6 +38,9 @@ const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 const LOOPBACK: &str = "lo";
 const INSIDE: &str = "eth0";
 const INTERFACE_PREFIX: &str = "hm";
+/// How long an interface may take to carry packets; some milliseconds are usual, before Linux 6.8.
+const CARRIER_WAIT_MAX: Duration = Duration::from_secs(2);
+const CARRIER_POLL: Duration = Duration::from_millis(1);
 /// Bits of an identity.
 const IDENTITY_BITS: u32 = 24;
 
@@ -61,6 +66,14 @@ pub(crate) fn ensure(node: &Node, spec: EndpointSpec) -> Result<Endpoint, Error>
     }
 }
 
+/// Gives the endpoint its lasting links, if it is still there and the kernel has them.
+pub(crate) fn settle(node: &Node, id: &str) -> Result<(), Error> {
+    let found = node.endpoints().get(id).map(|info| info.endpoint.clone());
+    let Some(Endpoint { index, interface, .. }) = found.filter(|_| node.has_tcx) else { return Ok(()) };
+    let number = node.maps().endpoint_state.get(&index, 0).map_err(failed(name::ENDPOINT_STATE))?.interface;
+    links::settle_interface(&node.programs, &node.pins, &mut Netlink::open()?, &interface, number)
+}
+
 /// Removes the endpoint, if it is there.
 pub(crate) fn remove(node: &Node, id: &str) -> Result<(), Error> {
     let found = node.endpoints().get(id).cloned();
@@ -82,7 +95,12 @@ pub(crate) fn adopt(node: &Node, netlink: &mut Netlink) -> Result<(), Error> {
         };
         match recorded(node, &found, id)? {
             Some(info) => {
-                links::attach_interface(&node.programs, &node.pins, found.name, link.header.index)?;
+                if node.has_tcx {
+                    let (programs, pins) = (&node.programs, &node.pins);
+                    links::settle_interface(programs, pins, netlink, found.name, link.header.index)?;
+                } else {
+                    links::filter_interface(&node.programs, netlink, link.header.index)?;
+                }
                 node.endpoints().insert(info);
             }
             None => netlink.run(vec![request::delete_link(link.header.index).tolerating(&[libc::ENODEV])])?,
@@ -245,13 +263,15 @@ fn make(node: &Node, spec: &EndpointSpec, index: u32) -> Result<Endpoint, Error>
     ])?;
     let interface = found(&mut host, &name)?;
     configure_inside(&mut inside.netlink, spec, gateway_mac)?;
+    // The end that came up first, which is the host's.
+    wait_until_operational(&mut host, &name)?;
     host.run(vec![
         request::add_link_route(interface, exactly(spec.ipv4.into())),
         request::add_link_route(interface, exactly(spec.ipv6.into())),
         request::add_neighbour(interface, spec.ipv4.into(), replica_mac),
         request::add_neighbour(interface, spec.ipv6.into(), replica_mac),
     ])?;
-    links::attach_interface(&node.programs, &node.pins, &name, interface)?;
+    links::filter_interface(&node.programs, &mut host, interface)?;
     let state = EndpointState {
         ipv4: Address4::from_octets(spec.ipv4.octets()),
         ipv6: Address6::from_octets(spec.ipv6.octets()),
@@ -277,6 +297,18 @@ fn configure_inside(inside: &mut Netlink, spec: &EndpointSpec, gateway_mac: [u8;
         request::add_default_route(eth0, GATEWAY_V4.into()),
         request::add_default_route(eth0, GATEWAY_V6.into()),
     ])
+}
+
+fn wait_until_operational(host: &mut Netlink, name: &str) -> Result<(), Error> {
+    let deadline = Instant::now() + CARRIER_WAIT_MAX;
+    while !host.is_operational(name)? {
+        if Instant::now() > deadline {
+            let source = io::Error::from_raw_os_error(libc::ETIMEDOUT);
+            return Err(Error::Netlink { action: format!("wait for the carrier of {name}"), source });
+        }
+        thread::sleep(CARRIER_POLL);
+    }
+    Ok(())
 }
 
 fn found(netlink: &mut Netlink, name: &str) -> Result<u32, Error> {

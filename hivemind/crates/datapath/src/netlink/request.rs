@@ -11,6 +11,7 @@ use netlink_packet_route::{
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
 use std::{
     net::IpAddr,
@@ -116,6 +117,63 @@ pub(crate) fn add_address(interface: u32, address: IpAddr) -> Request {
     message.attributes.push(AddressAttribute::Address(address));
     let action = format!("give the address {address} to interface {interface}");
     Request::new(action, NLM_F_CREATE | NLM_F_REPLACE, RouteNetlinkMessage::NewAddress(message))
+}
+
+/// Gives an interface the place where filters go before Linux 6.6.
+pub(crate) fn add_clsact(interface: u32) -> Request {
+    let action = format!("add a clsact qdisc to interface {interface}");
+    Request::new(action, NLM_F_CREATE, RouteNetlinkMessage::NewQueueDiscipline(clsact(interface)))
+}
+
+/// Takes the place for filters away, with all filters.
+pub(crate) fn delete_clsact(interface: u32) -> Request {
+    let action = format!("remove the clsact qdisc of interface {interface}");
+    Request::new(action, 0, RouteNetlinkMessage::DelQueueDiscipline(clsact(interface)))
+}
+
+fn clsact(interface: u32) -> TcMessage {
+    let mut message = TcMessage::default();
+    message.header.index = interface as i32;
+    message.header.parent = TcHandle::CLSACT;
+    message.header.handle = TcHandle { major: u16::MAX, minor: 0 };
+    message.attributes = vec![TcAttribute::Kind("clsact".to_owned())];
+    message
+}
+
+/// The direction of a filter, seen from the host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Direction {
+    Ingress,
+    Egress,
+}
+
+/// Puts a program into an interface's only filter of that direction, in the place of one that is there.
+pub(crate) fn add_filter(
+    interface: u32,
+    direction: Direction,
+    name: &str,
+    program: BorrowedFd<'_>,
+) -> Request {
+    let minor = match direction {
+        Direction::Ingress => TcHandle::MIN_INGRESS,
+        Direction::Egress => TcHandle::MIN_EGRESS,
+    };
+    let mut message = TcMessage::default();
+    message.header.index = interface as i32;
+    message.header.parent = TcHandle { major: u16::MAX, minor };
+    message.header.handle = TcHandle { major: 0, minor: 1 };
+    // The priority, then the protocol in network order.
+    message.header.info = (1 << 16) | u32::from((libc::ETH_P_ALL as u16).to_be());
+    message.attributes = vec![
+        TcAttribute::Kind("bpf".to_owned()),
+        TcAttribute::Options(vec![
+            TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd() as u32)),
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
+            TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+        ]),
+    ];
+    let action = format!("attach the program {name} to interface {interface}");
+    Request::new(action, NLM_F_CREATE, RouteNetlinkMessage::NewTrafficFilter(message))
 }
 
 /// A neighbour that is never asked for.

@@ -52,15 +52,17 @@ fn a_full_table_refuses_new_flows_and_keeps_the_old_ones() {
         let b = datapath.ensure_endpoint(replica(2)).await.unwrap();
         let target: SocketAddr = "10.200.1.2:9".parse().unwrap();
         world.run(Place::In(&b), move || serve_udp(target, 2)).join().unwrap();
-        let first = world
+        let (first, _others) = world
             .run(Place::In(&a), move || {
                 let first = UdpSocket::bind("10.200.1.1:0").unwrap();
                 first.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
                 ask(&first, target).unwrap();
-                for _ in 0..60 {
-                    UdpSocket::bind("10.200.1.1:0").unwrap().send_to(b"x", target).unwrap();
+                // Kept open: an answer to a closed one would be a flow of its own, an ICMP error.
+                let others: Vec<_> = (0..60).map(|_| UdpSocket::bind("10.200.1.1:0").unwrap()).collect();
+                for other in &others {
+                    other.send_to(b"x", target).unwrap();
                 }
-                first
+                (first, others)
             })
             .join()
             .unwrap();

@@ -49,6 +49,10 @@ fn connections_old_and_new_go_on_while_the_data_path_is_closed_and_opened_again(
             });
         };
         ten_more();
+        eventually("the endpoints have their links", || {
+            let links = world.config.bpffs.join("v1/links");
+            (1..=3).all(|n| links.join(format!("hm{n}-to_replica")).exists())
+        });
         let pins = ["sock_connect4", "hm1-from_replica", "hm1-to_replica"];
         let before = pins.map(|pin| program_of(world, pin));
         drop(datapath);
@@ -64,6 +68,43 @@ fn connections_old_and_new_go_on_while_the_data_path_is_closed_and_opened_again(
         ten_more();
         stop.store(true, Ordering::Relaxed);
         stream.join().unwrap();
+    });
+}
+
+#[test]
+fn a_kernel_without_links_for_interfaces_is_served_by_filters() {
+    in_a_world(async |world| {
+        let old_kernel = async || Datapath::open_without_tcx(world.config.clone()).await.unwrap();
+        let datapath = old_kernel().await;
+        servers(world, &datapath, &[1]).await;
+        let client = datapath.ensure_endpoint(replica(9)).await.unwrap();
+        let works = || {
+            let answered = world.run(Place::In(&client), || {
+                ["10.200.1.1:80", "[fd00:1:0:1::1]:80"]
+                    .map(|server| connect(server.parse().unwrap()).unwrap().1)
+            });
+            assert_eq!(answered.join().unwrap(), [1, 1]);
+        };
+        works();
+        let filters = || {
+            let shown =
+                Command::new("tc").args(["filter", "show", "dev", "hm1", "ingress"]).output().unwrap();
+            String::from_utf8(shown.stdout).unwrap()
+        };
+        let before = filters();
+        assert_eq!(before.matches("handle 0x1 from_replica").count(), 1, "{before}");
+        drop(datapath);
+        let datapath = old_kernel().await;
+        works();
+        let swapped = filters();
+        assert_eq!(swapped.matches("handle 0x1 from_replica").count(), 1, "{swapped}");
+        assert_ne!(before, swapped, "the program was not swapped");
+        drop(datapath);
+        // A newer kernel, or the end of this fallback: links take over and the filters go.
+        let _datapath = world.open().await;
+        works();
+        assert_eq!(filters(), "");
+        assert!(program_of(world, "hm1-from_replica") > 0);
     });
 }
 
@@ -147,6 +188,28 @@ fn teardown_leaves_nothing_and_may_be_repeated() {
         // And everything can be made again.
         let datapath = world.open().await;
         datapath.ensure_endpoint(replica(1)).await.unwrap();
+    });
+}
+
+#[test]
+fn a_bpffs_is_mounted_where_none_is_and_goes_with_the_teardown() {
+    in_a_world(async |world| {
+        // Seen by this test's mount namespace only; a machine with systemd has one there.
+        let _ = nix::mount::umount2("/sys/fs/bpf", nix::mount::MntFlags::MNT_DETACH);
+        let is_mounted =
+            || fs::read_to_string("/proc/thread-self/mounts").unwrap().contains(" /sys/fs/bpf bpf ");
+        assert!(!is_mounted());
+        let config = Config { bpffs: "/sys/fs/bpf/hivemind".into(), ..world.config.clone() };
+        drop(Datapath::open(config.clone()).await.unwrap());
+        assert!(is_mounted());
+        // Adopted, not mounted over.
+        drop(Datapath::open(config.clone()).await.unwrap());
+        fs::create_dir("/sys/fs/bpf/somebody-elses").unwrap();
+        Datapath::teardown(&config).await.unwrap();
+        assert!(is_mounted(), "another's pins went too");
+        fs::remove_dir("/sys/fs/bpf/somebody-elses").unwrap();
+        Datapath::teardown(&config).await.unwrap();
+        assert!(!is_mounted());
     });
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Endpoints that answer with their number on TCP and UDP port 80, in both families.
-pub async fn servers(world: &World, datapath: &Datapath, numbers: &[u8]) -> Vec<Endpoint> {
+pub(crate) async fn servers(world: &World, datapath: &Datapath, numbers: &[u8]) -> Vec<Endpoint> {
     let mut made = Vec::new();
     for &number in numbers {
         let endpoint = datapath.ensure_endpoint(replica(number)).await.unwrap();

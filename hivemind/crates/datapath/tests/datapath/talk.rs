@@ -9,7 +9,7 @@ use std::{
 
 /// Listens with TCP and answers every connection's bytes with `name` and then the bytes, until the process ends.
 /// Call it where the server shall stand; it returns once connections are taken.
-pub fn serve_tcp(address: SocketAddr, name: u8) {
+pub(crate) fn serve_tcp(address: SocketAddr, name: u8) {
     let listener = TcpListener::bind(address).unwrap();
     thread::spawn(move || {
         while let Ok((stream, _)) = listener.accept() {
@@ -21,17 +21,17 @@ pub fn serve_tcp(address: SocketAddr, name: u8) {
 fn answer(mut stream: TcpStream, name: u8) -> io::Result<()> {
     let mut bytes = [0; 4096];
     loop {
-        let count = stream.read(&mut bytes)?;
+        let count = stream.read(&mut bytes[1..])?;
         if count == 0 {
             return Ok(());
         }
-        stream.write_all(&[name])?;
-        stream.write_all(&bytes[..count])?;
+        bytes[0] = name;
+        stream.write_all(&bytes[..=count])?;
     }
 }
 
 /// Answers every datagram with `name` and the datagram.
-pub fn serve_udp(address: SocketAddr, name: u8) {
+pub(crate) fn serve_udp(address: SocketAddr, name: u8) {
     let socket = UdpSocket::bind(address).unwrap();
     thread::spawn(move || {
         let mut bytes = [0; 2048];
@@ -43,7 +43,7 @@ pub fn serve_udp(address: SocketAddr, name: u8) {
 }
 
 /// Connects, says one byte, and returns the connection and who answered.
-pub fn connect(to: SocketAddr) -> io::Result<(TcpStream, u8)> {
+pub(crate) fn connect(to: SocketAddr) -> io::Result<(TcpStream, u8)> {
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let name = echo(&mut stream)?;
@@ -51,7 +51,7 @@ pub fn connect(to: SocketAddr) -> io::Result<(TcpStream, u8)> {
 }
 
 /// Says one byte and returns who answered.
-pub fn echo(stream: &mut TcpStream) -> io::Result<u8> {
+pub(crate) fn echo(stream: &mut TcpStream) -> io::Result<u8> {
     stream.write_all(b"x")?;
     let mut answer = [0; 2];
     stream.read_exact(&mut answer)?;
@@ -60,7 +60,7 @@ pub fn echo(stream: &mut TcpStream) -> io::Result<u8> {
 }
 
 /// A datagram socket of the family of `like`.
-pub fn datagrams(like: IpAddr) -> UdpSocket {
+pub(crate) fn datagrams(like: IpAddr) -> UdpSocket {
     let any = if like.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -68,7 +68,7 @@ pub fn datagrams(like: IpAddr) -> UdpSocket {
 }
 
 /// Sends a datagram and returns who answered, from where.
-pub fn ask(socket: &UdpSocket, to: SocketAddr) -> io::Result<(u8, SocketAddr)> {
+pub(crate) fn ask(socket: &UdpSocket, to: SocketAddr) -> io::Result<(u8, SocketAddr)> {
     socket.send_to(b"x", to)?;
     let mut answer = [0; 16];
     let (count, from) = socket.recv_from(&mut answer)?;

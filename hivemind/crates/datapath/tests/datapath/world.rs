@@ -23,21 +23,21 @@ use std::{
 };
 
 /// Longer than anything takes here, short enough to wait for in vain.
-pub const PATIENCE: Duration = Duration::from_secs(10);
-pub const NODE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-pub const NODE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-pub const OUTSIDE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-pub const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const NODE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(crate) const NODE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub(crate) const OUTSIDE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+pub(crate) const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 
-pub struct World {
-    pub config: Config,
+pub(crate) struct World {
+    pub(crate) config: Config,
     /// The node's own network namespace.
     netns: File,
     cgroup: PathBuf,
 }
 
 /// Where a thread of a test stands.
-pub enum Place<'a> {
+pub(crate) enum Place<'a> {
     /// In the network namespace of an endpoint, as a process of it would.
     In(&'a Endpoint),
     /// On the node itself.
@@ -47,7 +47,7 @@ pub enum Place<'a> {
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// Runs a test in a node of its own.
-pub fn in_a_world(body: impl AsyncFnOnce(&World) + Send + 'static) {
+pub(crate) fn in_a_world(body: impl AsyncFnOnce(&World) + Send + 'static) {
     let test = thread::spawn(move || {
         let world = World::make();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -97,12 +97,13 @@ impl World {
         Self { config, netns, cgroup }
     }
 
-    pub async fn open(&self) -> Datapath {
+    pub(crate) async fn open(&self) -> Datapath {
+        if std::env::var_os("HM_NOTCX").is_some() { return Datapath::open_without_tcx(self.config.clone()).await.unwrap(); }
         Datapath::open(self.config.clone()).await.unwrap()
     }
 
     /// A machine outside of the node, one hop away. It ends with what is returned.
-    pub fn outside(&self) -> Outside {
+    pub(crate) fn outside(&self) -> Outside {
         let (ready, made) = mpsc::channel();
         let (stop, stopped) = mpsc::channel::<()>();
         let keeper = thread::spawn(move || {
@@ -133,7 +134,7 @@ impl World {
     }
 
     /// Runs `work` on a thread of its own in that place; in the cgroup that reaches services, as all replicas do.
-    pub fn run<T: Send + 'static>(
+    pub(crate) fn run<T: Send + 'static>(
         &self,
         place: Place<'_>,
         work: impl FnOnce() -> T + Send + 'static,
@@ -151,40 +152,44 @@ impl World {
     }
 
     /// Packets that the node's stack has sent into an interface, which `redirect_peer` goes around.
-    pub fn sent_by_stack(&self, interface: &str) -> u64 {
+    pub(crate) fn sent_by_stack(&self, interface: &str) -> u64 {
         let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
         let line =
             table.lines().find(|line| line.trim_start().starts_with(&format!("{interface}:"))).unwrap();
         line.split_once(':').unwrap().1.split_whitespace().nth(9).unwrap().parse().unwrap()
     }
 
-    pub fn map_path(&self, name: &str) -> PathBuf {
+    pub(crate) fn map_path(&self, name: &str) -> PathBuf {
         self.config.bpffs.join("v1/maps").join(name)
     }
 
-    pub fn hash<K: aya::Pod, V: aya::Pod>(&self, name: &str) -> HashMap<MapData, K, V> {
+    pub(crate) fn hash<K: aya::Pod, V: aya::Pod>(&self, name: &str) -> HashMap<MapData, K, V> {
         HashMap::try_from(Map::HashMap(MapData::from_pin(self.map_path(name)).unwrap())).unwrap()
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        // Threads leave the cgroup when they have ended for the kernel too, a moment after they are joined.
+        // The servers of the test still stand in the cgroup: they end with the process.
+        let parent = self.cgroup.parent().unwrap();
         let gone = Instant::now() + PATIENCE;
         while fs::remove_dir(&self.cgroup).is_err() && Instant::now() < gone {
-            thread::yield_now();
+            for thread in fs::read_to_string(self.cgroup.join("cgroup.threads")).unwrap_or_default().lines() {
+                // It may end first.
+                let _ = fs::write(parent.join("cgroup.threads"), thread);
+            }
         }
     }
 }
 
-pub struct Outside {
+pub(crate) struct Outside {
     netns: File,
     stop: Option<mpsc::Sender<()>>,
     keeper: Option<JoinHandle<()>>,
 }
 
 impl Outside {
-    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         let netns = self.netns.try_clone().unwrap();
         thread::spawn(move || {
             setns(&netns, CloneFlags::CLONE_NEWNET).unwrap();
@@ -202,13 +207,13 @@ impl Drop for Outside {
     }
 }
 
-pub fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
     assert!(status.success(), "ip {arguments}");
 }
 
 /// The endpoint number `n` of the node: addresses and name follow from it.
-pub fn replica(n: u8) -> EndpointSpec {
+pub(crate) fn replica(n: u8) -> EndpointSpec {
     EndpointSpec {
         id: format!("replica-{n}"),
         ipv4: Ipv4Addr::new(10, 200, 1, n),
@@ -217,13 +222,13 @@ pub fn replica(n: u8) -> EndpointSpec {
     }
 }
 
-pub fn backend(n: u8) -> BackendSpec {
+pub(crate) fn backend(n: u8) -> BackendSpec {
     let spec = replica(n);
     BackendSpec { ipv4: spec.ipv4, ipv6: spec.ipv6, weight: 1 }
 }
 
 /// The service number `n` in front of these endpoints, on every port.
-pub fn service(n: u8, backends: &[u8]) -> ServiceSpec {
+pub(crate) fn service(n: u8, backends: &[u8]) -> ServiceSpec {
     ServiceSpec {
         id: n.into(),
         address_v4: Ipv4Addr::new(10, 204, 0, n),
@@ -234,12 +239,12 @@ pub fn service(n: u8, backends: &[u8]) -> ServiceSpec {
     }
 }
 
-pub fn addresses(spec: &EndpointSpec) -> [IpAddr; 2] {
+pub(crate) fn addresses(spec: &EndpointSpec) -> [IpAddr; 2] {
     [spec.ipv4.into(), spec.ipv6.into()]
 }
 
 /// Waits until `is_so`, and fails if it never is.
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");

@@ -5,12 +5,15 @@ use std::io;
 use std::net::SocketAddr;
 
 use thiserror::Error;
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 
 use crate::records::NameError;
 
 /// How many free UDP ports are tried until one is free for TCP as well.
 const PORT_TRIES_MAX: usize = 16;
+
+/// How many TCP connections wait in the kernel to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// A transport protocol that the server answers on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,11 +104,39 @@ pub(super) async fn bind(address: SocketAddr) -> Result<Sockets, StartError> {
         let udp_error = |source| StartError::new(address, Protocol::Udp, source);
         let udp = UdpSocket::bind(address).await.map_err(udp_error)?;
         let taken = udp.local_addr().map_err(udp_error)?;
-        match TcpListener::bind(taken).await {
+        match listen(taken) {
             Ok(tcp) => return Ok(Sockets { address: taken, udp, tcp }),
             Err(error)
                 if address.port() == 0 && tries_left > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
             Err(error) => return Err(StartError::new(taken, Protocol::Tcp, error)),
         }
+    }
+}
+
+/// Listens without delay at the end of answers: hickory-server writes an answer at once and whole, and a second
+/// one need not wait until the client acknowledges the first. Connections inherit this from the listener.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Connections of an earlier server that the kernel still winds up do not keep the port.
+    socket.set_reuseaddr(true)?;
+    socket.set_nodelay(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpStream;
+
+    #[tokio::test]
+    async fn an_accepted_connection_does_not_delay_its_answers() {
+        let sockets = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let _client = TcpStream::connect(sockets.address).await.unwrap();
+        let (accepted, _) = sockets.tcp.accept().await.unwrap();
+        assert!(accepted.nodelay().unwrap());
     }
 }

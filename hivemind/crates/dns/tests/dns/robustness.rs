@@ -1,4 +1,4 @@
-use hickory_proto::op::{Message, MessageType, ResponseCode};
+use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::RecordType;
 use hivemind_dns::Statistics;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UdpSocket};
 
-use crate::client::{addresses_in, ask, code, query, send, start};
+use crate::client::{addresses_in, ask, code, query, send, send_bytes, send_tcp, start};
 use crate::upstream::{Reaction, Upstream};
 
 #[tokio::test]
@@ -17,7 +17,14 @@ async fn any_and_transfers_and_updates_are_refused_without_records() {
         let answer = ask(at, "web.local", record_type).await;
         assert_eq!((code(&answer), answer.answers.len()), (ResponseCode::Refused, 0));
     }
-    assert_eq!(server.statistics(), Statistics { refused: 3, ..Statistics::default() });
+    for operation in [OpCode::Update, OpCode::Notify, OpCode::Status] {
+        let mut message = query("web.local", RecordType::SOA);
+        message.metadata.op_code = operation;
+        let answer = send(at, &message).await;
+        assert_eq!((code(&answer), answer.answers.len()), (ResponseCode::NotImp, 0));
+        assert_eq!(answer.metadata.op_code, operation);
+    }
+    assert_eq!(server.statistics(), Statistics { refused: 6, ..Statistics::default() });
 }
 
 #[tokio::test]
@@ -52,7 +59,40 @@ async fn a_response_and_a_packet_without_a_header_get_no_answer() {
     let mut buffer = [0; 1500];
     let length = socket.recv(&mut buffer).await.unwrap();
     assert_eq!(addresses_in(&Message::from_vec(&buffer[..length]).unwrap()).len(), 1);
-    assert_eq!(server.statistics(), Statistics { local: 1, malformed: 3, ..Statistics::default() });
+    assert_eq!(server.statistics(), Statistics { local: 1, ..Statistics::default() });
+}
+
+#[tokio::test]
+async fn what_cannot_be_decoded_and_what_is_no_single_question_is_a_format_error() {
+    let server = start(&[]).await;
+    let at = server.addresses()[0];
+    let whole = query("web.local", RecordType::A);
+    let mut two = whole.clone();
+    two.add_query(whole.queries[0].clone());
+    let mut none = whole.clone();
+    none.queries.clear();
+    let bytes = whole.to_vec().unwrap();
+    let cut = bytes[..bytes.len() - 1].to_vec();
+    let mut claims = bytes.clone();
+    claims[4..6].copy_from_slice(&[0xff; 2]); // 65,535 questions, of which one is there
+    for packet in [two.to_vec().unwrap(), none.to_vec().unwrap(), cut, claims] {
+        let answer = Message::from_vec(&send_bytes(at, &packet).await).unwrap();
+        assert_eq!(code(&answer), ResponseCode::FormErr);
+        assert_eq!((answer.metadata.id, answer.queries.len()), (0x5a5a, 0));
+    }
+    // The last two do not reach our counters.
+    assert_eq!(server.statistics(), Statistics { malformed: 2, ..Statistics::default() });
+}
+
+#[tokio::test]
+async fn a_question_whose_name_points_into_its_own_header_is_no_panic() {
+    let server = start(&[]).await;
+    let at = server.addresses()[0];
+    let mut packet = vec![0x08, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc0, 0];
+    packet.extend([0, 1, 0, 1]);
+    let answer = send_bytes(at, &packet).await;
+    assert_eq!((&answer[..2], answer[2] & 0x80), (&packet[..2], 0x80));
+    assert_eq!(addresses_in(&ask(at, "web.local", RecordType::A).await).len(), 2);
 }
 
 #[tokio::test]
@@ -62,12 +102,16 @@ async fn a_connection_that_sends_too_much_or_stops_half_way_harms_no_other() {
     let mut half = TcpStream::connect(at).await.unwrap();
     half.write_all(&[0, 40, 1]).await.unwrap();
     let mut long = TcpStream::connect(at).await.unwrap();
+    let mut packet = query("web.local", RecordType::A).to_vec().unwrap();
+    packet.resize(usize::from(u16::MAX), 0);
     long.write_all(&[0xff; 2]).await.unwrap();
-    let mut rest = Vec::new();
-    // Closed without an answer, whether or not the kernel still had bytes of ours.
-    let _ = long.read_to_end(&mut rest).await;
-    assert!(rest.is_empty());
+    long.write_all(&packet).await.unwrap();
+    let mut answer = vec![0; usize::from(long.read_u16().await.unwrap())];
+    long.read_exact(&mut answer).await.unwrap();
+    assert_eq!(code(&Message::from_vec(&answer).unwrap()), ResponseCode::FormErr);
     assert_eq!(addresses_in(&ask(at, "web.local", RecordType::A).await).len(), 2);
+    assert_eq!(addresses_in(&send_tcp(at, &[query("web.local", RecordType::A)]).await[0]).len(), 2);
+    assert_eq!(server.statistics(), Statistics { local: 2, malformed: 1, ..Statistics::default() });
 }
 
 #[tokio::test]

@@ -41,6 +41,8 @@ const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const CPU_PERIOD_US: u64 = 100_000;
 const CPU_MILLIS_MIN: u32 = 10;
+const DESCRIPTORS_SOFT: u64 = 1024;
+const DESCRIPTORS_HARD: u64 = 524_288;
 
 /// What the machine is like.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +51,8 @@ pub(super) struct Host {
     pub(super) unified: bool,
     /// Swap can be limited.
     pub(super) limits_swap: bool,
+    /// How many descriptors a process may be allowed to open at most.
+    pub(super) descriptors_max: u64,
 }
 
 /// What the container executes.
@@ -98,7 +102,7 @@ pub(super) fn describe(
         json!({"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"});
     Ok(json!({
         "ociVersion": "1.0.2",
-        "process": process(spec, image, arguments, user, hostname),
+        "process": process(spec, image, arguments, user, hostname, host),
         "root": {"path": "rootfs", "readonly": false},
         "hostname": hostname,
         "mounts": mounts(spec),
@@ -124,7 +128,14 @@ fn check(spec: &ContainerSpec) -> Result<(), Error> {
     Ok(())
 }
 
-fn process(spec: &ContainerSpec, image: &Image, arguments: &[String], user: &User, hostname: &str) -> Value {
+fn process(
+    spec: &ContainerSpec,
+    image: &Image,
+    arguments: &[String],
+    user: &User,
+    hostname: &str,
+    host: Host,
+) -> Value {
     let working_dir = spec.working_dir.as_deref().unwrap_or(&image.config.working_dir);
     let capabilities = json!(CAPABILITIES);
     json!({
@@ -136,7 +147,11 @@ fn process(spec: &ContainerSpec, image: &Image, arguments: &[String], user: &Use
         "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
         "noNewPrivileges": true,
         // The soft limit is what programs expect that try every descriptor; others raise it themselves.
-        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 524_288}],
+        "rlimits": [{
+            "type": "RLIMIT_NOFILE",
+            "soft": DESCRIPTORS_SOFT.min(host.descriptors_max),
+            "hard": DESCRIPTORS_HARD.min(host.descriptors_max),
+        }],
     })
 }
 
@@ -261,8 +276,8 @@ mod tests {
         spec
     }
 
-    const V2: Host = Host { unified: true, limits_swap: true };
-    const HYBRID: Host = Host { unified: false, limits_swap: false };
+    const V2: Host = Host { unified: true, limits_swap: true, descriptors_max: 4096 };
+    const HYBRID: Host = Host { unified: false, limits_swap: false, descriptors_max: u64::MAX };
 
     fn described(spec: &ContainerSpec, host: Host) -> Value {
         let user = User { uid: 0, gid: 0, groups: Vec::new() };
@@ -299,6 +314,13 @@ mod tests {
         assert_eq!(limits["memory"], json!({"limit": 64 << 20, "swap": 64 << 20}));
         assert_eq!(limits["pids"]["limit"], 4096);
         assert_eq!(described(&spec, HYBRID)["linux"]["resources"]["memory"], json!({"limit": 64 << 20}));
+    }
+
+    #[test]
+    fn no_more_descriptors_are_allowed_than_can_be() {
+        let hard = |host| described(&spec(&[], &[]), host)["process"]["rlimits"][0]["hard"].clone();
+        assert_eq!(hard(V2), 4096);
+        assert_eq!(hard(HYBRID), 524_288);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use prost_types::Any;
 use serde_json::Value;
 
 use super::{
-    ContainerSpec, Containers, Running, failure, is_unified, limits_swap,
+    ContainerSpec, Containers, Running, descriptors_max, failure, is_unified, limits_swap,
     oci::{self, Host},
     user::User,
 };
@@ -37,7 +37,7 @@ pub(crate) async fn run(containers: &Containers<'_>, spec: &ContainerSpec) -> Re
     let arguments = oci::arguments(spec, &image)?;
     check_sources(spec).await?;
     let user = resolve_user(containers, spec, &image).await?;
-    let host = Host { unified: is_unified(), limits_swap: limits_swap() };
+    let host = Host { unified: is_unified(), limits_swap: limits_swap(), descriptors_max: descriptors_max() };
     let described = oci::describe(spec, &image, &arguments, &user, &containers.config.cgroup_parent, host)?;
     create_record(containers, spec, &described).await?;
     match create_and_start(containers, spec, &image).await {

@@ -64,7 +64,10 @@ fn sees_app(app: App) -> Observation {
 }
 
 fn sees(replica: Replica) -> Observation {
-    Observation::Replica(Box::new(WatchItem::Event(WatchEvent { kind: WatchKind::Modified, object: replica })))
+    Observation::Replica(Box::new(WatchItem::Event(WatchEvent {
+        kind: WatchKind::Modified,
+        object: replica,
+    })))
 }
 
 fn synced_apps() -> Observation {
@@ -98,7 +101,14 @@ fn a_replica_tells_each_step_once() {
     }
     assert_eq!(
         told,
-        ["waiting for its node", "pulling", "pulling 0.1/13.1 MB", "pulling 4.2/13.1 MB", "starting", "running 10.200.0.5"]
+        [
+            "waiting for its node",
+            "pulling",
+            "pulling 0.1/13.1 MB",
+            "pulling 4.2/13.1 MB",
+            "starting",
+            "running 10.200.0.5"
+        ]
     );
 }
 
@@ -162,7 +172,11 @@ fn restarts_are_waited_for_as_long_as_their_reason_may_pass() {
     for (code, most) in [(ErrorCode::CrashLoop, 3), (ErrorCode::OutOfMemory, 2)] {
         let mut progress = progress();
         for restarts in 0..most {
-            assert_eq!(progress.observe(sees(failing(code, restarts))).1, Verdict::Waiting, "{code} {restarts}");
+            assert_eq!(
+                progress.observe(sees(failing(code, restarts))).1,
+                Verdict::Waiting,
+                "{code} {restarts}"
+            );
         }
         let (_, verdict) = progress.observe(sees(failing(code, most)));
         assert!(matches!(verdict, Verdict::Failed(Blame { ran: true, .. })), "{code}");
@@ -238,9 +252,6 @@ fn after_a_lost_watch_what_is_not_told_again_is_gone() {
     assert_eq!(progress.observe(synced_apps()).1, Verdict::Waiting);
     progress.observe(sees(running("web-2")));
     let (steps, _) = progress.observe(synced_replicas());
-    assert_eq!(
-        steps,
-        [Step { replica: "web-1".into(), text: "gone".into(), is_new: true, is_last: true }]
-    );
+    assert_eq!(steps, [Step { replica: "web-1".into(), text: "gone".into(), is_new: true, is_last: true }]);
     assert_eq!(progress.replicas().count(), 1);
 }

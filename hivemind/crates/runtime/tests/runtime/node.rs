@@ -22,17 +22,19 @@ use nix::{
 
 const PREFIX: &str = "hm-rt";
 /// No step of a test takes this long on any machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct Node {
-    pub dir: PathBuf,
-    pub cgroup: String,
+pub(crate) struct Node {
+    pub(crate) dir: PathBuf,
+    pub(crate) cgroup: String,
 }
 
 /// Runs a test on a thread that is a node of its own.
-pub fn on_node<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F + Send) {
+pub(crate) fn on_node<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F + Send) {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     sweep();
+    // While the package archive can still be reached.
+    super::image::TestImage::busybox();
     let name = format!("{PREFIX}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let outcome = std::thread::scope(|scope| {
         scope
@@ -77,7 +79,7 @@ fn enter_namespaces(dir: &Path) {
 }
 
 impl Node {
-    pub fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         let program = env!("CARGO_BIN_EXE_hivemind-runtime-collector");
         let mut config = Config::new(self.dir.join("data"), self.dir.join("run"), program);
         config.socket = self.dir.join("no-containerd.sock");
@@ -90,16 +92,16 @@ impl Node {
         config
     }
 
-    pub fn containerd_socket(&self) -> PathBuf {
+    pub(crate) fn containerd_socket(&self) -> PathBuf {
         self.dir.join("state/containerd.sock")
     }
 
-    pub async fn connect(&self) -> Runtime {
+    pub(crate) async fn connect(&self) -> Runtime {
         Runtime::connect(self.config()).await.unwrap()
     }
 
     /// A runtime with the image `busybox` on the node.
-    pub async fn with_busybox(&self) -> Runtime {
+    pub(crate) async fn with_busybox(&self) -> Runtime {
         let runtime = self.connect().await;
         let archive = super::image::TestImage::busybox().oci_archive("docker.io/library/busybox:latest");
         runtime.import(std::io::Cursor::new(archive)).await.unwrap();
@@ -107,7 +109,7 @@ impl Node {
     }
 
     /// What `ctr` prints: another eye on containerd than the code under test.
-    pub fn ctr(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ctr(&self, arguments: &[&str]) -> String {
         let socket = self.containerd_socket();
         let output =
             Command::new("ctr").arg("-a").arg(socket).args(["-n", "hivemind"]).args(arguments).output();
@@ -115,7 +117,7 @@ impl Node {
     }
 
     /// Everything that containerd holds for us, one line each.
-    pub fn holdings(&self) -> Vec<String> {
+    pub(crate) fn holdings(&self) -> Vec<String> {
         let listings: [(&str, &[&str]); 6] = [
             ("content", &["content", "ls", "-q"]),
             ("ingest", &["content", "active"]),
@@ -133,14 +135,14 @@ impl Node {
         holdings
     }
 
-    pub fn containerd_pid(&self) -> Pid {
+    pub(crate) fn containerd_pid(&self) -> Pid {
         let stream = std::os::unix::net::UnixStream::connect(self.containerd_socket()).unwrap();
         let credentials =
             nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials).unwrap();
         Pid::from_raw(credentials.pid())
     }
 
-    pub fn collector_pid(&self) -> Option<Pid> {
+    pub(crate) fn collector_pid(&self) -> Option<Pid> {
         let socket = self.config().log_socket;
         let found = find_processes(&socket).into_iter().find(|pid| {
             fs::read(format!("/proc/{pid}/cmdline"))
@@ -149,29 +151,29 @@ impl Node {
         found.map(Pid::from_raw)
     }
 
-    pub fn cgroup_file(&self, controller: &str, id: &ContainerId, file: &str) -> String {
+    pub(crate) fn cgroup_file(&self, controller: &str, id: &ContainerId, file: &str) -> String {
         let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
         let base = if unified { "/sys/fs/cgroup".into() } else { format!("/sys/fs/cgroup/{controller}") };
         fs::read_to_string(format!("{base}/{}/{id}/{file}", self.cgroup)).unwrap().trim().to_owned()
     }
 }
 
-pub fn busybox(id: &str, script: &str) -> ContainerSpec {
+pub(crate) fn busybox(id: &str, script: &str) -> ContainerSpec {
     let mut spec = ContainerSpec::new(id.parse().unwrap(), "busybox".parse().unwrap());
     spec.command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
     spec
 }
 
-pub fn id(text: &str) -> ContainerId {
+pub(crate) fn id(text: &str) -> ContainerId {
     text.parse().unwrap()
 }
 
-pub fn reference(text: &str) -> Reference {
+pub(crate) fn reference(text: &str) -> Reference {
     text.parse().unwrap()
 }
 
 /// The first event that is wanted; others are passed over.
-pub async fn await_event(events: &mut Events, wanted: impl Fn(&Event) -> bool) -> Event {
+pub(crate) async fn await_event(events: &mut Events, wanted: impl Fn(&Event) -> bool) -> Event {
     let waiting = async {
         loop {
             let event = events.next().await.expect("the events do not end");
@@ -184,7 +186,7 @@ pub async fn await_event(events: &mut Events, wanted: impl Fn(&Event) -> bool) -
 }
 
 /// Looks again and again until there is something, for what nothing announces.
-pub async fn eventually<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look().await {

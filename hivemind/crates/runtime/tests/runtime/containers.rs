@@ -1,19 +1,15 @@
 //! Containers in a real containerd: started, measured, executed in, killed, and found again.
 
-#[path = "support/image.rs"]
-mod image;
-#[path = "support/node.rs"]
-mod node;
-
 use std::{
     num::{NonZeroU32, NonZeroU64},
     time::{Duration, Instant},
 };
 
+use crate::node::{Node, PATIENCE, await_event, busybox, eventually, id, on_node, reference};
 use hivemind_runtime::{
-    BindMount, ContainerSpec, ContainerState, Error, Event, ExecSession, ExecSpec, Runtime, Signal, TerminalSize,
+    BindMount, ContainerSpec, ContainerState, Error, Event, ExecSession, ExecSpec, Runtime, Signal,
+    TerminalSize,
 };
-use node::{Node, PATIENCE, await_event, busybox, eventually, id, on_node, reference};
 use tokio::io::AsyncReadExt;
 
 fn exec_spec(script: &str) -> ExecSpec {
@@ -52,11 +48,13 @@ async fn run_once(runtime: &Runtime, mut spec: ContainerSpec, script: &str) -> (
 }
 
 fn nothing_of(node: &Node, container: &str) {
-    let left: Vec<String> = node.holdings().into_iter().filter(|line| line.ends_with(&format!(" {container}"))).collect();
+    let left: Vec<String> =
+        node.holdings().into_iter().filter(|line| line.ends_with(&format!(" {container}"))).collect();
     assert_eq!(left, Vec::<String>::new());
     let pipes = std::fs::read_dir(node.dir.join("run/pipes")).unwrap().count();
     assert_eq!(pipes, 0, "no pipe is left");
-    let snapshots = node.holdings().into_iter().filter(|line| line.contains("Active") || line.contains("View"));
+    let snapshots =
+        node.holdings().into_iter().filter(|line| line.contains("Active") || line.contains("View"));
     assert_eq!(snapshots.collect::<Vec<_>>(), Vec::<String>::new());
 }
 
@@ -73,7 +71,11 @@ fn a_container_runs_ends_and_is_removed_without_a_trace() {
         assert_eq!(exit, Event::Exit { id: id("web-1"), pid: running.pid, code: 3 });
         let status = &runtime.list().await.unwrap()[0];
         assert_eq!((status.id.as_str(), status.labels["app"].as_str()), ("web-1", "web"));
-        assert!(matches!(status.state, ContainerState::Exited { code: 3, at: Some(_) }), "{:?}", status.state);
+        assert!(
+            matches!(status.state, ContainerState::Exited { code: 3, at: Some(_) }),
+            "{:?}",
+            status.state
+        );
         runtime.delete(&id("web-1")).await.unwrap();
         assert_eq!(runtime.list().await.unwrap(), []);
         nothing_of(&node, "web-1");
@@ -170,11 +172,12 @@ fn limits_reach_the_kernel_and_are_measured() {
         assert_eq!(node.cgroup_file("pids", &id("c"), "pids.max"), "17");
         let metrics = eventually(async || {
             let metrics = runtime.metrics(&id("c")).await.unwrap();
-            (metrics.cpu_throttled_periods > 1).then_some(metrics)
+            // Until it has become the shell, it is runc with its threads.
+            (metrics.cpu_throttled_periods > 1 && metrics.pids == 1).then_some(metrics)
         })
         .await;
         assert_eq!(metrics.memory_limit_bytes, Some(32 << 20));
-        assert!(metrics.cpu_ns > 5_000_000 && metrics.memory_bytes > 0 && metrics.pids == 1, "{metrics:?}");
+        assert!(metrics.cpu_ns > 5_000_000 && metrics.memory_bytes > 0, "{metrics:?}");
         let missing = runtime.metrics(&id("other")).await.unwrap_err();
         assert!(matches!(missing, Error::NoSuchContainer { .. }), "{missing:?}");
     });
@@ -222,7 +225,10 @@ fn a_container_that_cannot_start_says_why_and_leaves_nothing() {
         }
         for command in ["/etc/notes.txt", "/etc"] {
             let error = runtime.run(&with_command(command)).await.unwrap_err();
-            assert!(matches!(&error, Error::CommandNotExecutable { command: c, .. } if c == command), "{error:?}");
+            assert!(
+                matches!(&error, Error::CommandNotExecutable { command: c, .. } if c == command),
+                "{error:?}"
+            );
             nothing_of(&node, "c");
         }
         for limit in [4096, 64 << 10, 512 << 10] {
@@ -305,7 +311,8 @@ fn a_process_in_a_container_has_its_own_streams_and_code() {
         spec.env = vec![("OUTER".into(), "1".into())];
         runtime.run(&spec).await.unwrap();
 
-        let mut session = runtime.exec(&id("c"), &exec_spec("echo out $OUTER; echo err >&2; exit 7")).await.unwrap();
+        let mut session =
+            runtime.exec(&id("c"), &exec_spec("echo out $OUTER; echo err >&2; exit 7")).await.unwrap();
         assert_eq!(output(&mut session).await, (7, "out 1\n".into(), "err\n".into()));
 
         let session = runtime.exec(&id("c"), &exec_spec("cat; echo end")).await.unwrap();
@@ -363,7 +370,8 @@ fn a_process_whose_session_is_dropped_is_killed() {
         runtime.run(&busybox("c", "sleep 1000")).await.unwrap();
         let pids = async || runtime.metrics(&id("c")).await.unwrap().pids;
         let session = runtime.exec(&id("c"), &exec_spec("exec sleep 999")).await.unwrap();
-        assert_eq!(pids().await, 2);
+        // Until runc has become the process, it has threads.
+        eventually(async || (pids().await == 2).then_some(())).await;
         drop(session);
         eventually(async || (pids().await == 1).then_some(())).await;
     });
@@ -473,6 +481,6 @@ fn many_containers_start_at_once() {
         let deleted = futures::future::join_all(specs.iter().map(|spec| runtime.delete(&spec.id))).await;
         println!("15 containers deleted in {:?}", begun.elapsed());
         assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
-        nothing_of(&node, "");
+        nothing_of(&node, "c0");
     });
 }

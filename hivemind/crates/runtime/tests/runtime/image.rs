@@ -13,11 +13,11 @@ use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-pub fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
-pub fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -27,15 +27,15 @@ pub fn architecture() -> &'static str {
 
 /// An image in memory.
 #[derive(Clone)]
-pub struct TestImage {
-    pub config: Value,
+pub(crate) struct TestImage {
+    pub(crate) config: Value,
     /// Compressed layers.
-    pub layers: Vec<Vec<u8>>,
+    pub(crate) layers: Vec<Vec<u8>>,
 }
 
 impl TestImage {
     /// busybox with a few users, whose command is a shell.
-    pub fn busybox() -> Self {
+    pub(crate) fn busybox() -> Self {
         static LAYER: OnceLock<(Vec<u8>, String)> = OnceLock::new();
         let (layer, diff_id) = LAYER.get_or_init(|| {
             let tar = busybox_layer();
@@ -53,7 +53,7 @@ impl TestImage {
     }
 
     /// With one more layer, a file of that content.
-    pub fn with_file(mut self, path: &str, content: &[u8]) -> Self {
+    pub(crate) fn with_file(mut self, path: &str, content: &[u8]) -> Self {
         let tar = archive(&[(path, content)]);
         self.config["rootfs"]["diff_ids"].as_array_mut().unwrap().push(digest(&tar).into());
         let mut gzip = GzEncoder::new(Vec::new(), Compression::none());
@@ -62,11 +62,11 @@ impl TestImage {
         self
     }
 
-    pub fn config_bytes(&self) -> Vec<u8> {
+    pub(crate) fn config_bytes(&self) -> Vec<u8> {
         self.config.to_string().into_bytes()
     }
 
-    pub fn manifest(&self) -> Vec<u8> {
+    pub(crate) fn manifest(&self) -> Vec<u8> {
         let descriptor = |kind: &str, bytes: &[u8]| {
             json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": digest(bytes),
                    "size": bytes.len()})
@@ -80,7 +80,7 @@ impl TestImage {
     }
 
     /// An index with the image for this machine, and one for another that exists nowhere.
-    pub fn index(&self) -> Vec<u8> {
+    pub(crate) fn index(&self) -> Vec<u8> {
         let manifest = self.manifest();
         let kind = "application/vnd.oci.image.manifest.v1+json";
         json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [
@@ -94,12 +94,12 @@ impl TestImage {
     }
 
     /// Every blob by its digest, the manifest and the index among them.
-    pub fn blobs(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn blobs(&self) -> BTreeMap<String, Vec<u8>> {
         let documents = [self.config_bytes(), self.manifest(), self.index()];
         documents.into_iter().chain(self.layers.clone()).map(|bytes| (digest(&bytes), bytes)).collect()
     }
 
-    pub fn oci_archive(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn oci_archive(&self, name: &str) -> Vec<u8> {
         let manifest = self.manifest();
         let index = json!({"schemaVersion": 2, "manifests": [
             {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest(&manifest),
@@ -116,7 +116,7 @@ impl TestImage {
     }
 
     /// As old versions of `docker save` write it.
-    pub fn docker_archive(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn docker_archive(&self, name: &str) -> Vec<u8> {
         let config = self.config_bytes();
         let config_name = format!("{}.json", digest(&config).trim_start_matches("sha256:"));
         let mut files = Vec::new();
@@ -133,7 +133,7 @@ impl TestImage {
     }
 }
 
-pub fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, content) in files {
         let mut header = tar::Header::new_gnu();

@@ -14,18 +14,18 @@ use tokio::{
 use super::image::{TestImage, digest};
 
 #[derive(Clone)]
-pub struct Answer {
-    pub status: u16,
-    pub kind: &'static str,
-    pub body: Arc<Vec<u8>>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) kind: &'static str,
+    pub(crate) body: Arc<Vec<u8>>,
     /// The connection breaks after that many bytes.
-    pub break_after: Option<usize>,
+    pub(crate) break_after: Option<usize>,
     /// Instead of breaking then, the connection says nothing more.
-    pub stall: bool,
+    pub(crate) stall: bool,
 }
 
 impl Answer {
-    pub fn of(status: u16, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn of(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self {
             status,
             kind: "application/octet-stream",
@@ -37,17 +37,22 @@ impl Answer {
 }
 
 /// Looks at a path and its right answer, and may give another.
-pub type Meddler = Arc<dyn Fn(&str, usize, Answer) -> Answer + Send + Sync>;
+pub(crate) type Meddler = Arc<dyn Fn(&str, usize, Answer) -> Answer + Send + Sync>;
 
 #[derive(Clone)]
-pub struct Registry {
-    pub address: SocketAddr,
+pub(crate) struct Registry {
+    pub(crate) address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Registry {
     /// Serves the image as `repository:tag`, through an index.
-    pub async fn serve(repository: &str, tag: &str, image: &TestImage, meddler: Option<Meddler>) -> Self {
+    pub(crate) async fn serve(
+        repository: &str,
+        tag: &str,
+        image: &TestImage,
+        meddler: Option<Meddler>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let registry = Self { address: listener.local_addr().unwrap(), requests: Arc::default() };
         let mut answers = BTreeMap::from([("/v2/".to_owned(), Answer::of(200, "{}"))]);
@@ -73,7 +78,7 @@ impl Registry {
     }
 
     /// Paths that were asked for, in their order.
-    pub fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 }

@@ -1,0 +1,265 @@
+//! The programs one packet at a time (BPF_PROG_TEST_RUN), with maps of their own. Needs root.
+
+use super::OBJECT;
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, MapData, PerCpuArray},
+    programs::{Program, SchedClassifier, TestRun, TestRunOptions},
+};
+use hivemind_common::{
+    conntrack::{Entry, Key},
+    drop_reason::DropReason,
+    endpoint::{AddressEntry, EndpointState, OUTSIDE},
+    family::{Address4, Address6},
+    name,
+    packet::{TCP, TCP_ACK, TCP_FIN, TCP_SYN},
+};
+
+/// A test run's packets come in by the loopback interface.
+const INTERFACE: u32 = 1;
+const PEER_INTERFACE: u32 = 77;
+const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const GATEWAY_MAC: [u8; 6] = [6, 0, 0, 0, 0, 1];
+const PEER_MACS: [u32; 3] = EndpointState::macs([2, 0, 0, 0, 0, 2], [6, 0, 0, 0, 0, 2]);
+const OK: u32 = 0;
+const SHOT: u32 = 2;
+const REDIRECT: u32 = 7;
+const TRANSPORT_V4: usize = 14 + 20;
+
+struct Bench {
+    ebpf: Ebpf,
+}
+
+impl Bench {
+    /// Two endpoints: number 1 at the interface of the test run, number 2 elsewhere.
+    fn new() -> Self {
+        let mut loader = EbpfLoader::new();
+        for map in name::MAPS {
+            if map != name::DROP_COUNTERS && map != name::COLLECTOR {
+                loader.map_max_entries(map, 16);
+            }
+        }
+        let mut ebpf = loader.load(OBJECT).unwrap();
+        for (_, program) in ebpf.programs_mut() {
+            if let Program::SchedClassifier(program) = program {
+                program.load().unwrap();
+            }
+        }
+        let mut bench = Self { ebpf };
+        let own = EndpointState::macs(OWN_MAC, GATEWAY_MAC);
+        for (index, interface, frame_macs) in [(1, INTERFACE, own), (2, PEER_INTERFACE, PEER_MACS)] {
+            let ipv4 = Address4::from_octets([10, 0, 0, index as u8]);
+            let ipv6 = address6(index as u8);
+            let state = EndpointState { ipv4, ipv6, interface, identity: 300, flags: 0, frame_macs };
+            bench.array(name::ENDPOINT_STATE).set(index, state, 0).unwrap();
+            bench.hash(name::ENDPOINT_BY_INTERFACE).insert(interface, index, 0).unwrap();
+            let entry = AddressEntry { identity: 300, endpoint: index, node: 0 };
+            bench.hash(name::ADDRESS_EXACT_V4).insert(ipv4, entry, 0).unwrap();
+            bench.hash(name::ADDRESS_EXACT_V6).insert(ipv6, entry, 0).unwrap();
+        }
+        for (index, generation) in [(OUTSIDE, 10), (1, 11), (2, 12)] {
+            bench.set_generation(index, generation);
+        }
+        bench
+    }
+
+    fn array<V: Pod>(&mut self, map: &str) -> Array<&mut MapData, V> {
+        Array::try_from(self.ebpf.map_mut(map).unwrap()).unwrap()
+    }
+
+    fn hash<K: Pod, V: Pod>(&mut self, map: &str) -> HashMap<&mut MapData, K, V> {
+        HashMap::try_from(self.ebpf.map_mut(map).unwrap()).unwrap()
+    }
+
+    fn set_generation(&mut self, index: u32, generation: u64) {
+        self.array(name::GENERATION).set(index, generation, 0).unwrap();
+    }
+
+    fn program(&self, program: &str) -> &SchedClassifier {
+        let Some(Program::SchedClassifier(found)) = self.ebpf.program(program) else { panic!("{program}") };
+        found
+    }
+
+    /// The verdict, and the frame as it went on.
+    fn run(&self, program: &str, frame: &[u8]) -> (u32, Vec<u8>) {
+        let mut out = vec![0; frame.len()];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            repeat: 1,
+            ..TestRunOptions::new()
+        };
+        let result = self.program(program).test_run(options).unwrap();
+        (result.return_value, out)
+    }
+
+    fn dropped(&self, reason: DropReason) -> u64 {
+        let counters = PerCpuArray::try_from(self.ebpf.map(name::DROP_COUNTERS).unwrap()).unwrap();
+        let counts: aya::maps::PerCpuValues<u64> = counters.get(&(reason as u32), 0).unwrap();
+        counts.iter().sum()
+    }
+
+    fn connections(&mut self) -> Vec<Entry> {
+        let found: Vec<_> = self.hash::<Key<Address4>, Entry>(name::CONNTRACK_V4).iter().collect();
+        found.into_iter().map(|found| found.unwrap().1).collect()
+    }
+}
+
+fn address6(last: u8) -> Address6 {
+    let mut octets = [0; 16];
+    (octets[0], octets[15]) = (0xfd, last);
+    Address6::from_octets(octets)
+}
+
+fn ethernet(ethertype: u16) -> Vec<u8> {
+    [&GATEWAY_MAC[..], &OWN_MAC[..], &ethertype.to_be_bytes()[..]].concat()
+}
+
+fn tcp_v4(source: u8, destination: u8, flags: u8) -> Vec<u8> {
+    let mut frame = ethernet(0x0800);
+    frame.extend([0x45, 0, 0, 40, 0, 0, 0, 0, 64, TCP, 0, 0, 10, 0, 0, source, 10, 0, 0, destination]);
+    frame.extend([0x12, 0x34, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0]);
+    frame
+}
+
+fn tcp_v6(source: u8, destination: u8) -> Vec<u8> {
+    let mut frame = ethernet(0x86dd);
+    frame.extend([0x60, 0, 0, 0, 0, 20, TCP, 64]);
+    frame.extend(address6(source).octets());
+    frame.extend(address6(destination).octets());
+    frame.extend([0x12, 0x34, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, TCP_SYN, 0, 0, 0, 0, 0, 0]);
+    frame
+}
+
+fn reply(frame: &[u8]) -> Vec<u8> {
+    let mut reply = frame.to_vec();
+    reply[26..30].copy_from_slice(&frame[30..34]);
+    reply[30..34].copy_from_slice(&frame[26..30]);
+    reply[34..36].copy_from_slice(&frame[36..38]);
+    reply[36..38].copy_from_slice(&frame[34..36]);
+    reply
+}
+
+#[test]
+fn a_frame_to_a_local_endpoint_is_readdressed_and_redirected_on_the_first_packet_and_the_second() {
+    let mut bench = Bench::new();
+    let macs: Vec<u8> = PEER_MACS.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    for _ in 0..2 {
+        for frame in [tcp_v4(1, 2, TCP_SYN), tcp_v6(1, 2)] {
+            let (verdict, out) = bench.run(name::FROM_REPLICA, &frame);
+            assert_eq!((verdict, &out[..12]), (REDIRECT, &macs[..]));
+            assert_eq!(out[12..], frame[12..]);
+        }
+    }
+    let [entry] = bench.connections()[..] else { panic!("not one entry") };
+    assert_eq!(entry.endpoints.iter().sum::<u32>(), 3);
+    assert!(entry.generations.contains(&11) && entry.generations.contains(&12));
+}
+
+#[test]
+fn a_frame_to_the_outside_goes_to_the_hosts_stack_unchanged_and_is_tracked() {
+    let mut bench = Bench::new();
+    let frame = tcp_v4(1, 200, TCP_SYN);
+    assert_eq!(bench.run(name::FROM_REPLICA, &frame), (OK, frame.clone()));
+    assert_eq!(bench.run(name::TO_REPLICA, &reply(&frame)).0, OK);
+    let [entry] = bench.connections()[..] else { panic!("not one entry") };
+    assert!(entry.seen.iter().all(|&seen| seen != 0), "the reply was not seen: {entry:?}");
+    assert!(entry.endpoints.contains(&OUTSIDE));
+}
+
+#[test]
+fn every_fault_has_its_own_reason() {
+    let bench = Bench::new();
+    let good = tcp_v4(1, 2, TCP_SYN);
+    let change = |at: usize, to: u8| {
+        let mut frame = good.clone();
+        frame[at] = to;
+        frame
+    };
+    let mut extended = tcp_v6(1, 2);
+    extended[20] = 60;
+    // Five headers of eight bytes, each saying that another follows.
+    let options: Vec<u8> = [60, 0, 1, 4, 0, 0, 0, 0].repeat(5);
+    extended.splice(54..54, options);
+    let cases = [
+        (ethernet(0x0806).into_iter().chain([0; 40]).collect(), DropReason::NotIp),
+        (good[..TRANSPORT_V4 + 8].to_vec(), DropReason::Truncated),
+        (change(14, 0x44), DropReason::Truncated),
+        (change(14, 0x65), DropReason::WrongVersion),
+        (extended, DropReason::TooManyExtensionHeaders),
+        (change(30, 224), DropReason::NotUnicast),
+        (change(29, 9), DropReason::SpoofedSource),
+        (change(11, 9), DropReason::SpoofedMac),
+    ];
+    for (frame, reason) in cases {
+        let frame: Vec<u8> = frame;
+        let before = bench.dropped(reason);
+        assert_eq!(bench.run(name::FROM_REPLICA, &frame).0, SHOT, "{}", reason.name());
+        assert_eq!(bench.dropped(reason), before + 1, "{}", reason.name());
+    }
+    assert_eq!(bench.run(name::TO_REPLICA, &tcp_v4(200, 2, TCP_SYN)).0, SHOT);
+    assert_eq!(bench.dropped(DropReason::WrongEndpoint), 1);
+}
+
+#[test]
+fn without_a_generation_nothing_passes_in_either_direction() {
+    let mut bench = Bench::new();
+    let frame = tcp_v4(1, 2, TCP_SYN);
+    assert_eq!(bench.run(name::FROM_REPLICA, &frame).0, REDIRECT);
+    bench.set_generation(2, 0);
+    assert_eq!(bench.run(name::FROM_REPLICA, &frame).0, SHOT);
+    bench.set_generation(2, 12);
+    bench.set_generation(1, 0);
+    assert_eq!(bench.run(name::FROM_REPLICA, &frame).0, SHOT);
+    assert_eq!(bench.run(name::TO_REPLICA, &tcp_v4(200, 1, TCP_SYN)).0, SHOT);
+    assert_eq!(bench.dropped(DropReason::NoEndpoint), 3);
+}
+
+#[test]
+fn a_new_generation_has_a_known_flow_judged_again() {
+    let mut bench = Bench::new();
+    let frame = tcp_v4(1, 2, TCP_ACK);
+    assert_eq!(bench.run(name::FROM_REPLICA, &frame).0, REDIRECT);
+    // The address has no endpoint any more: what was redirected a moment ago is the host's to answer.
+    bench
+        .hash::<Address4, AddressEntry>(name::ADDRESS_EXACT_V4)
+        .remove(&Address4::from_octets([10, 0, 0, 2]))
+        .unwrap();
+    assert_eq!(bench.run(name::FROM_REPLICA, &frame).0, REDIRECT, "judged again without a cause");
+    bench.set_generation(2, 99);
+    assert_eq!(bench.run(name::FROM_REPLICA, &frame).0, OK);
+}
+
+#[test]
+fn a_connection_that_both_sides_close_expires_soon() {
+    let mut bench = Bench::new();
+    let out = |flags| tcp_v4(1, 200, flags);
+    let expiry = |bench: &mut Bench| bench.connections()[0].expires_ns;
+    bench.run(name::FROM_REPLICA, &out(TCP_SYN));
+    bench.run(name::TO_REPLICA, &reply(&out(TCP_SYN | TCP_ACK)));
+    let established = expiry(&mut bench);
+    bench.run(name::FROM_REPLICA, &out(TCP_FIN | TCP_ACK));
+    bench.run(name::TO_REPLICA, &reply(&out(TCP_FIN | TCP_ACK)));
+    let closing = expiry(&mut bench);
+    assert!(established - closing > 5 * 3600 * 1_000_000_000, "{established} {closing}");
+}
+
+#[test]
+fn a_collection_removes_the_expired_and_counts_the_live() {
+    let mut bench = Bench::new();
+    for destination in 100..104 {
+        bench.run(name::FROM_REPLICA, &tcp_v4(1, destination, TCP_SYN));
+    }
+    let keys: Vec<_> =
+        bench.hash::<Key<Address4>, Entry>(name::CONNTRACK_V4).keys().map(Result::unwrap).collect();
+    let mut connections = bench.hash::<Key<Address4>, Entry>(name::CONNTRACK_V4);
+    for key in &keys[..3] {
+        let mut entry = connections.get(key, 0).unwrap();
+        entry.expires_ns = 1;
+        connections.insert(key, entry, 0).unwrap();
+    }
+    assert_eq!(bench.run(name::COLLECT, &tcp_v4(1, 2, 0)).0, 0);
+    assert_eq!(bench.connections().len(), 1);
+    let state: hivemind_common::endpoint::CollectorState = bench.array(name::COLLECTOR).get(&0, 0).unwrap();
+    assert_eq!((state.live, state.removed, state.runs), ([1, 0], [3, 0], 1));
+}

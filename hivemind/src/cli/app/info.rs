@@ -1,0 +1,242 @@
+//! `app info`: all there is to know about one app.
+
+use clap::Args;
+use hivemind_client::Selection;
+use hivemind_model::{App, List, Replica};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::cli::{
+    NameArgs, Session,
+    fault::Failure,
+    output::{self, Format, FormatArgs, Row},
+    rows::{app_state, joined, last_exit},
+    table::{Table, fields},
+    units::age,
+};
+
+/// Flags of `app info`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hivemind app info --name web-app
+  hivemind app info web-app -o json | jq -r '.replicas[].status.ipv4'")]
+pub(crate) struct InfoArgs {
+    #[command(flatten)]
+    name: NameArgs,
+    #[command(flatten)]
+    pub(crate) output: FormatArgs,
+    /// Go on and print every change of its replicas as it comes, until Ctrl-C
+    #[arg(long, short = 'w')]
+    watch: bool,
+}
+
+/// The app as the API has it, and its replicas.
+#[derive(Serialize)]
+struct Info<'a> {
+    #[serde(flatten)]
+    app: &'a App,
+    replicas: &'a [Replica],
+}
+
+pub(crate) async fn run(session: &Session, args: &InfoArgs) -> Result<(), Failure> {
+    let format = args.output.format;
+    let app = session.app(args.name.get()).await?;
+    let selection = Selection::app(&app.metadata.namespace, &app.metadata.name);
+    if args.watch {
+        return session.print_watch::<Replica>(&selection, format, false, |_| true).await;
+    }
+    let replicas: List<Replica> = session.client.list(&selection).await?;
+    let info = Info { app: &app, replicas: &replicas.items };
+    output::print(&match format {
+        Format::Json => output::json(&info)?,
+        Format::Yaml => output::yaml(&info)?,
+        Format::Name => output::object(&app, format, String::new)?,
+        Format::Table | Format::Wide => {
+            let domain = session.client.status().await?.cluster_domain;
+            describe(&info, &domain, format == Format::Wide, Timestamp::now())
+        }
+    })
+}
+
+fn describe(info: &Info<'_>, domain: &str, wide: bool, now: Timestamp) -> String {
+    let App { metadata, spec, status } = info.app;
+    let mut pairs = vec![
+        ("Name", metadata.name.clone()),
+        ("Namespace", metadata.namespace.clone()),
+        ("Id", metadata.id.clone()),
+        (
+            "State",
+            format!(
+                "{}, {} of {} replicas in service",
+                app_state(info.app),
+                status.ready_replicas,
+                spec.replicas
+            ),
+        ),
+        (
+            "Names",
+            joined([&info.app.service_name(domain)].into_iter().chain(&spec.hostnames)).replace(',', "\n"),
+        ),
+        ("Addresses", joined(&status.addresses).replace(',', "\n")),
+    ];
+    pairs.extend(container_fields(info));
+    if !metadata.labels.is_empty() {
+        pairs.push(("Labels", joined(metadata.labels.iter().map(|(k, v)| format!("{k}={v}")))));
+    }
+    pairs.push(("Age", age(metadata.creation_timestamp, now)));
+    let mut text = fields(&pairs);
+    text.push('\n');
+    let mut table = Table::new(Replica::header(wide));
+    for replica in info.replicas {
+        table.row(replica.cells(wide, now));
+    }
+    text.push_str(&table.render());
+    text.push_str(&troubles(info, now));
+    text
+}
+
+fn container_fields(info: &Info<'_>) -> Vec<(&'static str, String)> {
+    let Some(container) = info.app.container() else { return Vec::new() };
+    let digests: std::collections::BTreeSet<_> =
+        info.replicas.iter().filter_map(|r| r.status.image_digest.as_deref()).collect();
+    let mut pairs = vec![("Image", container.image.clone())];
+    let mut add = |name, value: String| {
+        if !value.is_empty() {
+            pairs.push((name, value));
+        }
+    };
+    add("Digest", joined(digests).replace(',', "\n"));
+    add("Command", container.command.join(" "));
+    let port =
+        |p: &hivemind_model::Port| format!("{}:{}/{}", p.host_port, p.container_port, p.protocol.as_str());
+    add("Ports", joined(container.ports.iter().map(port)));
+    let mount = |m: &hivemind_model::VolumeMount| {
+        format!("{}:{}{}", m.volume, m.path, if m.read_only { ":ro" } else { "" })
+    };
+    add("Volumes", joined(container.volume_mounts.iter().map(mount)));
+    add("Cpu", joined(container.resources.cpu));
+    add("Memory", joined(container.resources.memory));
+    pairs
+}
+
+/// What is wrong, and how containers ended that had to be started again.
+fn troubles(info: &Info<'_>, now: Timestamp) -> String {
+    let mut text = String::new();
+    let mut any_replica = false;
+    for replica in info.replicas {
+        let name = &replica.metadata.name;
+        if let Some(problem) = &replica.status.problem {
+            any_replica = true;
+            text.push_str(&format!("\n{name}: problem[{}]: {}\n", problem.code, problem.message));
+            if !problem.hint.is_empty() {
+                text.push_str(&format!("  hint: {}\n", problem.hint));
+            }
+        }
+        if replica.status.last_exit.is_some() {
+            let count = replica.status.restarts;
+            let times = if count == 1 { "time" } else { "times" };
+            text.push_str(&format!(
+                "\n{name}: restarted {count} {times}, last {}\n",
+                last_exit(replica, now)
+            ));
+        }
+    }
+    // The app's problem is in the words of a replica, if it is one's.
+    if let Some(problem) = info.app.status.problem.as_ref().filter(|_| !any_replica) {
+        text.push_str(&format!("\nproblem[{}]: {}\n", problem.code, problem.message));
+        if !problem.hint.is_empty() {
+            text.push_str(&format!("  hint: {}\n", problem.hint));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use hivemind_model::{
+        AppSpec, AppStatus, Container, ErrorCode, LastExit, Metadata, Phase, Problem, ReplicaSpec,
+        ReplicaStatus, Template,
+    };
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn metadata(name: &str) -> Metadata {
+        let mut metadata = Metadata::new("default", name);
+        metadata.creation_timestamp = at("2026-01-01T00:00:00Z");
+        metadata
+    }
+
+    #[test]
+    fn an_app_is_described_with_its_replicas_last_exits_and_problems() {
+        let template = Template {
+            containers: vec![Container { image: "nginx:latest".into(), ..Container::default() }],
+            ..Template::default()
+        };
+        let mut app = App {
+            metadata: metadata("web"),
+            spec: AppSpec { replicas: 2, hostnames: vec!["web.local".into()], template: template.clone() },
+            status: AppStatus {
+                ready_replicas: 1,
+                addresses: vec!["10.204.0.1".parse().unwrap()],
+                ..AppStatus::default()
+            },
+        };
+        app.metadata.id = "app-k3f9q".into();
+        let replica = |name: &str, status| Replica {
+            metadata: metadata(name),
+            spec: ReplicaSpec {
+                app: "web".into(),
+                node: "n1".into(),
+                template_hash: String::new(),
+                template: template.clone(),
+            },
+            status,
+        };
+        let good = ReplicaStatus {
+            phase: Phase::Running,
+            ready: true,
+            ipv4: Some("10.200.0.5".parse().unwrap()),
+            ..ReplicaStatus::default()
+        };
+        let bad = ReplicaStatus {
+            phase: Phase::Backoff,
+            restarts: 2,
+            last_exit: Some(LastExit { code: 137, out_of_memory: true, at: at("2026-01-01T00:01:00Z") }),
+            problem: Some(Problem {
+                code: ErrorCode::OutOfMemory,
+                field: String::new(),
+                message: "it needs more than 8Mi".into(),
+                hint: "give it more".into(),
+            }),
+            ..ReplicaStatus::default()
+        };
+        let replicas = [replica("web-11111", good), replica("web-22222", bad)];
+        let info = Info { app: &app, replicas: &replicas };
+        assert_eq!(
+            describe(&info, "hivemind.internal", false, at("2026-01-01T00:03:00Z")),
+            "Name:       web\n\
+             Namespace:  default\n\
+             Id:         app-k3f9q\n\
+             State:      Starting, 1 of 2 replicas in service\n\
+             Names:      web.default.svc.hivemind.internal\n            web.local\n\
+             Addresses:  10.204.0.1\n\
+             Image:      nginx:latest\n\
+             Age:        3m\n\
+             \n\
+             REPLICA     STATE            READY   RESTARTS   ADDRESS      AGE\n\
+             web-11111   Running          yes     0          10.200.0.5   3m\n\
+             web-22222   Backoff HM0407   no      2          -            3m\n\
+             \n\
+             web-22222: problem[HM0407]: it needs more than 8Mi\n  hint: give it more\n\
+             \n\
+             web-22222: restarted 2 times, last exit 137, out of memory, 2m ago\n"
+        );
+        let json = serde_json::to_value(&info).unwrap();
+        assert_eq!(json["metadata"]["name"], "web");
+        assert_eq!(json["replicas"][0]["status"]["ipv4"], "10.200.0.5");
+    }
+}

@@ -1,0 +1,261 @@
+//! `app logs`: what an app's replicas wrote, as one.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use clap::Args;
+use futures::StreamExt;
+use hivemind_client::{LogOptions, Selection, Watch, WatchItem};
+use hivemind_model::{App, ErrorCode, LogLine, Replica, WatchKind};
+
+use super::merge::Merge;
+use crate::cli::{
+    NameArgs, Session,
+    fault::{Colours, Failure, fault},
+    output::{self, Format, FormatArgs},
+};
+
+/// How long a line is held back for earlier ones of other replicas while following.
+const ORDER_WINDOW: Duration = Duration::from_millis(100);
+
+/// Colours of prefixes (ANSI): cyan, yellow, green, magenta, blue.
+const PREFIX_COLOURS: [&str; 5] = ["36", "33", "32", "35", "34"];
+
+/// Flags of `app logs`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hivemind app logs web-app --tail 100
+  hivemind app logs web-app --follow --timestamps
+  hivemind app logs web-app --replica web-app-k3f9q -o json")]
+pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    name: NameArgs,
+    /// Of this replica only
+    #[arg(long, value_name = "REPLICA")]
+    replica: Option<String>,
+    /// Go on with new lines as they come, also of replicas that come later, until Ctrl-C
+    #[arg(long, short = 'f')]
+    follow: bool,
+    /// Of what is there already, only the last N lines of each replica
+    #[arg(long, value_name = "N")]
+    tail: Option<u64>,
+    /// Print when each line was written
+    #[arg(long, short = 't')]
+    timestamps: bool,
+    #[command(flatten)]
+    pub(crate) output: FormatArgs,
+}
+
+pub(crate) async fn run(session: &Session, args: &LogsArgs) -> Result<(), Failure> {
+    let app = session.app(args.name.get()).await?;
+    let mut reader = Reader::new(session, &app, args);
+    if args.follow && args.replica.is_none() {
+        return reader.follow_all().await;
+    }
+    let names = reader.names(args.replica.as_deref()).await?;
+    reader.printer.prefixed = names.len() > 1;
+    for name in &names {
+        reader.add(name, LogOptions { tail: args.tail, follow: args.follow }).await?;
+    }
+    while let Some(line) = reader.merge.next().await {
+        reader.printer.print(&line?)?;
+    }
+    Ok(())
+}
+
+struct Reader<'a> {
+    session: &'a Session,
+    app: &'a App,
+    tail: Option<u64>,
+    merge: Merge,
+    printer: Printer,
+    /// Replicas whose logs are read or were read.
+    known: BTreeSet<String>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(session: &'a Session, app: &'a App, args: &LogsArgs) -> Self {
+        Reader {
+            session,
+            app,
+            tail: args.tail,
+            merge: Merge::new(args.follow.then_some(ORDER_WINDOW)),
+            printer: Printer {
+                timestamps: args.timestamps,
+                format: args.output.format,
+                prefixed: false,
+                colours: Colours::for_stdout(),
+                seen: Vec::new(),
+            },
+            known: BTreeSet::new(),
+        }
+    }
+
+    fn selection(&self) -> Selection {
+        Selection::app(&self.app.metadata.namespace, &self.app.metadata.name)
+    }
+
+    /// The replicas to read.
+    async fn names(&self, only: Option<&str>) -> Result<Vec<String>, Failure> {
+        let list = self.session.client.list::<Replica>(&self.selection()).await?;
+        let chosen = |r: &Replica| only.is_none_or(|word| r.metadata.answers_to(word));
+        let names: Vec<_> = list.items.into_iter().filter(chosen).map(|r| r.metadata.name).collect();
+        let app = &self.app.metadata.name;
+        match only {
+            _ if !names.is_empty() => Ok(names),
+            Some(word) => Err(no_such_replica(app, word)),
+            None => Err(nothing_there(app)),
+        }
+    }
+
+    async fn add(&mut self, replica: &str, options: LogOptions) -> Result<(), Failure> {
+        self.known.insert(replica.to_owned());
+        let logs = self.session.client.logs(&self.app.metadata.namespace, replica, options).await?;
+        self.merge.add(logs);
+        Ok(())
+    }
+
+    /// Follows the replicas that are there and those that come, until the app is deleted.
+    async fn follow_all(&mut self) -> Result<(), Failure> {
+        self.printer.prefixed = self.app.spec.replicas > 1;
+        let mut watch = self.session.client.watch::<Replica>(&self.selection()).await?;
+        let mut synced = false;
+        loop {
+            tokio::select! {
+                line = self.merge.next(), if !self.merge.is_empty() => if let Some(line) = line {
+                    self.printer.print(&line?)?;
+                },
+                item = watch_next(&mut watch) => match item? {
+                    WatchItem::Event(event) if event.kind != WatchKind::Deleted => {
+                        let name = event.object.metadata.name;
+                        if !self.known.contains(&name) {
+                            let tail = if synced { None } else { self.tail };
+                            self.add_if_there(&name, LogOptions { tail, follow: true }).await?;
+                            self.printer.prefixed |= self.known.len() > 1;
+                        }
+                    }
+                    WatchItem::Event(event) => drop(self.known.remove(&event.object.metadata.name)),
+                    WatchItem::Synced { .. } => synced = true,
+                },
+            }
+        }
+    }
+
+    /// A replica may be gone again before its log was asked for.
+    async fn add_if_there(&mut self, replica: &str, options: LogOptions) -> Result<(), Failure> {
+        match self.add(replica, options).await {
+            Err(Failure::Told(told)) if told.error.code == ErrorCode::ReplicaNotFound => Ok(()),
+            other => other,
+        }
+    }
+}
+
+async fn watch_next(watch: &mut Watch<Replica>) -> Result<WatchItem<Replica>, Failure> {
+    match watch.next().await {
+        Some(item) => Ok(item?),
+        None => {
+            Err(fault(ErrorCode::DaemonUnreachable, "the daemon ended the watch", "run the command again"))
+        }
+    }
+}
+
+/// The app has no replica at all.
+pub(crate) fn nothing_there(app: &str) -> Failure {
+    fault(
+        ErrorCode::NothingRunning,
+        format!("{app} has no replica"),
+        format!("give it one: hivemind app scale {app} --replicas 1"),
+    )
+}
+
+/// The app has no replica that answers to `word`.
+pub(crate) fn no_such_replica(app: &str, word: &str) -> Failure {
+    fault(
+        ErrorCode::ReplicaNotFound,
+        format!("{app} has no replica named {word:?}"),
+        format!("see its replicas: hivemind app info {app}"),
+    )
+}
+
+/// How lines are printed.
+struct Printer {
+    timestamps: bool,
+    format: Format,
+    prefixed: bool,
+    colours: Colours,
+    /// Replicas in the order in which they were first seen; their place decides their colour. As many as one session sees.
+    seen: Vec<String>,
+}
+
+impl Printer {
+    fn print(&mut self, line: &LogLine) -> Result<(), Failure> {
+        output::print(&self.text(line)?)
+    }
+
+    fn text(&mut self, line: &LogLine) -> Result<String, Failure> {
+        match self.format {
+            Format::Json => match serde_json::to_string(line) {
+                Ok(text) => return Ok(text + "\n"),
+                Err(e) => {
+                    return Err(fault(
+                        ErrorCode::Internal,
+                        format!("a line cannot be written as JSON: {e}"),
+                        "",
+                    ));
+                }
+            },
+            Format::Yaml => return Ok(format!("---\n{}", output::yaml(line)?)),
+            Format::Table | Format::Wide | Format::Name => {}
+        }
+        let mut text = String::new();
+        if self.prefixed {
+            let place = self.seen.iter().position(|r| *r == line.replica).unwrap_or_else(|| {
+                self.seen.push(line.replica.clone());
+                self.seen.len() - 1
+            });
+            let prefix = format!("{} |", line.replica);
+            text.push_str(&self.colours.paint(PREFIX_COLOURS[place % PREFIX_COLOURS.len()], &prefix));
+            text.push(' ');
+        }
+        if self.timestamps {
+            text.push_str(&format!("{:.3} ", line.time));
+        }
+        text.push_str(&line.message);
+        text.push('\n');
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printer(format: Format) -> Printer {
+        Printer { timestamps: false, format, prefixed: false, colours: Colours::Off, seen: Vec::new() }
+    }
+
+    fn line() -> LogLine {
+        LogLine {
+            replica: "web-k3f9q".into(),
+            time: "2026-01-01T00:00:00.123456Z".parse().unwrap(),
+            stream: "stdout".into(),
+            message: "GET /".into(),
+        }
+    }
+
+    #[test]
+    fn lines_stand_alone_and_are_prefixed_only_where_several_replicas_write() {
+        let mut printer = printer(Format::Table);
+        assert_eq!(printer.text(&line()).unwrap(), "GET /\n");
+        printer.prefixed = true;
+        printer.timestamps = true;
+        assert_eq!(printer.text(&line()).unwrap(), "web-k3f9q | 2026-01-01T00:00:00.123Z GET /\n");
+        printer.colours = Colours::On;
+        assert!(printer.text(&line()).unwrap().starts_with("\u{1b}[36mweb-k3f9q |\u{1b}[0m "));
+    }
+
+    #[test]
+    fn for_programs_a_line_is_an_object() {
+        let text = printer(Format::Json).text(&line()).unwrap();
+        assert_eq!(serde_json::from_str::<LogLine>(&text).unwrap(), line());
+    }
+}
