@@ -39,7 +39,7 @@ pub(crate) fn run(args: DaemonArgs) -> ExitCode {
 }
 
 fn start_logging(level: &str) -> Result<(), ApiError> {
-    let filter = tracing_subscriber::EnvFilter::try_new(level).map_err(|error| {
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("{},{level}", hivemind_dns::LOG_DIRECTIVES)).map_err(|error| {
         ApiError::new(ErrorCode::InvalidConfig, format!("{level:?} is not a log level: {error}"), "use error, warn, info, debug or trace")
             .at("--log-level")
     })?;

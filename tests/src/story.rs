@@ -20,6 +20,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// How soon a killed container has to be back in its service.
 const BACK_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long traffic is watched before, without, and after the daemon.
+const STRETCH: Duration = Duration::from_millis(1_500);
+
 /// The port that the story publishes on the node.
 const PUBLISHED: &str = "8080";
 
@@ -157,7 +160,7 @@ impl Story {
 
     fn service_address(&self) -> Result<SocketAddr> {
         let app = self.json(&["app", "info", "--name", "web-app"])?;
-        let addresses = app["app"]["status"]["addresses"].as_array().context("the app has no addresses")?;
+        let addresses = app["status"]["addresses"].as_array().context("the app has no addresses")?;
         let first = addresses.first().and_then(Value::as_str).context("the app has no addresses")?;
         Ok(SocketAddr::new(first.parse()?, 80))
     }
@@ -212,7 +215,9 @@ impl Story {
     }
 
     fn kill_daemon(&mut self) -> Result<String> {
+        std::thread::sleep(STRETCH);
         self.node.daemon_kill9()?;
+        std::thread::sleep(STRETCH);
         let published = SocketAddr::new(self.node.addresses().ipv4.into(), PUBLISHED.parse()?);
         for _ in 0..20 {
             let response =
@@ -241,6 +246,7 @@ impl Story {
 
     fn end_traffic(&mut self) -> Result<String> {
         let (mut requests, mut connections, mut longest) = (0, 0, Duration::ZERO);
+        std::thread::sleep(STRETCH);
         for traffic in std::mem::take(&mut self.traffic) {
             let report = traffic.stop()?;
             ensure!(report.failures.is_empty(), "traffic failed: {:#?}", report.failures);

@@ -170,7 +170,7 @@ mod tests {
             "IMAGE                            DIGEST                SIZE\n\
              docker.io/library/nginx:latest   sha256:abababababab   13.1 MB\n"
         );
-        assert!(list(&[image.clone()], Format::Wide).unwrap().contains(&image.digest));
+        assert!(list(std::slice::from_ref(&image), Format::Wide).unwrap().contains(&image.digest));
         assert_eq!(list(&[image], Format::Name).unwrap(), "image/docker.io/library/nginx:latest\n");
     }
 }

@@ -176,7 +176,7 @@ pub(crate) fn find_cgroup_root() -> std::path::PathBuf {
 }
 
 /// The path of our containers' cgroups, below the root of each hierarchy.
-fn cgroup_parent(config: &Config) -> String {
+pub(crate) fn cgroup_parent(config: &Config) -> String {
     let root = config.cgroup_root.clone().unwrap_or_else(find_cgroup_root);
     let mount = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let below = mount.lines().filter_map(|line| {

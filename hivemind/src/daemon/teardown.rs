@@ -1,6 +1,6 @@
 //! Removing all that a daemon made on the machine, but for its data directory.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use hivemind_datapath::Datapath;
 use hivemind_model::ApiError;
@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::{
     cluster::Cluster,
     config::Config,
-    parts::{Ranges, datapath_config, open_store, runtime_config},
+    parts::{Ranges, cgroup_parent, datapath_config, open_store, runtime_config},
 };
 
 /// Stops the containers and removes networks, maps, links, rules, sockets and the private containerd. The store, volumes and
@@ -43,6 +43,7 @@ pub(crate) async fn run(config: Config) -> Result<(), ApiError> {
     if let Err(error) = Datapath::teardown(&datapath_config(&config, &ranges)).await {
         keep(hivemind_agent::explain_datapath(&error));
     }
+    remove_cgroups(&cgroup_parent(&config));
     for leftover in ["replicas", "netns", "containerd", "runtime"] {
         let _ = std::fs::remove_dir_all(config.run_dir.join(leftover));
     }
@@ -84,4 +85,26 @@ async fn open_existing_store(config: &Config) -> Result<Option<Arc<dyn Store>>, 
     }
     let store: Arc<dyn Store> = Arc::new(open_store(config).await?);
     Ok(Some(store))
+}
+
+/// Removes our containers' cgroup, which is empty by now, from every hierarchy that is mounted.
+fn remove_cgroups(parent: &str) {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for line in mounts.lines() {
+        let mut words = line.split(' ');
+        let (_, Some(mount), Some(kind)) = (words.next(), words.next(), words.next()) else { continue };
+        if kind == "cgroup" || kind == "cgroup2" {
+            remove_empty(&Path::new(mount).join(parent.trim_start_matches('/')));
+        }
+    }
+}
+
+/// Removes a cgroup and those below it, deepest first. One that holds a process stays.
+fn remove_empty(cgroup: &Path) {
+    for entry in std::fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            remove_empty(&entry.path());
+        }
+    }
+    let _ = std::fs::remove_dir(cgroup);
 }

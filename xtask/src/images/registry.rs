@@ -35,10 +35,14 @@ pub(super) fn fill(workspace: &Workspace, images: &Path, recipes: &[Recipe]) -> 
     pushed?;
 
     let storage = storage(images);
+    let storage_old = images.join("registry.old");
+    recreate(&storage_old)?;
     if storage.exists() {
-        fs::remove_dir_all(&storage)?;
+        // Renamed first: a registry that serves it meanwhile must miss it for no longer than two renames.
+        fs::rename(&storage, &storage_old)?;
     }
     fs::rename(&storage_new, &storage).context("cannot put the registry's storage in place")?;
+    fs::remove_dir_all(&storage_old)?;
     println!("{} serves {} images", storage.display(), recipes.len());
     Ok(())
 }

@@ -13,11 +13,11 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::AddressMessage,
     link::{LinkAttribute, LinkMessage, State},
-    route::RouteMessage,
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 pub(crate) use request::Request;
-use std::io;
+use std::{io, net::Ipv6Addr};
 
 /// A blocking rtnetlink socket.
 pub(crate) struct Netlink {
@@ -86,6 +86,20 @@ impl Netlink {
     pub(crate) fn is_operational(&mut self, name: &str) -> Result<bool, Error> {
         let link = self.link(name)?;
         Ok(link.is_some_and(|link| link.attributes.contains(&LinkAttribute::OperState(State::Up))))
+    }
+
+    /// Whether packets to an address are taken here. An IPv6 address that has just been given becomes so only when
+    /// the kernel has got round to it, also without duplicate address detection.
+    pub(crate) fn is_local(&mut self, address: Ipv6Addr) -> Result<bool, Error> {
+        let mut route = RouteMessage::default();
+        route.header.address_family = AddressFamily::Inet6;
+        route.header.destination_prefix_length = 128;
+        route.attributes = vec![RouteAttribute::Destination(RouteAddress::Inet6(address))];
+        match self.ask(RouteNetlinkMessage::GetRoute(route)) {
+            Ok(Some(RouteNetlinkMessage::NewRoute(found))) => Ok(found.header.kind == RouteType::Local),
+            Ok(_) => Ok(false),
+            Err(source) => Err(Error::Netlink { action: format!("look up the route to {address}"), source }),
+        }
     }
 
     fn link(&mut self, name: &str) -> Result<Option<LinkMessage>, Error> {

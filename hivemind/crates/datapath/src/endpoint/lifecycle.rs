@@ -38,9 +38,9 @@ const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 const LOOPBACK: &str = "lo";
 const INSIDE: &str = "eth0";
 const INTERFACE_PREFIX: &str = "hm";
-/// How long an interface may take to carry packets; some milliseconds are usual, before Linux 6.8.
-const CARRIER_WAIT_MAX: Duration = Duration::from_secs(2);
-const CARRIER_POLL: Duration = Duration::from_millis(1);
+/// How long the kernel may take to get an interface ready; less than a millisecond is usual.
+const READY_WAIT_MAX: Duration = Duration::from_secs(5);
+const READY_POLL: Duration = Duration::from_micros(200);
 /// Bits of an identity.
 const IDENTITY_BITS: u32 = 24;
 
@@ -263,8 +263,9 @@ fn make(node: &Node, spec: &EndpointSpec, index: u32) -> Result<Endpoint, Error>
     ])?;
     let interface = found(&mut host, &name)?;
     configure_inside(&mut inside.netlink, spec, gateway_mac)?;
-    // The end that came up first, which is the host's.
-    wait_until_operational(&mut host, &name)?;
+    // Of the two ends, the one that came up first gets its carrier late.
+    wait_until("the interface has its carrier", || host.is_operational(&name))?;
+    wait_until("the address is taken", || inside.netlink.is_local(spec.ipv6))?;
     host.run(vec![
         request::add_link_route(interface, exactly(spec.ipv4.into())),
         request::add_link_route(interface, exactly(spec.ipv6.into())),
@@ -299,14 +300,15 @@ fn configure_inside(inside: &mut Netlink, spec: &EndpointSpec, gateway_mac: [u8;
     ])
 }
 
-fn wait_until_operational(host: &mut Netlink, name: &str) -> Result<(), Error> {
-    let deadline = Instant::now() + CARRIER_WAIT_MAX;
-    while !host.is_operational(name)? {
+/// Waits until the kernel has finished what it does after it has acknowledged the requests.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool, Error>) -> Result<(), Error> {
+    let deadline = Instant::now() + READY_WAIT_MAX;
+    while !is_so()? {
         if Instant::now() > deadline {
             let source = io::Error::from_raw_os_error(libc::ETIMEDOUT);
-            return Err(Error::Netlink { action: format!("wait for the carrier of {name}"), source });
+            return Err(Error::Netlink { action: format!("wait until {what}"), source });
         }
-        thread::sleep(CARRIER_POLL);
+        thread::sleep(READY_POLL);
     }
     Ok(())
 }

@@ -98,7 +98,6 @@ impl World {
     }
 
     pub(crate) async fn open(&self) -> Datapath {
-        if std::env::var_os("HM_NOTCX").is_some() { return Datapath::open_without_tcx(self.config.clone()).await.unwrap(); }
         Datapath::open(self.config.clone()).await.unwrap()
     }
 
