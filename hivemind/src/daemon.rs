@@ -28,7 +28,8 @@ pub(crate) fn run(args: DaemonArgs) -> ExitCode {
             .enable_all()
             .build()
             .map_err(|e| ApiError::new(ErrorCode::Internal, format!("threads cannot be started: {e}"), ""))?;
-        let done = runtime.block_on(async { if teardown { teardown::run(config).await } else { serve(config).await } });
+        let done = runtime
+            .block_on(async { if teardown { teardown::run(config).await } else { serve(config).await } });
         runtime.shutdown_timeout(std::time::Duration::from_secs(2));
         done
     });
@@ -39,11 +40,17 @@ pub(crate) fn run(args: DaemonArgs) -> ExitCode {
 }
 
 fn start_logging(level: &str) -> Result<(), ApiError> {
-    let filter = tracing_subscriber::EnvFilter::try_new(format!("{},{level}", hivemind_dns::LOG_DIRECTIVES)).map_err(|error| {
-        ApiError::new(ErrorCode::InvalidConfig, format!("{level:?} is not a log level: {error}"), "use error, warn, info, debug or trace")
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("{},{level}", hivemind_dns::LOG_DIRECTIVES))
+        .map_err(|error| {
+            ApiError::new(
+                ErrorCode::InvalidConfig,
+                format!("{level:?} is not a log level: {error}"),
+                "use error, warn, info, debug or trace",
+            )
             .at("--log-level")
-    })?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+        })?;
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let _ = subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init();
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! A machine on a fabric on which a Hivemind daemon runs.
 
+mod apps;
 mod containerd;
 mod daemon;
 

@@ -26,6 +26,11 @@ pub(crate) fn traffic() -> Result<PathBuf> {
     beside("hivemind-traffic").context("build it with `cargo build -p hivemind-tests`")
 }
 
+/// The program that opens connections and sends datagrams.
+pub(crate) fn probe() -> Result<PathBuf> {
+    beside("hivemind-probe").context("build it with `cargo build -p hivemind-tests`")
+}
+
 /// `target/` of the checkout, where `cargo xtask` puts what it makes.
 #[must_use]
 pub fn artifacts() -> PathBuf {

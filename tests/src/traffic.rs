@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
-    process::{ChildStdout, Stdio},
+    process::{ChildStdout, Command, Stdio},
     time::Duration,
 };
 
@@ -38,7 +38,7 @@ impl Traffic {
     /// When the program is not built or cannot be started.
     pub fn start(node: &Node, address: SocketAddr, long: usize, replica: Option<&str>) -> Result<Self> {
         let traffic = programs::traffic()?;
-        let mut command = match replica {
+        let command = match replica {
             Some(id) => {
                 let namespace = node.sandbox().directory().join("run/netns").join(id);
                 let mut command = node.sandbox().command("nsenter");
@@ -47,6 +47,18 @@ impl Traffic {
             }
             None => node.sandbox().command(traffic),
         };
+        Self::run(command, address, long)
+    }
+
+    /// Starts it from the machine outside towards `address`.
+    ///
+    /// # Errors
+    /// As [`Traffic::start`].
+    pub fn start_outside(node: &Node, address: SocketAddr, long: usize) -> Result<Self> {
+        Self::run(node.fabric().client().command(programs::traffic()?), address, long)
+    }
+
+    fn run(mut command: Command, address: SocketAddr, long: usize) -> Result<Self> {
         command.arg(address.to_string()).arg(long.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut program = Background::new(command.spawn().context("cannot start hivemind-traffic")?);
         let mut output = BufReader::new(program.take_stdout().context("no standard output")?);

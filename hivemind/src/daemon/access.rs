@@ -11,8 +11,8 @@ use futures::{
 use hivemind_agent::Agent;
 use hivemind_api::{EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, NodeAccess};
 use hivemind_model::{
-    ApiError, App, DropCount, ErrorCode, ExecExit, ImageSummary, ImportResult, LogLine, MapFill, Problem, Replica, Status,
-    Volume,
+    ApiError, App, DropCount, ErrorCode, ExecExit, ImageSummary, ImportResult, LogLine, MapFill, Port, Problem,
+    Replica, Status, Volume,
 };
 use hivemind_runtime::{ExecSession, ExecSpec, TerminalSize};
 use hivemind_store::Objects;
@@ -90,7 +90,8 @@ impl NodeAccess for LocalNode {
             problems.push(Problem {
                 code: ErrorCode::ContainerdUnreachable,
                 field: String::new(),
-                message: "containerd does not answer; containers go on, but none can be started or stopped".into(),
+                message: "containerd does not answer; containers go on, but none can be started or stopped"
+                    .into(),
                 hint: "see whether it runs; Hivemind goes on by itself when it is back".into(),
             });
         }
@@ -100,7 +101,9 @@ impl NodeAccess for LocalNode {
             pid: std::process::id(),
             started_at: self.started_at,
             cluster_domain: self.config.cluster_domain.clone(),
-            kernel: nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default(),
+            kernel: nix::sys::utsname::uname()
+                .map(|u| u.release().to_string_lossy().into_owned())
+                .unwrap_or_default(),
             store_revision: revision.0,
             store_bytes: tokio::fs::metadata(&store_file).await.map_or(0, |m| m.len()),
             containerd,
@@ -121,6 +124,10 @@ impl NodeAccess for LocalNode {
                 .collect(),
             problems,
         })
+    }
+
+    async fn check_ports(&self, ports: &[Port]) -> Result<(), ApiError> {
+        self.agent.check_ports(ports).await
     }
 
     async fn delete_volume(&self, volume: &Volume) -> Result<(), ApiError> {

@@ -23,7 +23,11 @@ impl Cluster {
     /// The cluster that `store` holds; the first time, a new one.
     pub(crate) async fn load_or_make(store: &Arc<dyn Store>) -> Result<Self, ApiError> {
         let failed = |error: hivemind_store::Error| {
-            ApiError::new(ErrorCode::StoreFailed, format!("the store failed: {error}"), "see the daemon's log")
+            ApiError::new(
+                ErrorCode::StoreFailed,
+                format!("the store failed: {error}"),
+                "see the daemon's log",
+            )
         };
         let key = Key::new("cluster").map_err(failed)?;
         loop {
@@ -55,7 +59,9 @@ mod tests {
     async fn the_prefix_is_drawn_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.redb");
-        let store: Arc<dyn Store> = Arc::new(hivemind_store::RedbStore::open(&path, hivemind_store::Options::default()).await.unwrap());
+        let store: Arc<dyn Store> = Arc::new(
+            hivemind_store::RedbStore::open(&path, hivemind_store::Options::default()).await.unwrap(),
+        );
         let first = Cluster::load_or_make(&store).await.unwrap();
         assert_eq!(first.ula_prefix.octets()[0], 0xfd);
         assert_eq!(Cluster::load_or_make(&store).await.unwrap(), first);

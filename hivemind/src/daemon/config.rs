@@ -135,10 +135,15 @@ impl Config {
         let config = Config {
             data_dir: args.data_dir.unwrap_or_else(|| "/var/lib/hivemind".into()),
             socket: args.socket.unwrap_or_else(|| run_dir.join("api.sock")),
-            web: SocketAddr::new(args.web_address.unwrap_or(Ipv4Addr::LOCALHOST.into()), args.web_port.unwrap_or(4483)),
+            web: SocketAddr::new(
+                args.web_address.unwrap_or(Ipv4Addr::LOCALHOST.into()),
+                args.web_port.unwrap_or(4483),
+            ),
             bpffs: args.bpffs.unwrap_or_else(|| "/sys/fs/bpf/hivemind".into()),
             cgroup_root: args.cgroup_root,
-            containerd_socket: args.containerd_socket.unwrap_or_else(|| "/run/containerd/containerd.sock".into()),
+            containerd_socket: args
+                .containerd_socket
+                .unwrap_or_else(|| "/run/containerd/containerd.sock".into()),
             containerd_namespace: args.containerd_namespace.unwrap_or_else(|| "hivemind".into()),
             snapshotter: args.snapshotter.unwrap_or_else(|| "overlayfs".into()),
             node_name: args.node_name.unwrap_or_else(host_name),
@@ -165,13 +170,23 @@ impl Config {
         let mut wrong = |flag: &str, message: String, hint: &str| {
             problems.add(ErrorCode::InvalidConfig, flag, message, hint);
         };
-        for (flag, path) in [("--data-dir", &self.data_dir), ("--run-dir", &self.run_dir), ("--bpffs", &self.bpffs)] {
+        for (flag, path) in
+            [("--data-dir", &self.data_dir), ("--run-dir", &self.run_dir), ("--bpffs", &self.bpffs)]
+        {
             if !path.is_absolute() {
-                wrong(flag, format!("{} is not an absolute path", path.display()), "give a path that begins with /");
+                wrong(
+                    flag,
+                    format!("{} is not an absolute path", path.display()),
+                    "give a path that begins with /",
+                );
             }
         }
         if !self.web.ip().is_loopback() {
-            wrong("--web-address", format!("{} is not a loopback address", self.web.ip()), "this version serves on loopback only, for example 127.0.0.1");
+            wrong(
+                "--web-address",
+                format!("{} is not a loopback address", self.web.ip()),
+                "this version serves on loopback only, for example 127.0.0.1",
+            );
         }
         if self.replica_range.prefix_len() > 24 {
             wrong("--replica-range", format!("{} is too small", self.replica_range), "give a /24 or larger");
@@ -179,8 +194,14 @@ impl Config {
         if !(12..=24).contains(&self.service_range.prefix_len()) {
             wrong("--service-range", format!("{} does not fit", self.service_range), "give a /12 to a /24");
         }
-        if self.replica_range.contains(&self.service_range.network()) || self.service_range.contains(&self.replica_range.network()) {
-            wrong("--service-range", format!("{} overlaps the replicas' {}", self.service_range, self.replica_range), "give ranges that do not overlap");
+        if self.replica_range.contains(&self.service_range.network())
+            || self.service_range.contains(&self.replica_range.network())
+        {
+            wrong(
+                "--service-range",
+                format!("{} overlaps the replicas' {}", self.service_range, self.replica_range),
+                "give ranges that do not overlap",
+            );
         }
         if let Some(mtu) = self.mtu
             && !(1280..=65_535).contains(&mtu)
@@ -227,10 +248,14 @@ impl DaemonArgs {
 fn read_file(path: &Path, must_exist: bool) -> Result<DaemonArgs, ApiError> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => return Ok(DaemonArgs::default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => {
+            return Ok(DaemonArgs::default());
+        }
         Err(error) => {
             let message = format!("the configuration {} cannot be read: {error}", path.display());
-            return Err(ApiError::new(ErrorCode::InvalidConfig, message, "name an existing file").at("--config"));
+            return Err(
+                ApiError::new(ErrorCode::InvalidConfig, message, "name an existing file").at("--config")
+            );
         }
     };
     parse_file(&text).map_err(|error| error.at(path.display().to_string()))
@@ -259,7 +284,10 @@ fn upstreams(texts: &[String], problems: &mut Problems) -> Option<Vec<SocketAddr
     }
     let mut addresses = Vec::new();
     for text in texts {
-        let address = text.parse::<SocketAddr>().ok().or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53)));
+        let address = text
+            .parse::<SocketAddr>()
+            .ok()
+            .or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53)));
         match address {
             Some(address) => addresses.push(address),
             None => problems.add(
@@ -277,7 +305,9 @@ fn mirrors(texts: &[String], problems: &mut Problems) -> BTreeMap<String, Vec<St
     let mut mirrors = BTreeMap::<String, Vec<String>>::new();
     for text in texts {
         match text.split_once('=') {
-            Some((registry, url)) if !registry.is_empty() && (url.starts_with("http://") || url.starts_with("https://")) => {
+            Some((registry, url))
+                if !registry.is_empty() && (url.starts_with("http://") || url.starts_with("https://")) =>
+            {
                 mirrors.entry(registry.to_owned()).or_default().push(url.trim_end_matches('/').to_owned());
             }
             _ => problems.add(
@@ -326,7 +356,14 @@ mod tests {
         let flags: Vec<_> = error.problems.iter().map(|p| p.field.as_str()).collect();
         assert_eq!(
             flags,
-            ["--dns-upstream", "--registry-mirror", "--data-dir", "--web-address", "--service-range", "--mtu"]
+            [
+                "--dns-upstream",
+                "--registry-mirror",
+                "--data-dir",
+                "--web-address",
+                "--service-range",
+                "--mtu"
+            ]
         );
     }
 

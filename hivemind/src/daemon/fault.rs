@@ -7,16 +7,24 @@ use hivemind_model::{ApiError, ErrorCode};
 /// A file, directory or socket of the daemon could not be used.
 pub(crate) fn file(what: &str, error: &io::Error) -> ApiError {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ApiError::new(ErrorCode::DiskFull, format!("{what}: {error}"), "make room, or use another directory with --data-dir")
-        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ApiError::new(
+            ErrorCode::DiskFull,
+            format!("{what}: {error}"),
+            "make room, or use another directory with --data-dir",
+        ),
         io::ErrorKind::PermissionDenied => {
             ApiError::new(ErrorCode::Privileges, format!("{what}: {error}"), "run the daemon as root")
         }
-        io::ErrorKind::AddrInUse => {
-            ApiError::new(ErrorCode::AddressInUse, format!("{what}: {error}"), "another process uses it; choose another with a flag")
-        }
-        _ => ApiError::new(ErrorCode::FileFailed, format!("{what}: {error}"), "see `hivemind daemon --help` for the flags that name files"),
+        io::ErrorKind::AddrInUse => ApiError::new(
+            ErrorCode::AddressInUse,
+            format!("{what}: {error}"),
+            "another process uses it; choose another with a flag",
+        ),
+        _ => ApiError::new(
+            ErrorCode::FileFailed,
+            format!("{what}: {error}"),
+            "see `hivemind daemon --help` for the flags that name files",
+        ),
     }
 }
 
@@ -33,6 +41,10 @@ pub(crate) fn store(error: &hivemind_store::Error, path: &Path) -> ApiError {
             format!("the disk that holds {} is full", path.display()),
             "make room, or use another directory with --data-dir",
         ),
-        other => ApiError::new(ErrorCode::StoreFailed, format!("the store in {} cannot be opened: {other}", path.display()), "the message says why; a backup can be put back in its place"),
+        other => ApiError::new(
+            ErrorCode::StoreFailed,
+            format!("the store in {} cannot be opened: {other}", path.display()),
+            "the message says why; a backup can be put back in its place",
+        ),
     }
 }

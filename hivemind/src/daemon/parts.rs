@@ -51,7 +51,8 @@ pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
     let cluster = Cluster::load_or_make(&store).await?;
     let ranges = Ranges::of(config, &cluster)?;
 
-    let (datapath, runtime) = tokio::join!(Datapath::open(datapath_config(config, &ranges)), start_runtime(config));
+    let (datapath, runtime) =
+        tokio::join!(Datapath::open(datapath_config(config, &ranges)), start_runtime(config));
     let datapath = Arc::new(datapath.map_err(|e| hivemind_agent::explain_datapath(&e))?);
     let runtime = Arc::new(runtime?);
     let volumes = Volumes::new(config.data_dir.join("volumes"));
@@ -140,7 +141,8 @@ impl Ranges {
 fn make_directory(path: &Path) -> Result<(), ApiError> {
     let what = || format!("the directory {}", path.display());
     std::fs::create_dir_all(path).map_err(|e| fault::file(&what(), &e))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711)).map_err(|e| fault::file(&what(), &e))
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711))
+        .map_err(|e| fault::file(&what(), &e))
 }
 
 pub(crate) async fn open_store(config: &Config) -> Result<RedbStore, ApiError> {
@@ -179,12 +181,12 @@ pub(crate) fn find_cgroup_root() -> std::path::PathBuf {
 pub(crate) fn cgroup_parent(config: &Config) -> String {
     let root = config.cgroup_root.clone().unwrap_or_else(find_cgroup_root);
     let mount = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let below = mount.lines().filter_map(|line| {
+    let mut below = mount.lines().filter_map(|line| {
         let mut words = line.split(' ');
         let (_, path, kind) = (words.next()?, words.next()?, words.next()?);
         (kind == "cgroup2").then(|| root.strip_prefix(path).ok().map(Path::to_path_buf)).flatten()
     });
-    let below = below.last().unwrap_or_default();
+    let below = below.next_back().unwrap_or_default();
     Path::new("/").join(below).join("hivemind").display().to_string()
 }
 
@@ -220,10 +222,12 @@ async fn start_dns(config: &Config, names: Records) -> Result<DnsServer, ApiErro
     let listen = own.map(|address| SocketAddr::new(address, 53));
     let upstreams = match &config.dns_upstreams {
         Some(upstreams) => upstreams.clone(),
-        None => hivemind_dns::upstreams_from_resolv_conf(Path::new("/etc/resolv.conf"), &own).unwrap_or_else(|error| {
-            warn!(%error, "/etc/resolv.conf names no servers; only our own names resolve");
-            Vec::new()
-        }),
+        None => hivemind_dns::upstreams_from_resolv_conf(Path::new("/etc/resolv.conf"), &own).unwrap_or_else(
+            |error| {
+                warn!(%error, "/etc/resolv.conf names no servers; only our own names resolve");
+                Vec::new()
+            },
+        ),
     };
     let dns = hivemind_dns::Config {
         listen: listen.to_vec(),
@@ -274,10 +278,10 @@ fn listen_unix(path: &Path) -> Result<UnixListener, ApiError> {
         _ => {}
     }
     let listener = UnixListener::bind(path).map_err(|e| fault::file(&what, &e))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(|e| fault::file(&what, &e))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
+        .map_err(|e| fault::file(&what, &e))?;
     if let Ok(Some(group)) = nix::unistd::Group::from_name("hivemind") {
         nix::unistd::chown(path, None, Some(group.gid)).map_err(|e| fault::file(&what, &e.into()))?;
     }
     Ok(listener)
 }
-

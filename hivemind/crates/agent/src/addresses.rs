@@ -64,7 +64,8 @@ impl AddressPool {
     pub fn take(&mut self) -> Result<(Ipv4Addr, Ipv6Addr), PoolExhausted> {
         let highest = self.highest();
         let from_last = (self.last + 1..=highest).chain(1..=self.last.min(highest));
-        let free = from_last.into_iter().find(|number| !self.used.contains(number)).ok_or(PoolExhausted(highest))?;
+        let free =
+            from_last.into_iter().find(|number| !self.used.contains(number)).ok_or(PoolExhausted(highest))?;
         self.used.insert(free);
         self.last = free;
         Ok(self.pair(free))

@@ -33,6 +33,9 @@ use crate::{
 /// How long after a failure the agent looks again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
+/// How often the node's own addresses are read.
+const ADDRESSES_EVERY: Duration = Duration::from_secs(10);
+
 /// What an agent is told at its start.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -125,6 +128,7 @@ impl Agent {
             stop,
         });
         tasks.spawn(follow(Arc::clone(&shared)));
+        tasks.spawn(refresh_addresses(Arc::clone(&shared)));
         services.settled().await;
         Ok(Agent { shared, tasks: tokio::sync::Mutex::new(tasks) })
     }
@@ -134,6 +138,20 @@ impl Agent {
         self.shared.stop.cancel();
         let mut tasks = std::mem::take(&mut *self.tasks.lock().await);
         while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Published ports answer on the node's own addresses, which may change at any time.
+async fn refresh_addresses(shared: Arc<Shared>) {
+    let mut every = tokio::time::interval(ADDRESSES_EVERY);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        if let Err(error) = shared.datapath.refresh_node_addresses().await {
+            warn!(%error, "The node's addresses could not be read");
+        }
     }
 }
 
@@ -214,7 +232,9 @@ fn pass_on(event: Event, handles: &BTreeMap<ContainerId, WorkerHandle>) {
                 handle.out_of_memory.send_modify(|count| *count = count.wrapping_add(1));
             }
         }
-        Event::Connected | Event::Disconnected => handles.values().for_each(|handle| handle.news.notify_one()),
+        Event::Connected | Event::Disconnected => {
+            handles.values().for_each(|handle| handle.news.notify_one())
+        }
     }
 }
 

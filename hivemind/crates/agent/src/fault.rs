@@ -30,11 +30,21 @@ pub(crate) fn of_datapath(error: &hivemind_datapath::Error) -> Problem {
     let (code, hint) = match error {
         E::NotPermitted { .. } => (ErrorCode::Privileges, "run the daemon as root"),
         E::KernelTooOld { .. } => (ErrorCode::KernelUnsupported, "boot Linux 6.1 or newer"),
-        E::NoBtf { .. } => (ErrorCode::KernelUnsupported, "boot a kernel built with CONFIG_DEBUG_INFO_BTF; `hivemind doctor` checks"),
-        E::NoCgroup2 { .. } => (ErrorCode::CgroupMissing, "mount cgroup v2 (mount -t cgroup2 none /sys/fs/cgroup/unified), or name its directory with --cgroup-root"),
+        E::NoBtf { .. } => (
+            ErrorCode::KernelUnsupported,
+            "boot a kernel built with CONFIG_DEBUG_INFO_BTF; `hivemind doctor` checks",
+        ),
+        E::NoCgroup2 { .. } => (
+            ErrorCode::CgroupMissing,
+            "mount cgroup v2 (mount -t cgroup2 none /sys/fs/cgroup/unified), or name its directory with --cgroup-root",
+        ),
         E::NftMissing { .. } => (ErrorCode::NetworkFailed, "install the package nftables"),
-        E::ProgramRefused { .. } | E::Object(_) => (ErrorCode::EbpfUnavailable, "run `hivemind doctor`; the daemon's log has the verifier's"),
-        E::PortTaken { .. } => (ErrorCode::PortTaken, "publish another port, or stop what uses it (`ss -ltnp` shows it)"),
+        E::ProgramRefused { .. } | E::Object(_) => {
+            (ErrorCode::EbpfUnavailable, "run `hivemind doctor`; the daemon's log has the verifier's")
+        }
+        E::PortTaken { .. } => {
+            (ErrorCode::PortTaken, "publish another port, or stop what uses it (`ss -ltnp` shows it)")
+        }
         E::MapFull { .. } => (ErrorCode::NetworkFailed, "see `hivemind status` for the fill of the maps"),
         E::Config { .. } | E::Spec { .. } => (ErrorCode::InvalidConfig, "correct the daemon's configuration"),
         _ => (ErrorCode::NetworkFailed, "it is tried again; the daemon's log has more"),
@@ -58,15 +68,25 @@ pub fn explain_runtime(error: &hivemind_runtime::Error) -> ApiError {
 pub(crate) fn of_pull(error: &hivemind_runtime::ImageError) -> Problem {
     use hivemind_runtime::ImageError as E;
     let (code, hint) = match error {
-        E::NotFound { .. } => (ErrorCode::ImageNotFound, "check the name and the tag; `hivemind image import` brings one from a file"),
-        E::Unauthorized { .. } => (ErrorCode::ImageUnauthorized, "check the name; this version pulls public images, from mirrors and from archives"),
+        E::NotFound { .. } => (
+            ErrorCode::ImageNotFound,
+            "check the name and the tag; `hivemind image import` brings one from a file",
+        ),
+        E::Unauthorized { .. } => (
+            ErrorCode::ImageUnauthorized,
+            "check the name; this version pulls public images, from mirrors and from archives",
+        ),
         E::RegistryUnreachable { .. } | E::RegistryFailed { .. } => (
             ErrorCode::RegistryUnreachable,
             "check the registry's name and the network; a registry without TLS has to be named with --insecure-registry",
         ),
-        E::Corrupt { .. } | E::Archive { .. } => (ErrorCode::ImageCorrupt, "nothing of it was kept; pull or export it again"),
+        E::Corrupt { .. } | E::Archive { .. } => {
+            (ErrorCode::ImageCorrupt, "nothing of it was kept; pull or export it again")
+        }
         E::Platform { .. } => (ErrorCode::ImagePlatform, "use an image that is built for this machine"),
-        E::Mirror { .. } | E::Client { .. } => (ErrorCode::InvalidConfig, "correct the daemon's configuration"),
+        E::Mirror { .. } | E::Client { .. } => {
+            (ErrorCode::InvalidConfig, "correct the daemon's configuration")
+        }
         E::Containerd(error) => return of_runtime(error),
     };
     problem(code, with_causes(error), hint)
@@ -75,17 +95,25 @@ pub(crate) fn of_pull(error: &hivemind_runtime::ImageError) -> Problem {
 pub(crate) fn of_runtime(error: &hivemind_runtime::Error) -> Problem {
     use hivemind_runtime::Error as E;
     let (code, hint) = match error {
-        E::ContainerdUnreachable { .. } | E::Unavailable { .. } | E::TimedOut { .. } => {
-            (ErrorCode::ContainerdUnreachable, "see whether containerd runs (`systemctl status containerd`); Hivemind goes on by itself when it is back")
+        E::ContainerdUnreachable { .. } | E::Unavailable { .. } | E::TimedOut { .. } => (
+            ErrorCode::ContainerdUnreachable,
+            "see whether containerd runs (`systemctl status containerd`); Hivemind goes on by itself when it is back",
+        ),
+        E::BinaryMissing { .. } => (
+            ErrorCode::ContainerdUnreachable,
+            "install containerd and runc, or name a socket with --containerd-socket",
+        ),
+        E::StartFailed { .. } => {
+            (ErrorCode::ContainerdUnreachable, "the message says why; `hivemind doctor` checks the machine")
         }
-        E::BinaryMissing { .. } => (ErrorCode::ContainerdUnreachable, "install containerd and runc, or name a socket with --containerd-socket"),
-        E::StartFailed { .. } => (ErrorCode::ContainerdUnreachable, "the message says why; `hivemind doctor` checks the machine"),
         E::NoCommand { .. } | E::CommandNotFound { .. } | E::CommandNotExecutable { .. } => {
             (ErrorCode::CommandFailed, "give a command that the image has, with --command")
         }
         E::MemoryLimitTooSmall { .. } => (ErrorCode::OutOfMemory, "raise --memory"),
         E::NoSpace { .. } => (ErrorCode::DiskFull, "make room on the disk that holds containerd's data"),
-        E::UnknownUser { .. } | E::InvalidSpec { .. } | E::Runc { .. } => (ErrorCode::ContainerFailed, "the message says what runc refused"),
+        E::UnknownUser { .. } | E::InvalidSpec { .. } | E::Runc { .. } => {
+            (ErrorCode::ContainerFailed, "the message says what runc refused")
+        }
         _ => (ErrorCode::ContainerFailed, "it is tried again; the daemon's log has more"),
     };
     problem(code, with_causes(error), hint)

@@ -20,5 +20,5 @@ mod worker;
 
 pub use addresses::{AddressPool, PoolExhausted};
 pub use agent::{Agent, AgentConfig, AgentError};
-pub use services::names;
 pub use fault::{explain_datapath, explain_runtime};
+pub use services::names;

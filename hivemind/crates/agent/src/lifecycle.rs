@@ -1,6 +1,6 @@
 //! The life of one replica, as a function: what is wanted and what is seen in, the next step out.
 //!
-//! Up: image, then network, then container. Down: out of its service, the signal, and then network and container are
+//! Up: image, then network, then container, and when that takes connections, its service. Down: out of its service, the signal, and then network and container are
 //! removed. Every step may fail and every step may be repeated, so a worker can be killed anywhere.
 
 use std::time::{Duration, Instant};
@@ -43,11 +43,14 @@ pub struct Seen {
     pub network: bool,
     /// Its container.
     pub container: Container,
+    /// Whether the running container was found ready for connections; of no meaning while none runs.
+    pub ready: bool,
 }
 
 impl Seen {
     /// Nothing is there.
-    pub const NOTHING: Seen = Seen { image: false, network: false, container: Container::Absent };
+    pub const NOTHING: Seen =
+        Seen { image: false, network: false, container: Container::Absent, ready: false };
 }
 
 /// What a worker does next.
@@ -59,6 +62,8 @@ pub enum Step {
     MakeNetwork,
     /// Make and start the container.
     Run,
+    /// Wait until the container takes connections, or its end.
+    AwaitReady,
     /// Remove the ended container and note how it ended.
     Clear,
     /// Wait for news, or until the time given.
@@ -78,6 +83,7 @@ pub fn next_step(wanted: Wanted, seen: Seen, not_before: Option<Instant>, now: I
         (_, Container::Ended) => Step::Clear,
         (Wanted::Down, Container::Absent) if seen.network => Step::RemoveNetwork,
         (Wanted::Down, Container::Absent) => Step::Forget,
+        (Wanted::Up, Container::Running) if !seen.ready => Step::AwaitReady,
         (Wanted::Up, Container::Running) => Step::Wait(None),
         (Wanted::Up, Container::Absent) => match not_before {
             Some(time) if time > now => Step::Wait(Some(time)),
@@ -137,7 +143,8 @@ mod tests {
         match step {
             Step::Pull => seen.image = true,
             Step::MakeNetwork => seen.network = true,
-            Step::Run => seen.container = Container::Running,
+            Step::Run => (seen.container, seen.ready) = (Container::Running, false),
+            Step::AwaitReady => seen.ready = true,
             Step::Clear => seen.container = Container::Absent,
             Step::Stop => seen.container = Container::Ended,
             Step::RemoveNetwork => seen.network = false,
@@ -146,13 +153,15 @@ mod tests {
     }
 
     fn any_seen() -> impl Strategy<Value = Seen> {
-        let container = prop_oneof![Just(Container::Absent), Just(Container::Running), Just(Container::Ended)];
-        (any::<bool>(), any::<bool>(), container).prop_map(|(image, network, container)| Seen { image, network, container })
+        let container =
+            prop_oneof![Just(Container::Absent), Just(Container::Running), Just(Container::Ended)];
+        (any::<bool>(), any::<bool>(), container, any::<bool>())
+            .prop_map(|(image, network, container, ready)| Seen { image, network, container, ready })
     }
 
     #[test]
     fn a_running_replica_is_left_alone() {
-        let seen = Seen { image: false, network: true, container: Container::Running };
+        let seen = Seen { image: false, network: true, container: Container::Running, ready: true };
         assert_eq!(next_step(Wanted::Up, seen, None, Instant::now()), Step::Wait(None));
     }
 
@@ -182,7 +191,7 @@ mod tests {
     }
 
     proptest! {
-        /// From any state, steps that work lead up or down in at most five of them, and the container is always ended before
+        /// From any state, steps that work lead up or down in at most six of them, and the container is always ended before
         /// its network is taken away.
         #[test]
         fn steps_that_work_arrive(mut seen in any_seen(), up in any::<bool>()) {
@@ -198,7 +207,7 @@ mod tests {
                 }
                 carry_out(step, &mut seen);
                 steps += 1;
-                prop_assert!(steps <= 5);
+                prop_assert!(steps <= 6);
             }
             match wanted {
                 Wanted::Up => prop_assert_eq!(seen.container, Container::Running),

@@ -1,13 +1,13 @@
 //! What users do to a node's replicas and images besides wanting them: logs, exec, import.
 
 use futures::{StreamExt, stream::BoxStream};
-use hivemind_model::{ApiError, ErrorCode, ImageSummary, LogLine, Replica, Volume};
+use hivemind_model::{ApiError, ErrorCode, ImageSummary, LogLine, Port, Problem, Problems, Replica, Volume};
 use hivemind_runtime::{ExecSession, ExecSpec, logs::LogStream};
 use tokio::io::AsyncRead;
 
 use crate::{
     agent::{Agent, container_id},
-    fault,
+    fault, services,
 };
 
 fn stream_name(stream: LogStream) -> &'static str {
@@ -68,7 +68,8 @@ impl Agent {
     /// # Errors
     /// When containerd does not answer.
     pub async fn images(&self) -> Result<Vec<ImageSummary>, ApiError> {
-        let images = self.shared.runtime.list_images().await.map_err(|e| fault::api_error(fault::of_runtime(&e)))?;
+        let images =
+            self.shared.runtime.list_images().await.map_err(|e| fault::api_error(fault::of_runtime(&e)))?;
         Ok(images
             .into_iter()
             .map(|image| ImageSummary {
@@ -83,8 +84,12 @@ impl Agent {
     ///
     /// # Errors
     /// When it is no archive of images, or is corrupt; nothing of it stays.
-    pub async fn import(&self, archive: impl AsyncRead + Send + Unpin + 'static) -> Result<Vec<String>, ApiError> {
-        let names = self.shared.runtime.import(archive).await.map_err(|e| fault::api_error(fault::of_pull(&e)))?;
+    pub async fn import(
+        &self,
+        archive: impl AsyncRead + Send + Unpin + 'static,
+    ) -> Result<Vec<String>, ApiError> {
+        let names =
+            self.shared.runtime.import(archive).await.map_err(|e| fault::api_error(fault::of_pull(&e)))?;
         Ok(names.iter().map(ToString::to_string).collect())
     }
 
@@ -101,6 +106,23 @@ impl Agent {
         self.shared.datapath.statistics().await.map_err(|e| fault::explain_datapath(&e))
     }
 
+    /// Whether `ports` could be published on this node. Those of its own services count as free: the store knows whose
+    /// they are.
+    ///
+    /// # Errors
+    /// `PortTaken` for every port that another program has, at `ports[i]`; what else the kernel refused.
+    pub async fn check_ports(&self, ports: &[Port]) -> Result<(), ApiError> {
+        let mut problems = Problems::default();
+        for (i, port) in ports.iter().enumerate() {
+            let protocol = services::protocol(port.protocol);
+            if let Err(error) = self.shared.datapath.check_port(port.host_port, protocol).await {
+                let Problem { code, message, hint, .. } = fault::of_datapath(&error);
+                problems.add(code, format!("ports[{i}]"), message, hint);
+            }
+        }
+        problems.into_result()
+    }
+
     /// Removes a volume's content.
     ///
     /// # Errors
@@ -108,7 +130,12 @@ impl Agent {
     pub async fn delete_volume(&self, volume: &Volume) -> Result<(), ApiError> {
         let replicas = self.shared.objects.list::<Replica>(Some(&volume.metadata.namespace)).await?.items;
         let mounts = |r: &&Replica| {
-            r.spec.template.containers.iter().flat_map(|c| &c.volume_mounts).any(|m| m.volume == volume.metadata.name)
+            r.spec
+                .template
+                .containers
+                .iter()
+                .flat_map(|c| &c.volume_mounts)
+                .any(|m| m.volume == volume.metadata.name)
         };
         let users: Vec<String> = replicas.iter().filter(mounts).map(|r| r.metadata.name.clone()).collect();
         self.remove_volume(&volume.metadata.namespace, &volume.metadata.name, &users).await

@@ -79,7 +79,12 @@ pub(crate) struct ServiceWriter {
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
 
 impl ServiceWriter {
-    pub(crate) fn new(datapath: Arc<Datapath>, dns: Arc<DnsServer>, objects: Objects, domain: String) -> Self {
+    pub(crate) fn new(
+        datapath: Arc<Datapath>,
+        dns: Arc<DnsServer>,
+        objects: Objects,
+        domain: String,
+    ) -> Self {
         ServiceWriter {
             datapath,
             dns,
@@ -229,7 +234,9 @@ impl ServiceWriter {
     /// Writes `problem` into the service's status, so that users see it.
     async fn tell(&mut self, key: Key, problem: Option<Problem>) {
         match &problem {
-            Some(problem) => warn!(service = %key.1, namespace = %key.0, problem = %problem.message, "A service cannot be set up"),
+            Some(problem) => {
+                warn!(service = %key.1, namespace = %key.0, problem = %problem.message, "A service cannot be set up")
+            }
             None => info!(service = %key.1, namespace = %key.0, "The service is set up after all"),
         }
         if let Some(service) = self.services.get_mut(&key) {
@@ -258,10 +265,15 @@ fn published(port: &hivemind_model::PublishedPort) -> PublishedPort {
     PublishedPort {
         host_port: port.host_port,
         target_port: port.container_port,
-        protocol: match port.protocol {
-            Protocol::Tcp => hivemind_datapath::Protocol::Tcp,
-            Protocol::Udp => hivemind_datapath::Protocol::Udp,
-        },
+        protocol: protocol(port.protocol),
+    }
+}
+
+/// `protocol` in the words of the data path.
+pub(crate) fn protocol(protocol: Protocol) -> hivemind_datapath::Protocol {
+    match protocol {
+        Protocol::Tcp => hivemind_datapath::Protocol::Tcp,
+        Protocol::Udp => hivemind_datapath::Protocol::Udp,
     }
 }
 

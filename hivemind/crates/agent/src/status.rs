@@ -44,21 +44,33 @@ impl StatusWriter {
     }
 }
 
-async fn write(objects: Objects, namespace: String, name: String, mut changes: watch::Receiver<ReplicaStatus>) {
+async fn write(
+    objects: Objects,
+    namespace: String,
+    name: String,
+    mut changes: watch::Receiver<ReplicaStatus>,
+) {
     while changes.changed().await.is_ok() {
         loop {
             let status = changes.borrow_and_update().clone();
             match write_once(&objects, &namespace, &name, &status).await {
                 Ok(_) => break,
                 Err(error) if error.code == hivemind_model::ErrorCode::ReplicaNotFound => return,
-                Err(error) => warn!(replica = %name, %error, "A replica's status could not be written; trying again"),
+                Err(error) => {
+                    warn!(replica = %name, %error, "A replica's status could not be written; trying again")
+                }
             }
             tokio::time::sleep(RETRY_AFTER).await;
         }
     }
 }
 
-async fn write_once(objects: &Objects, namespace: &str, name: &str, status: &ReplicaStatus) -> Result<(), ApiError> {
+async fn write_once(
+    objects: &Objects,
+    namespace: &str,
+    name: &str,
+    status: &ReplicaStatus,
+) -> Result<(), ApiError> {
     let set = |replica: &mut Replica| {
         replica.status.clone_from(status);
         Ok(())

@@ -1,5 +1,6 @@
 //! The worker of one replica: it carries out the steps that [`crate::lifecycle`] says are due.
 
+mod readiness;
 mod steps;
 mod volumes;
 
@@ -110,7 +111,10 @@ impl Worker {
             Container::Running if self.wanted() == Wanted::Up => {
                 info!(replica = %self.id, "A running replica is adopted");
                 self.started = Some(Instant::now());
-                self.now_running(None).await;
+                // It was in its service before: asking again whether it is ready would take it out.
+                if self.replica.borrow().status.ready {
+                    self.now_ready().await;
+                }
             }
             _ => self.now_down().await,
         }
@@ -206,6 +210,10 @@ impl Worker {
             Step::Pull => self.pull().await,
             Step::MakeNetwork => self.make_network().await,
             Step::Run => self.run_container().await,
+            Step::AwaitReady => {
+                self.await_ready().await;
+                Ok(())
+            }
             Step::Clear => self.clear().await,
             Step::Stop => self.stop_container().await,
             Step::RemoveNetwork => self.remove_network().await,
@@ -218,28 +226,36 @@ impl Worker {
         (replica.metadata.namespace.clone(), replica.spec.app.clone())
     }
 
-    /// The container runs: the replica may be in its service.
-    async fn now_running(&mut self, pid: Option<u32>) {
+    /// The container runs; it is not in its service yet.
+    fn now_started(&self, pid: u32) {
+        let addresses = self.addresses;
+        self.status.update(|status| {
+            status.phase = Phase::Running;
+            status.ready = false;
+            status.pull = None;
+            status.ipv4 = addresses.map(|a| a.0);
+            status.ipv6 = addresses.map(|a| a.1);
+            status.pid = Some(pid);
+            status.started_at = Some(Timestamp::now());
+        });
+    }
+
+    /// The container takes connections: the replica may be in its service.
+    async fn now_ready(&mut self) {
+        self.seen.ready = true;
         if let Some((ipv4, _)) = self.addresses {
             self.shared.services.restore(self.service(), ipv4).await;
         }
-        let addresses = self.addresses;
         self.status.update(|status| {
             status.phase = Phase::Running;
             status.ready = true;
             status.problem = None;
-            status.pull = None;
-            status.ipv4 = addresses.map(|a| a.0);
-            status.ipv6 = addresses.map(|a| a.1);
-            if let Some(pid) = pid {
-                status.pid = Some(pid);
-                status.started_at = Some(Timestamp::now());
-            }
         });
     }
 
     /// The container does not run: the replica leaves its service.
     async fn now_down(&mut self) {
+        self.seen.ready = false;
         if let Some((ipv4, _)) = self.addresses {
             self.shared.services.withdraw(self.service(), ipv4).await;
         }
@@ -288,7 +304,8 @@ impl Worker {
     async fn delete_object(&self, replica: &Replica) -> Result<(), hivemind_model::ApiError> {
         use hivemind_model::ErrorCode::{ReplicaNotFound, Stale};
         loop {
-            let read = self.shared.objects.get::<Replica>(&replica.metadata.namespace, &replica.metadata.name).await;
+            let read =
+                self.shared.objects.get::<Replica>(&replica.metadata.namespace, &replica.metadata.name).await;
             let deleted = match read {
                 Ok(now) => self.shared.objects.delete(&now).await,
                 Err(error) => Err(error),

@@ -23,12 +23,13 @@ const CLAIMS_MAX: usize = 100;
 /// `dry_run`.
 ///
 /// # Errors
-/// All faults of the app at once; all conflicts at once: `AppExists`, `Deleting`, `ServiceNameTaken`, `PortPublished`;
-/// `AddressesExhausted`; those of the store.
+/// All faults of the app at once; all ports that another program has (`PortTaken`) at once; all conflicts at once:
+/// `AppExists`, `Deleting`, `ServiceNameTaken`, `PortPublished`; `AddressesExhausted`; those of the store.
 pub(crate) async fn create(config: &ApiConfig, mut app: App, dry_run: bool) -> Result<App, ApiError> {
     app.status = AppStatus::default();
     app.normalize();
     check(&app, &config.cluster_domain)?;
+    check_ports(config, &app).await?;
     for _ in 0..TRIES_MAX {
         let mut changes = Changes::new();
         changes.create(&mut app)?;
@@ -50,6 +51,22 @@ pub(crate) async fn create(config: &ApiConfig, mut app: App, dry_run: bool) -> R
     }
     let what = "others took the service addresses that were free, again and again";
     Err(ApiError::new(ErrorCode::Stale, what, "try again"))
+}
+
+/// Asks the node whether the ports of an app can be published; faults are told at their place in the app.
+async fn check_ports(config: &ApiConfig, app: &App) -> Result<(), ApiError> {
+    for (i, container) in app.spec.template.containers.iter().enumerate() {
+        if container.ports.is_empty() {
+            continue;
+        }
+        let place = |field: &str| format!("spec.template.containers[{i}].{field}");
+        config.node.check_ports(&container.ports).await.map_err(|mut error| {
+            error.field = error.field.map(|field| place(&field));
+            error.problems.iter_mut().for_each(|problem| problem.field = place(&problem.field));
+            error
+        })?;
+    }
+    Ok(())
 }
 
 /// The service of an app that is being made.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use hivemind_model::{
-    ApiError, ExecExit, ImageSummary, ImportResult, LogLine, Replica, Status, TerminalSize, Volume,
+    ApiError, ExecExit, ImageSummary, ImportResult, LogLine, Port, Replica, Status, TerminalSize, Volume,
 };
 use tokio::sync::mpsc;
 
@@ -38,6 +38,13 @@ pub trait NodeAccess: Send + Sync + 'static {
 
     /// How the daemon and its node are.
     async fn status(&self) -> Result<Status, ApiError>;
+
+    /// Whether `ports` can be published on the node. Those that an app publishes already are not looked at: the store
+    /// knows whose they are.
+    ///
+    /// # Errors
+    /// `PortTaken` for every port that a program outside Hivemind has, at `ports[i]`.
+    async fn check_ports(&self, ports: &[Port]) -> Result<(), ApiError>;
 
     /// Removes a volume's content; it is fine if there is none. No app mounts it as far as the store knows.
     ///

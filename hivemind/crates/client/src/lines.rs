@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures::Stream;
 use hivemind_model::{ApiError, ErrorCode, LogLine};
 use hyper::body::{Body as _, Incoming};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::connection::{Answer, broken, unreadable};
@@ -38,8 +38,22 @@ impl<T: DeserializeOwned> Stream for JsonLines<T> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let line = ready!(self.lines.poll_line(context));
-        Poll::Ready(line.map(|line| serde_json::from_slice(&line?).map_err(|e| unreadable(&e))))
+        Poll::Ready(line.map(|line| {
+            let line = line?;
+            serde_json::from_slice(&line).map_err(|e| told_error(&line).unwrap_or_else(|_| unreadable(&e)))
+        }))
     }
+}
+
+/// The last line of a stream that the daemon could not go on with: `{"type": "error", "error": …}`.
+#[derive(Deserialize)]
+struct ErrorLine {
+    error: ApiError,
+}
+
+/// The daemon's error in `line`, if it is one.
+pub(crate) fn told_error(line: &[u8]) -> Result<ApiError, serde_json::Error> {
+    serde_json::from_slice::<ErrorLine>(line).map(|line| line.error)
 }
 
 /// Cuts a body into lines.

@@ -12,7 +12,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     connection::{Answer, unreadable},
-    lines::Lines,
+    lines::{Lines, told_error},
 };
 
 /// One step of a watch.
@@ -27,8 +27,8 @@ pub enum WatchItem<T> {
     },
 }
 
-/// The objects of a kind as they are, then as they change. It ends only when the daemon closes it, for example when it
-/// stops or when this side was too slow: watch again then, and take what comes before [`WatchItem::Synced`] as the whole.
+/// The objects of a kind as they are, then as they change. It ends when the daemon closes it, for example because it
+/// stops, or with an error, for example because this side was too slow: watch again then, and take what comes before [`WatchItem::Synced`] as the whole.
 pub struct Watch<T> {
     lines: Lines,
     objects: PhantomData<fn() -> T>,
@@ -62,6 +62,9 @@ fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<WatchItem<T>, ApiError> {
     let head: Head<'_> = serde_json::from_slice(line).map_err(|e| unreadable(&e))?;
     if head.kind == "bookmark" {
         return Ok(WatchItem::Synced { resource_version: head.resource_version });
+    }
+    if head.kind == "error" {
+        return Err(told_error(line).unwrap_or_else(|e| unreadable(&e)));
     }
     serde_json::from_slice(line).map(WatchItem::Event).map_err(|e| unreadable(&e))
 }

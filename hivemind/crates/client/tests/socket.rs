@@ -243,6 +243,22 @@ async fn a_stream_that_breaks_off_ends_with_an_error() {
     assert!(logs.next().await.is_none());
 }
 
+#[tokio::test]
+async fn an_error_that_ends_a_stream_is_the_daemons_own() {
+    let line = || {
+        let error = ApiError::new(ErrorCode::StoreFailed, "the watch fell too far behind", "watch again");
+        format!("{}\n", serde_json::json!({ "type": "error", "error": error }))
+    };
+    let router = Router::new()
+        .route("/v1/apps", get(move || async move { line() }))
+        .route("/v1/namespaces/{ns}/replicas/{name}/logs", get(move || async move { line() }));
+    let server = serve(router);
+    let mut watch = server.client.watch::<App>(&Selection::default()).await.unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap_err().code, ErrorCode::StoreFailed);
+    let mut logs = server.client.logs("default", "web-1", LogOptions::default()).await.unwrap();
+    assert_eq!(logs.next().await.unwrap().unwrap_err().code, ErrorCode::StoreFailed);
+}
+
 async fn echo_until_end(upgrade: WebSocketUpgrade, uri: Uri) -> Response {
     if !uri.query().unwrap_or_default().contains("command=cat&command=a%20b&tty=true&user=nobody") {
         return refuse(ApiError::new(ErrorCode::NothingRunning, format!("{uri}"), ""));

@@ -1,4 +1,5 @@
 //! The controller on a real store, with the test in the role of the node's agent.
+#![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test does")]
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,8 +1,8 @@
 //! The handle on the node's data path.
 
 use crate::{
-    Config, Endpoint, EndpointInfo, EndpointSpec, Error, ServiceSpec, Statistics, endpoint, node::Node,
-    service, teardown::teardown, worker::Workers,
+    Config, Endpoint, EndpointInfo, EndpointSpec, Error, Protocol, ServiceSpec, Statistics, endpoint,
+    node::Node, service, teardown::teardown, worker::Workers,
 };
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
@@ -105,6 +105,15 @@ impl Datapath {
     /// service is set, but its ports are not reachable from outside yet; asking again completes it.
     pub async fn set_service(&self, spec: ServiceSpec) -> Result<(), Error> {
         self.workers.on_services(move |node| service::lifecycle::set(node, spec)).await
+    }
+
+    /// Whether a service could publish the port on this node: nobody has it, or a service of this data path does.
+    /// Nothing is changed, so another program may still take the port before a service is set.
+    ///
+    /// # Errors
+    /// [`Error::PortTaken`] if another program has it; what else the kernel refused.
+    pub async fn check_port(&self, port: u16, protocol: Protocol) -> Result<(), Error> {
+        self.workers.on_services(move |node| service::lifecycle::check_port(node, port, protocol)).await
     }
 
     /// Removes the service and its published ports; one that does not exist is no error. Connections that are made go

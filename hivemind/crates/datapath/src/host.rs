@@ -3,7 +3,7 @@
 
 use crate::{
     Config, Error,
-    netlink::{Netlink, request},
+    netlink::{Netlink, request, wait_until},
 };
 use ipnet::IpNet;
 use netlink_packet_route::{
@@ -97,7 +97,8 @@ fn prepare_dns_interface(config: &Config, netlink: &mut Netlink) -> Result<(), E
         request::bring_up(&name, None),
         request::add_address(index, IpAddr::V4(config.dns.0)),
         request::add_address(index, IpAddr::V6(config.dns.1)),
-    ])
+    ])?;
+    wait_until("the DNS address is taken", || netlink.is_local(config.dns.1))
 }
 
 fn enable_forwarding() -> Result<(), Error> {

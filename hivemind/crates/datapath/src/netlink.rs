@@ -17,7 +17,16 @@ use netlink_packet_route::{
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 pub(crate) use request::Request;
-use std::{io, net::Ipv6Addr};
+use std::{
+    io,
+    net::Ipv6Addr,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long the kernel may take to get an interface ready; less than a millisecond is usual.
+const READY_WAIT_MAX: Duration = Duration::from_secs(5);
+const READY_POLL: Duration = Duration::from_micros(200);
 
 /// A blocking rtnetlink socket.
 pub(crate) struct Netlink {
@@ -98,6 +107,9 @@ impl Netlink {
         match self.ask(RouteNetlinkMessage::GetRoute(route)) {
             Ok(Some(RouteNetlinkMessage::NewRoute(found))) => Ok(found.header.kind == RouteType::Local),
             Ok(_) => Ok(false),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => {
+                Ok(false)
+            }
             Err(source) => Err(Error::Netlink { action: format!("look up the route to {address}"), source }),
         }
     }
@@ -208,6 +220,19 @@ impl Netlink {
         }
         Ok(messages)
     }
+}
+
+/// Waits until the kernel has finished what it does after it has acknowledged the requests.
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool, Error>) -> Result<(), Error> {
+    let deadline = Instant::now() + READY_WAIT_MAX;
+    while !is_so()? {
+        if Instant::now() > deadline {
+            let source = io::Error::from_raw_os_error(libc::ETIMEDOUT);
+            return Err(Error::Netlink { action: format!("wait until {what}"), source });
+        }
+        thread::sleep(READY_POLL);
+    }
+    Ok(())
 }
 
 fn serialize(bytes: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16, sequence: u32) {

@@ -47,5 +47,8 @@ fn the_reference_of_errors_is_what_the_code_says() {
         std::fs::write(path, reference()).unwrap();
     }
     let written = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(written == reference(), "docs/reference/errors.md is out of date: run this test with UPDATE_REFERENCE=1");
+    assert!(
+        written == reference(),
+        "docs/reference/errors.md is out of date: run this test with UPDATE_REFERENCE=1"
+    );
 }

@@ -112,7 +112,8 @@ async fn watch_once(
 
 async fn next<T: serde::de::DeserializeOwned>(watch: &mut Watch<T>) -> Result<WatchItem<T>, ApiError> {
     match watch.next().await {
-        Some(item) => item,
+        // Whatever ends a watch that was running, for example that it fell too far behind, is mended by a new one.
+        Some(item) => item.map_err(|error| ApiError { code: ErrorCode::DaemonUnreachable, ..error }),
         None => Err(ApiError::new(
             ErrorCode::DaemonUnreachable,
             "the daemon ended the watch",

@@ -41,15 +41,19 @@ const CODE_UNKNOWN: u32 = 255;
 const IDENTITY_FIRST: u32 = 256;
 
 impl Worker {
-    fn container(&self) -> hivemind_model::Container {
+    pub(super) fn container(&self) -> hivemind_model::Container {
         let replica = self.replica.borrow();
         replica.spec.template.containers.first().cloned().unwrap_or_default()
     }
 
-    fn reference(&self) -> Result<Reference, Problem> {
+    pub(super) fn reference(&self) -> Result<Reference, Problem> {
         let image = self.container().image;
         image.parse().map_err(|error: hivemind_runtime::ReferenceError| {
-            problem(ErrorCode::InvalidImage, format!("{image:?}: {error}"), "use [registry/]name[:tag], for example nginx:latest")
+            problem(
+                ErrorCode::InvalidImage,
+                format!("{image:?}: {error}"),
+                "use [registry/]name[:tag], for example nginx:latest",
+            )
         })
     }
 
@@ -101,7 +105,11 @@ impl Worker {
         let (ipv4, ipv6) = match self.addresses {
             Some(addresses) => addresses,
             None => self.shared.pool().take().map_err(|error| {
-                problem(ErrorCode::AddressesExhausted, error.to_string(), "delete replicas, or give the node a larger range")
+                problem(
+                    ErrorCode::AddressesExhausted,
+                    error.to_string(),
+                    "delete replicas, or give the node a larger range",
+                )
             })?,
         };
         self.addresses = Some((ipv4, ipv6));
@@ -129,12 +137,26 @@ impl Worker {
             (replica.metadata.name.clone(), replica.metadata.namespace.clone())
         };
         let Some(addresses) = self.addresses else {
-            return Err(problem(ErrorCode::Internal, "a container was about to start without a network", "it is tried again"));
+            return Err(problem(
+                ErrorCode::Internal,
+                "a container was about to start without a network",
+                "it is tried again",
+            ));
         };
         let config = &self.shared.config;
-        let files = NameFiles { hostname: &hostname, namespace: &namespace, domain: &config.cluster_domain, dns: config.dns, addresses };
+        let files = NameFiles {
+            hostname: &hostname,
+            namespace: &namespace,
+            domain: &config.cluster_domain,
+            dns: config.dns,
+            addresses,
+        };
         files.write(&config.run_dir.join(self.id.as_str())).map_err(|error| {
-            problem(ErrorCode::FileFailed, format!("resolv.conf cannot be written: {error}"), "make room in the run directory")
+            problem(
+                ErrorCode::FileFailed,
+                format!("resolv.conf cannot be written: {error}"),
+                "make room in the run directory",
+            )
         })
     }
 
@@ -147,7 +169,11 @@ impl Worker {
         let endpoints = self.shared.datapath.endpoints();
         let Some(endpoint) = endpoints.into_iter().find(|e| e.spec.id == self.id.as_str()) else {
             self.seen.network = false;
-            return Err(problem(ErrorCode::NetworkFailed, "the replica's network is gone", "it is made again"));
+            return Err(problem(
+                ErrorCode::NetworkFailed,
+                "the replica's network is gone",
+                "it is made again",
+            ));
         };
         let replica = self.replica.borrow().clone();
         let mut spec = ContainerSpec::new(self.id.clone(), reference);
@@ -170,7 +196,8 @@ impl Worker {
                 self.started = Some(Instant::now());
                 self.out_of_memory.borrow_and_update();
                 self.not_before = None;
-                self.now_running(Some(running.pid)).await;
+                self.seen.ready = false;
+                self.now_started(running.pid);
                 Ok(())
             }
             Err(hivemind_runtime::Error::ContainerExists { .. }) => {
@@ -232,7 +259,9 @@ impl Worker {
     async fn stop_signal(&self) -> Signal {
         let Ok(reference) = self.reference() else { return Signal::SIGTERM };
         let image = self.shared.runtime.image(&reference).await.ok().flatten();
-        image.and_then(|i| i.config.stop_signal.as_deref().and_then(|s| s.parse().ok())).unwrap_or(Signal::SIGTERM)
+        image
+            .and_then(|i| i.config.stop_signal.as_deref().and_then(|s| s.parse().ok()))
+            .unwrap_or(Signal::SIGTERM)
     }
 
     pub(super) async fn remove_network(&mut self) -> Result<(), Problem> {
@@ -253,7 +282,11 @@ impl Worker {
 pub(super) fn why_it_ended(exit: &LastExit, failures: u32, limit: Option<Memory>) -> Problem {
     if exit.out_of_memory {
         let limit = limit.map_or("the machine's memory".to_owned(), |m| format!("its limit of {m}"));
-        return problem(ErrorCode::OutOfMemory, format!("the container needs more memory than {limit}"), "raise --memory");
+        return problem(
+            ErrorCode::OutOfMemory,
+            format!("the container needs more memory than {limit}"),
+            "raise --memory",
+        );
     }
     let times = if failures > 1 { format!(", {failures} times in a row") } else { String::new() };
     let message = match exit.code {

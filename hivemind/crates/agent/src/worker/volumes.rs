@@ -29,7 +29,11 @@ impl Worker {
             None => {
                 let image = self.shared.runtime.image(reference).await.map_err(|e| fault::of_runtime(&e))?;
                 let Some(image) = image else {
-                    return Err(problem(ErrorCode::ContainerFailed, "the image is gone", "it is pulled again"));
+                    return Err(problem(
+                        ErrorCode::ContainerFailed,
+                        "the image is gone",
+                        "it is pulled again",
+                    ));
                 };
                 let (volumes, path) = (volumes.clone(), Path::new(path).to_path_buf());
                 let prepare = move |rootfs: &Path| {
@@ -60,7 +64,12 @@ impl Worker {
 
 impl Agent {
     /// Removes a volume's content; one that was never made is no error.
-    pub(crate) async fn remove_volume(&self, namespace: &str, name: &str, users: &[String]) -> Result<(), ApiError> {
+    pub(crate) async fn remove_volume(
+        &self,
+        namespace: &str,
+        name: &str,
+        users: &[String],
+    ) -> Result<(), ApiError> {
         let (namespace, name) =
             (volume_name(namespace).map_err(fault::api_error)?, volume_name(name).map_err(fault::api_error)?);
         match self.shared.volumes.delete(&namespace, &name, users).await {
@@ -77,9 +86,15 @@ fn volume_name(name: &str) -> Result<VolumeName, Problem> {
 fn of_volume(error: &VolumeError) -> Problem {
     let message = fault::with_causes(error);
     match error {
-        VolumeError::InUse { .. } => problem(ErrorCode::VolumeInUse, message, "delete the apps that mount it first"),
-        VolumeError::NotFound { .. } => problem(ErrorCode::VolumeNotFound, message, "see `hivemind volume ls`"),
-        VolumeError::NoSpace { .. } => problem(ErrorCode::DiskFull, message, "make room on the disk that holds the data directory"),
+        VolumeError::InUse { .. } => {
+            problem(ErrorCode::VolumeInUse, message, "delete the apps that mount it first")
+        }
+        VolumeError::NotFound { .. } => {
+            problem(ErrorCode::VolumeNotFound, message, "see `hivemind volume ls`")
+        }
+        VolumeError::NoSpace { .. } => {
+            problem(ErrorCode::DiskFull, message, "make room on the disk that holds the data directory")
+        }
         VolumeError::Name { .. } => problem(ErrorCode::InvalidName, message, "use a-z, 0-9 and '-'"),
         _ => problem(ErrorCode::FileFailed, message, "it is tried again; the daemon's log has more"),
     }

@@ -57,7 +57,7 @@ pub(crate) async fn list(
         (status = 201, description = "The app as it was made, or would be", body = App),
         (status = 400, description = "The app is not valid; all faults at once", body = ApiError),
         (status = 409, description = "The app exists (HM0301), is being deleted (HM0307), or a name (HM0302) or port \
-            (HM0303) belongs to another; all at once", body = ApiError),
+            (HM0303) belongs to another, or another program has the port (HM0304); all at once", body = ApiError),
         (status = 413, description = "The body is larger than 1 MiB", body = ApiError),
         (status = 503, description = "No address is free, the disk is full, or the store failed", body = ApiError),
     )

@@ -66,6 +66,20 @@ async fn conflicts_are_told_with_their_owner_and_nothing_is_made() {
 }
 
 #[tokio::test]
+async fn a_port_that_another_program_has_is_refused_before_anything_is_made() {
+    let server = Server::start().await;
+    *server.node.taken_ports.lock().unwrap() = vec![8081];
+    let place = "spec.template.containers[0].ports[1]";
+    for path in [APPS, &format!("{APPS}?dryRun=true")] {
+        let body = app_with("web", &[], &[8080, 8081]);
+        let error = server.refused("POST", path, body, 409, ErrorCode::PortTaken).await;
+        assert_eq!(error.field.as_deref(), Some(place));
+    }
+    assert_eq!(server.get("/v1/apps").await.1["items"], json!([]));
+    server.create_app(app_with("web", &[], &[8080])).await;
+}
+
+#[tokio::test]
 async fn a_dry_run_tells_what_would_happen_and_changes_nothing() {
     let server = Server::start().await;
     let path = format!("{APPS}?dryRun=true");

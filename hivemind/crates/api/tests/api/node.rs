@@ -14,7 +14,8 @@ use bytes::Bytes;
 use futures::{StreamExt, stream, stream::BoxStream};
 use hivemind_api::{EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, NodeAccess};
 use hivemind_model::{
-    ApiError, ErrorCode, ExecExit, ImageSummary, ImportResult, LogLine, Replica, Status, Volume,
+    ApiError, ErrorCode, ExecExit, ImageSummary, ImportResult, LogLine, Port, Problems, Replica, Status,
+    Volume,
 };
 use jiff::Timestamp;
 use tokio::{
@@ -29,6 +30,8 @@ pub(crate) struct TestNode {
     /// Whether removing a volume is to fail.
     pub(crate) volume_fault: Mutex<Option<ApiError>>,
     pub(crate) removed_volumes: Mutex<Vec<String>>,
+    /// Ports that another program has.
+    pub(crate) taken_ports: Mutex<Vec<u16>>,
     pub(crate) last_exec: Mutex<Option<ExecRequest>>,
     pub(crate) resizes: watch::Sender<Vec<(u16, u16)>>,
     pub(crate) sessions: watch::Sender<usize>,
@@ -41,6 +44,7 @@ impl Default for TestNode {
             lines: broadcast::Sender::new(16),
             volume_fault: Mutex::default(),
             removed_volumes: Mutex::default(),
+            taken_ports: Mutex::default(),
             last_exec: Mutex::default(),
             resizes: watch::Sender::default(),
             sessions: watch::Sender::default(),
@@ -205,6 +209,16 @@ impl NodeAccess for TestNode {
             drops: vec![],
             problems: vec![],
         })
+    }
+
+    async fn check_ports(&self, ports: &[Port]) -> Result<(), ApiError> {
+        let taken = self.taken_ports.lock().unwrap();
+        let mut problems = Problems::default();
+        for (i, port) in ports.iter().enumerate().filter(|(_, port)| taken.contains(&port.host_port)) {
+            let what = format!("port {} is taken", port.host_port);
+            problems.add(ErrorCode::PortTaken, format!("ports[{i}]"), what, "choose another");
+        }
+        problems.into_result()
     }
 
     async fn delete_volume(&self, volume: &Volume) -> Result<(), ApiError> {

@@ -12,6 +12,7 @@ use crate::{
     netlink::{
         Netlink,
         request::{self, VethEnd},
+        wait_until,
     },
     netns::{self, Namespace},
     node::Node,
@@ -28,8 +29,6 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsFd,
-    thread,
-    time::{Duration, Instant},
 };
 
 /// The gateway that replicas know. Nobody has the address: the neighbour entry is permanent.
@@ -38,9 +37,6 @@ const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 const LOOPBACK: &str = "lo";
 const INSIDE: &str = "eth0";
 const INTERFACE_PREFIX: &str = "hm";
-/// How long the kernel may take to get an interface ready; less than a millisecond is usual.
-const READY_WAIT_MAX: Duration = Duration::from_secs(5);
-const READY_POLL: Duration = Duration::from_micros(200);
 /// Bits of an identity.
 const IDENTITY_BITS: u32 = 24;
 
@@ -298,19 +294,6 @@ fn configure_inside(inside: &mut Netlink, spec: &EndpointSpec, gateway_mac: [u8;
         request::add_default_route(eth0, GATEWAY_V4.into()),
         request::add_default_route(eth0, GATEWAY_V6.into()),
     ])
-}
-
-/// Waits until the kernel has finished what it does after it has acknowledged the requests.
-fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool, Error>) -> Result<(), Error> {
-    let deadline = Instant::now() + READY_WAIT_MAX;
-    while !is_so()? {
-        if Instant::now() > deadline {
-            let source = io::Error::from_raw_os_error(libc::ETIMEDOUT);
-            return Err(Error::Netlink { action: format!("wait until {what}"), source });
-        }
-        thread::sleep(READY_POLL);
-    }
-    Ok(())
 }
 
 fn found(netlink: &mut Netlink, name: &str) -> Result<u32, Error> {

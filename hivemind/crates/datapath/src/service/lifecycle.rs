@@ -63,6 +63,19 @@ pub(crate) fn set(node: &Node, spec: ServiceSpec) -> Result<(), Error> {
     if publishes { publish(node) } else { Ok(()) }
 }
 
+/// Fails if the port is neither free nor a service's.
+pub(crate) fn check_port(node: &Node, port: u16, protocol: Protocol) -> Result<(), Error> {
+    let ours = {
+        let table = node.services();
+        table.reservations.contains_key(&(port, protocol))
+            || table.records.values().any(|record| {
+                let published = &record.spec.published;
+                published.iter().any(|p| p.host_port == port && p.protocol == protocol)
+            })
+    };
+    if ours { Ok(()) } else { Reservation::take(port, protocol).map(drop) }
+}
+
 /// Removes the service, if it is there.
 pub(crate) fn remove(node: &Node, id: u32) -> Result<(), Error> {
     release(node)?;

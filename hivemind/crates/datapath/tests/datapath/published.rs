@@ -82,9 +82,15 @@ fn a_port_that_is_taken_changes_nothing() {
         let refused = datapath.set_service(published(8080, &[2])).await;
         assert!(matches!(refused, Err(Error::PortTaken { port: 8080, protocol: Protocol::Tcp })));
         assert_eq!(datapath.services(), [service(1, &[1])]);
+        let checked = datapath.check_port(8080, Protocol::Tcp).await;
+        assert!(matches!(checked, Err(Error::PortTaken { port: 8080, protocol: Protocol::Tcp })));
+        datapath.check_port(8080, Protocol::Udp).await.unwrap();
         drop(listener);
+        datapath.check_port(8080, Protocol::Tcp).await.unwrap();
+        drop(TcpListener::bind("0.0.0.0:8080").expect("a check keeps the port"));
         datapath.set_service(published(8080, &[2])).await.unwrap();
         assert!(TcpListener::bind("0.0.0.0:8080").is_err(), "the port is not reserved");
+        datapath.check_port(8080, Protocol::Tcp).await.expect("a port of our own counts as taken");
         let other = ServiceSpec { published: published(8080, &[]).published, ..service(2, &[]) };
         assert!(matches!(datapath.set_service(other).await, Err(Error::PortTaken { port: 8080, .. })));
         datapath.remove_service(1).await.unwrap();

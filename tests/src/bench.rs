@@ -1,0 +1,29 @@
+//! The benches: what the product promises in numbers, measured on a node of its own.
+//!
+//! A bench returns [`Figure`]s. What is compared is measured in the same run, in turns, at least nine times each, and
+//! told as medians; a figure with a bound says whether it keeps it. Nothing is pinned to a processor: what is measured
+//! here are several processes at once. Start at [`run`].
+
+mod calls;
+mod containers;
+mod figure;
+mod footprint;
+mod memory;
+
+use anyhow::{Result, bail};
+
+pub use calls::serve_calls;
+pub use figure::{Figure, json_lines, table};
+
+/// Runs the bench of that name, or `all`, and tells `progress` what it is at.
+///
+/// # Errors
+/// When there is no such bench, or when a node cannot be made or does not do what is asked of it.
+pub fn run(name: &str, progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
+    match name {
+        "footprint" => footprint::run(progress),
+        "containers" => containers::run(progress),
+        "all" => Ok([footprint::run(progress)?, containers::run(progress)?].concat()),
+        _ => bail!("there is no bench named {name:?}; there are footprint, containers and all"),
+    }
+}

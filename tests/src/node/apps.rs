@@ -1,0 +1,71 @@
+//! A node's apps, as the command line tells of them.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::Node;
+
+impl Node {
+    /// What a command prints with `-o json`.
+    ///
+    /// # Errors
+    /// When the command fails, or prints no JSON.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let mut words = arguments.to_vec();
+        words.extend(["-o", "json"]);
+        let text = self.hivemind_ok(&words)?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("`hivemind {}` printed no JSON: {text}", words.join(" ")))
+    }
+
+    /// An app's replicas, each as the API's JSON. The app is a name in `default`, or `NAMESPACE/NAME`.
+    ///
+    /// # Errors
+    /// When there is no such app.
+    pub fn replicas(&self, app: &str) -> Result<Vec<Value>> {
+        let (namespace, name) = app.split_once('/').unwrap_or(("default", app));
+        let info = self.json(&["app", "info", name, "-n", namespace])?;
+        Ok(info["replicas"].as_array().context("app info has no replicas")?.clone())
+    }
+
+    /// An app's only replica.
+    ///
+    /// # Errors
+    /// When it has none, or several.
+    pub fn replica(&self, app: &str) -> Result<Value> {
+        let mut replicas = self.replicas(app)?;
+        ensure!(replicas.len() == 1, "{app} has {} replicas", replicas.len());
+        replicas.pop().context("no replica")
+    }
+
+    /// How many replicas of an app there are, if all of them are ready.
+    ///
+    /// # Errors
+    /// When one is not ready.
+    pub fn ready_replicas(&self, app: &str) -> Result<usize> {
+        let replicas = self.replicas(app)?;
+        let ready = replicas.iter().filter(|replica| replica["status"]["ready"] == true).count();
+        ensure!(ready == replicas.len(), "{ready} of {} replicas of {app} are ready", replicas.len());
+        Ok(ready)
+    }
+
+    /// Where a replica's network namespace is mounted, as seen inside; for `nsenter --net`.
+    ///
+    /// # Errors
+    /// When `replica` is not a replica's JSON.
+    pub fn network_of_replica(&self, replica: &Value) -> Result<PathBuf> {
+        let id = replica["metadata"]["id"].as_str().context("the replica has no id")?;
+        Ok(self.sandbox.directory().join("run/netns").join(id))
+    }
+
+    /// Runs a shell script in a replica of an app and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails; the error holds what it said.
+    pub fn in_replica(&self, app: &str, script: &str) -> Result<String> {
+        let (namespace, name) = app.split_once('/').unwrap_or(("default", app));
+        self.hivemind_ok(&["app", "exec", "-n", namespace, name, "--", "sh", "-c", script])
+    }
+}
