@@ -4,6 +4,8 @@
 
 mod cli;
 mod daemon;
+#[cfg(test)]
+mod reference;
 
 use std::process::ExitCode;
 

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod background;
+pub mod bench;
 mod fabric;
 mod http;
 mod inventory;

@@ -3,6 +3,7 @@
 mod apps;
 mod containerd;
 mod daemon;
+mod measure;
 
 use std::fs;
 use std::path::PathBuf;

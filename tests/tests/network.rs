@@ -461,6 +461,16 @@ fn what_leaves_the_node_bears_its_address_and_a_spoofed_source_does_not_leave() 
     Ok(())
 }
 
+/// The names of an app's replicas, once there are `count` and all are ready.
+fn settled(node: &Node, count: usize) -> Result<BTreeSet<String>> {
+    eventually(LIMIT, "as many replicas as were asked for", || {
+        let ready = node.ready_replicas("web")?;
+        ensure!(ready == count, "there are {ready}");
+        let replicas = node.replicas("web")?;
+        Ok::<_, anyhow::Error>(replicas.iter().map(|r| r["metadata"]["name"].to_string()).collect())
+    })
+}
+
 #[test]
 fn no_connection_fails_while_an_app_is_scaled_and_restarted() -> Result<()> {
     let (node, _registry) = node(&[])?;
@@ -477,13 +487,15 @@ fn no_connection_fails_while_an_app_is_scaled_and_restarted() -> Result<()> {
     ];
     for replicas in ["1", "5"] {
         node.hivemind_ok(&["app", "scale", "web", "--replicas", replicas])?;
+        settled(&node, replicas.parse()?)?;
     }
-    let before: BTreeSet<_> =
-        node.replicas("web")?.iter().map(|r| r["metadata"]["name"].to_string()).collect();
+    let before = settled(&node, 5)?;
     node.hivemind_ok(&["app", "restart", "web"])?;
-    let after: BTreeSet<_> =
-        node.replicas("web")?.iter().map(|r| r["metadata"]["name"].to_string()).collect();
-    assert!(after.len() == 5 && before != after, "nothing was restarted: {before:?}, {after:?}");
+    eventually(LIMIT, "all replicas to be new ones", || {
+        let now = settled(&node, 5)?;
+        ensure!(now.is_disjoint(&before), "some stayed: {now:?}");
+        Ok::<_, anyhow::Error>(())
+    })?;
     for (way, traffic) in ["replica, IPv4", "node, IPv6", "outside, published"].iter().zip(traffic) {
         let report = traffic.stop()?;
         assert_eq!(report.failures, Vec::<String>::new(), "{way}");

@@ -1,10 +1,11 @@
 //! `cargo xtask COMMAND`: every command that CI or a person runs on this repository.
 //!
 //! It prepares a machine (`setup`), makes what cargo alone cannot make (`build-ebpf`, `images`), checks everything
-//! (`test`) and packs a release (`dist`). It holds no logic of the product itself. Start at [`workspace`] for where
+//! (`test`), measures (`bench`) and packs a release (`dist`). It holds no logic of the product itself. Start at [`workspace`] for where
 //! things lie, then at the module named after the command.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod debian;
 mod dist;
 mod ebpf;
@@ -29,6 +30,8 @@ usage: cargo xtask COMMAND
   images                  make the images that the tests run, and a registry that serves them
   up [--check]            start the daemon with a demo app until Ctrl-C; --check plays a node's story and tears it down
   test [--fast] [FILTER]  everything that must pass before a change lands; --fast leaves out the end-to-end tests
+  bench NAME [--json] [--check]
+                          measure footprint, containers or all; --check fails if a promise is broken
   dist [--check]          pack a release into dist/; --check installs and runs it in a bare Debian 12
   help                    this text
 ";
@@ -55,6 +58,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["up"] => up::run(&workspace),
         ["up", "--check"] => up::check(&workspace),
         ["test", rest @ ..] => test::run(&workspace, &test::Options::parse(rest)?),
+        ["bench", rest @ ..] => bench::run(&workspace, &bench::Options::parse(rest)?),
         ["dist"] => dist::build(&workspace).map(drop),
         ["dist", "--check"] => dist::check(&workspace),
         [] | ["help" | "--help" | "-h"] => {

@@ -88,7 +88,7 @@ fn block_interrupts() -> Result<SigSet> {
 }
 
 /// The program as root: itself, or through sudo.
-fn as_root(program: &Path) -> Command {
+pub(crate) fn as_root(program: &Path) -> Command {
     if geteuid().is_root() {
         return Command::new(program);
     }

@@ -11,8 +11,8 @@ use futures::{
 use hivemind_agent::Agent;
 use hivemind_api::{EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, NodeAccess};
 use hivemind_model::{
-    ApiError, App, DropCount, ErrorCode, ExecExit, ImageSummary, ImportResult, LogLine, MapFill, Port, Problem,
-    Replica, Status, Volume,
+    ApiError, App, DropCount, ErrorCode, ExecExit, ImageSummary, ImportResult, LogLine, MapFill, Port,
+    Problem, Replica, Status, Volume,
 };
 use hivemind_runtime::{ExecSession, ExecSpec, TerminalSize};
 use hivemind_store::Objects;

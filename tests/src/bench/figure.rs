@@ -163,7 +163,10 @@ mod tests {
         let figure = Figure::new("ours", "ms", vec![15.0]).against(&baseline);
         assert!(figure.clone().at_most_times(1.5).is_kept());
         assert!(!figure.at_most_times(1.4).is_kept());
-        assert!(!Figure::new("alone", "ms", vec![1.0]).at_most_times(1.5).is_kept(), "nothing to compare with");
+        assert!(
+            !Figure::new("alone", "ms", vec![1.0]).at_most_times(1.5).is_kept(),
+            "nothing to compare with"
+        );
     }
 
     #[test]

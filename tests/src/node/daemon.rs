@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Output;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -79,6 +80,19 @@ impl Node {
         let mut command = self.sandbox.command(programs::hivemind_binary()?);
         command.arg("daemon").args(self.daemon_flags()).args(further);
         self.sandbox.spawn_command(command, Some(&self.daemon_log()))
+    }
+
+    /// Runs the daemon with further flags to its end, for one that is expected not to stay. `before` are words that the
+    /// program is started by, such as `env NAME=VALUE`.
+    ///
+    /// # Errors
+    /// When the program is missing or cannot be started. One that still runs after half a minute is killed, and then
+    /// its exit code is 124.
+    pub fn daemon_run(&self, before: &[&str], further: &[&str]) -> Result<Output> {
+        let mut command = self.sandbox.command("timeout");
+        command.args(["--kill-after=1", "30"]).args(before).arg(programs::hivemind_binary()?);
+        command.arg("daemon").args(self.daemon_flags()).args(further);
+        command.output().context("cannot run the daemon")
     }
 
     /// The running daemon's process id.

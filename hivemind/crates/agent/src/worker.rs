@@ -145,6 +145,15 @@ impl Worker {
         }
     }
 
+    /// Looks at a container that may have ended.
+    async fn look_again(&mut self) {
+        let before = self.seen.container;
+        self.look().await;
+        if before == Container::Running && self.seen.container != Container::Running {
+            self.now_down().await;
+        }
+    }
+
     async fn wait(&mut self, until: Option<Instant>) {
         let timer = async {
             match until {
@@ -154,11 +163,7 @@ impl Worker {
         };
         tokio::select! {
             () = self.news.notified() => {
-                let before = self.seen.container;
-                self.look().await;
-                if before == Container::Running && self.seen.container != Container::Running {
-                    self.now_down().await;
-                }
+                self.look_again().await;
             }
             changed = self.replica.changed() => {
                 if changed.is_err() {

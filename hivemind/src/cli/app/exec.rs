@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use clap::Args;
 use hivemind_client::{ExecEvent, ExecInput, ExecOutput, ExecRequest, Selection};
-use hivemind_model::{ErrorCode, ExecExit, Phase, Replica, TerminalSize};
+use hivemind_model::{ApiError, ErrorCode, ExecExit, Phase, Replica, TerminalSize};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -106,12 +106,13 @@ async fn converse(
 ) -> Result<ExecExit, Failure> {
     let mut resized = signal(SignalKind::window_change())
         .map_err(|e| fault(ErrorCode::Internal, format!("signals cannot be received: {e}"), ""))?;
+    // The process may end at any time, even before this; what it leaves unread is not an error, and the exit comes by itself.
     if args.tty {
-        send_size(&mut input).await?;
+        let _ = send_size(&mut input).await;
     }
     let mut pieces = if args.interactive { Some(read_stdin()?) } else { None };
     if pieces.is_none() {
-        input.end().await?;
+        let _ = input.end().await;
     }
     loop {
         tokio::select! {
@@ -121,7 +122,6 @@ async fn converse(
                 ExecEvent::Exit(exit) => return Ok(exit),
             },
             piece = next_piece(&mut pieces), if pieces.is_some() => {
-                // The process may end at any time; what it leaves unread is not an error, and the exit comes by itself.
                 let sent = match piece {
                     Some(piece) => input.write(&piece).await,
                     None => input.end().await,
@@ -130,7 +130,9 @@ async fn converse(
                     pieces = None;
                 }
             },
-            _ = resized.recv(), if args.tty => send_size(&mut input).await?,
+            _ = resized.recv(), if args.tty => {
+                let _ = send_size(&mut input).await;
+            }
         }
     }
 }
@@ -148,10 +150,10 @@ fn write(mut out: impl Write, data: &[u8]) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-async fn send_size(input: &mut ExecInput) -> Result<(), Failure> {
+async fn send_size(input: &mut ExecInput) -> Result<(), ApiError> {
     // A terminal that does not know its size leaves it to the process.
     let Ok(size) = tcgetwinsize(io::stdin()) else { return Ok(()) };
-    Ok(input.resize(TerminalSize { rows: size.ws_row, columns: size.ws_col }).await?)
+    input.resize(TerminalSize { rows: size.ws_row, columns: size.ws_col }).await
 }
 
 /// Standard input, read by a thread of its own: a read of a terminal cannot be called off, and the thread ends with the
@@ -216,7 +218,7 @@ impl Drop for RawTerminal {
 
 #[cfg(test)]
 mod tests {
-    use hivemind_model::{ApiError, Metadata, ReplicaSpec, ReplicaStatus, Template};
+    use hivemind_model::{Metadata, ReplicaSpec, ReplicaStatus, Template};
 
     use super::*;
 

@@ -31,7 +31,10 @@ const LISTEN: &str = "0A";
 impl Worker {
     /// Returns when the container is ready (and notes it), or something else has to be done first.
     pub(super) async fn await_ready(&mut self) {
-        let Some(pid) = self.pid().await else { return };
+        let Some(pid) = self.pid().await else {
+            // It ended before it was looked at; the news of that may have been taken as news of the container before it.
+            return self.look_again().await;
+        };
         let ports = self.known_ports().await;
         let limit = if ports.is_empty() { SETTLE } else { LISTEN_LIMIT };
         let began = Instant::now();
@@ -39,9 +42,9 @@ impl Worker {
         while began.elapsed() < limit {
             tokio::select! {
                 () = self.news.notified() => {
-                    self.look().await;
+                    self.look_again().await;
                     if self.seen.container != Container::Running {
-                        return self.now_down().await;
+                        return;
                     }
                 }
                 _ = self.replica.changed() => {
