@@ -19,8 +19,16 @@ fn compare(file: &str, page: &str) {
 /// Help as it is printed, without the parts that depend on the terminal.
 fn help(command: &mut Command) -> String {
     let text = command.render_long_help().to_string();
-    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    let lines: Vec<String> = text.lines().map(|line| without_value(line.trim_end())).collect();
     lines.join("\n").trim().to_owned()
+}
+
+/// A variable's name without the value that it happens to have.
+fn without_value(line: &str) -> String {
+    match line.split_once("[env: ").and_then(|(before, rest)| Some((before, rest.split_once('=')?.0))) {
+        Some((before, name)) => format!("{before}[env: {name}]"),
+        None => line.to_owned(),
+    }
 }
 
 fn add_commands(page: &mut String, command: &mut Command, depth: usize) {

@@ -27,7 +27,7 @@ pub use background::Background;
 pub use fabric::{Addresses, Fabric};
 pub use http::{Response, get, get_unix};
 pub use inventory::Inventory;
-pub use node::{Containerd, Node, NodeOptions};
+pub use node::{Containerd, Node, NodeOptions, check_refusal};
 pub use probe::Place;
 pub use programs::{artifacts, hivemind_binary, image_archive};
 pub use registry::Registry;

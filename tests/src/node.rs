@@ -1,6 +1,7 @@
 //! A machine on a fabric on which a Hivemind daemon runs.
 
 mod apps;
+mod commands;
 mod containerd;
 mod daemon;
 mod measure;
@@ -20,6 +21,8 @@ use crate::programs;
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
 use crate::wait::eventually;
+
+pub use commands::check_refusal;
 
 /// How long what a daemon left gets to go: the kernel takes network namespaces down in its own time.
 const NOTHING_LEFT_LIMIT: Duration = Duration::from_secs(10);

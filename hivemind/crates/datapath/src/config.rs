@@ -29,7 +29,7 @@ pub struct Config {
     /// The addresses at which replicas ask the DNS server.
     pub dns: (Ipv4Addr, Ipv6Addr),
     /// MTU of the replicas' interfaces in bytes, at least 1280; by default that of the interface with the default
-    /// route, or 1500.
+    /// route (1500 without one) less the 50 that encapsulation between nodes takes.
     pub mtu: Option<u32>,
     /// How often expired connections are collected; the kernel goes on with it while no daemon runs.
     pub collect_interval: Duration,

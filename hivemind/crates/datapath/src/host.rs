@@ -17,6 +17,13 @@ use std::{
 };
 
 const MTU_DEFAULT: u32 = 1500;
+
+/// What VXLAN over IPv4 adds to a packet (RFC 7348, section 5): room is left for it from the start, since an interface whose
+/// MTU shrinks later breaks the connections that it has.
+const ENCAPSULATION_BYTES: u32 = 50;
+
+/// The least MTU that IPv6 works with (RFC 8200, section 5).
+const MTU_MIN: u32 = 1280;
 const SYSCTL: &str = "/proc/sys/net";
 
 /// The name of the interface that carries the DNS addresses.
@@ -42,7 +49,8 @@ pub(crate) fn remove(config: &Config, netlink: &mut Netlink) -> Result<(), Error
     }
 }
 
-/// The MTU for replicas: what the configuration says, else that of the interface with the default route.
+/// The MTU for replicas: what the configuration says, else that of the interface with the default route less the
+/// encapsulation.
 pub(crate) fn mtu(config: &Config, netlink: &mut Netlink) -> Result<u32, Error> {
     if let Some(mtu) = config.mtu {
         return Ok(mtu);
@@ -63,7 +71,7 @@ pub(crate) fn mtu(config: &Config, netlink: &mut Netlink) -> Result<u32, Error> 
             _ => None,
         })
     });
-    Ok(mtu.unwrap_or(MTU_DEFAULT))
+    Ok(mtu.unwrap_or(MTU_DEFAULT).saturating_sub(ENCAPSULATION_BYTES).max(MTU_MIN))
 }
 
 /// Ranges whose addresses must not leave the node untranslated: services', and replicas' that do not exist.
