@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hivemind_agent::{Agent, AgentConfig};
@@ -24,7 +24,7 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{access::LocalNode, cluster::Cluster, config::Config, fault};
 
@@ -51,10 +51,8 @@ pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
     let cluster = Cluster::load_or_make(&store).await?;
     let ranges = Ranges::of(config, &cluster)?;
 
-    let (datapath, runtime) =
-        tokio::join!(Datapath::open(datapath_config(config, &ranges)), start_runtime(config));
-    let datapath = Arc::new(datapath.map_err(|e| hivemind_agent::explain_datapath(&e))?);
-    let runtime = Arc::new(runtime?);
+    let (datapath, runtime) = tokio::join!(open_datapath(config, &ranges), start_runtime(config));
+    let (datapath, runtime) = (Arc::new(datapath?), Arc::new(runtime?));
     let volumes = Volumes::new(config.data_dir.join("volumes"));
     if let Err(error) = volumes.sweep().await {
         warn!(%error, "Half-made volumes could not be removed");
@@ -211,6 +209,15 @@ pub(crate) fn runtime_config(config: &Config) -> Result<hivemind_runtime::Config
             binary: "containerd".into(),
         }),
     })
+}
+
+async fn open_datapath(config: &Config, ranges: &Ranges) -> Result<Datapath, ApiError> {
+    let began = Instant::now();
+    let opened = Datapath::open(datapath_config(config, ranges)).await;
+    let datapath = opened.map_err(|e| hivemind_agent::explain_datapath(&e))?;
+    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    info!(took_ms, "The data path is open");
+    Ok(datapath)
 }
 
 async fn start_runtime(config: &Config) -> Result<Runtime, ApiError> {

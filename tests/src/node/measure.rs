@@ -49,7 +49,8 @@ impl Node {
     #[must_use]
     pub fn datapath_opened_in(&self) -> Option<Duration> {
         let log = self.daemon_log_end();
-        let (_, field) = log.rsplit_once("datapath_ms=")?;
+        let line = log.lines().rfind(|line| line.contains("The data path is open"))?;
+        let (_, field) = line.split_once("took_ms=")?;
         field.split_whitespace().next()?.parse().ok().map(Duration::from_millis)
     }
 

@@ -35,6 +35,8 @@ const PACKAGES: [SystemPackage; 12] = [
     program("skopeo", "skopeo", "pushes images to the registry of the tests"),
     program("debootstrap", "debootstrap", "makes the bare Debian in which a release is tried"),
     program("procps", "ps", "looks at processes"),
+    program("curl", "curl", "asks web servers in tests"),
+    program("iputils-ping", "ping", "reaches replicas in tests"),
     program("util-linux", "nsenter", "enters namespaces"),
     file("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "registries over HTTPS"),
 ];
