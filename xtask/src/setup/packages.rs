@@ -24,7 +24,7 @@ enum Presence {
     File(&'static str),
 }
 
-const PACKAGES: [SystemPackage; 12] = [
+const PACKAGES: [SystemPackage; 14] = [
     program("gcc", "gcc", "links Rust programs"),
     file("libc6-dev", "/usr/include/stdlib.h", "links Rust programs"),
     program("containerd", "containerd", "runs containers"),
