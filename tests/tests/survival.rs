@@ -407,7 +407,7 @@ fn what_a_killed_daemon_had_begun_is_finished_by_the_next() -> Result<()> {
 }
 
 fn is_deleting(node: &Node, app: &str) -> bool {
-    node.json(&["app", "info", app]).is_ok_and(|info| info["app"]["metadata"]["deletedAt"].is_string())
+    node.json(&["app", "info", app]).is_ok_and(|info| info["app"]["metadata"]["deletionTimestamp"].is_string())
         || node.hivemind(&["app", "info", app]).is_ok_and(|output| output.status.code() == Some(3))
 }
 

@@ -264,10 +264,12 @@ fn patience(code: ErrorCode) -> Patience {
         | E::ImageCorrupt
         | E::CommandFailed
         | E::InvalidImage
-        | E::PortTaken => Patience::None,
+        | E::PortTaken
+        // A pull asks several times by itself before it says so.
+        | E::RegistryUnreachable => Patience::None,
         E::CrashLoop => Patience::Restarts(3),
         E::OutOfMemory => Patience::Restarts(2),
-        E::ContainerFailed | E::RegistryUnreachable => Patience::Tries(3),
+        E::ContainerFailed => Patience::Tries(3),
         _ => Patience::UntilTimeout,
     }
 }
