@@ -4,6 +4,7 @@ mod access;
 mod cluster;
 mod config;
 mod fault;
+mod memory;
 mod parts;
 mod teardown;
 
@@ -17,6 +18,7 @@ pub(crate) use config::{Config, DaemonArgs};
 
 /// Runs the daemon until SIGTERM or SIGINT, or tears down what one has made. Prints why it could not.
 pub(crate) fn run(args: DaemonArgs) -> ExitCode {
+    memory::use_one_arena();
     let teardown = args.teardown;
     let ended = Config::load(args).and_then(|config| {
         start_logging(&config.log_level)?;

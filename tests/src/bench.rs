@@ -1,7 +1,7 @@
 //! The benches: what the product promises in numbers, measured on a node of its own.
 //!
-//! A bench returns [`Figure`]s. What is compared is measured in the same run, in turns, at least nine times each, and
-//! told as medians; a figure with a bound says whether it keeps it. Nothing is pinned to a processor: what is measured
+//! A bench returns [`Figure`]s. What is compared is measured in the same run, in turns, and times are the medians of nine
+//! or more; a figure with a bound says whether it keeps it. Nothing is pinned to a processor: what is measured
 //! here are several processes at once. Start at [`run`].
 
 mod calls;

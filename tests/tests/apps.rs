@@ -93,7 +93,15 @@ fn every_flag_of_a_deployment_has_its_effect() -> Result<()> {
 fn a_command_takes_the_place_of_the_images_own() -> Result<()> {
     let (node, _registry) = Node::with_daemon()?;
     let running = |app: &str| node.in_replica(app, "tr '\\0' '|' < /proc/1/cmdline");
-    node.hivemind_ok(&["app", "deploy", "a", "--image", "busybox", "--command", "sh -c 'sleep 600; echo x'"])?;
+    node.hivemind_ok(&[
+        "app",
+        "deploy",
+        "a",
+        "--image",
+        "busybox",
+        "--command",
+        "sh -c 'sleep 600; echo x'",
+    ])?;
     assert_eq!(running("a")?, "sh|-c|sleep 600; echo x|");
     node.hivemind_ok(&["app", "deploy", "b", "--image", "busybox", "--", "sleep", "7 00", "--x"])
         .err()
@@ -160,7 +168,17 @@ fn an_app_is_shown_in_every_format() -> Result<()> {
     let (node, _registry) = Node::with_daemon()?;
     assert_eq!(node.hivemind_ok(&["app", "ls"])?, "");
     assert_eq!(node.json(&["app", "ls"])?["items"], serde_json::json!([]));
-    node.hivemind_ok(&["app", "deploy", "web", "--image", "nginx", "--port", "8080:80", "--service", "w.local"])?;
+    node.hivemind_ok(&[
+        "app",
+        "deploy",
+        "web",
+        "--image",
+        "nginx",
+        "--port",
+        "8080:80",
+        "--service",
+        "w.local",
+    ])?;
     let app = node.json(&["app", "info", "web"])?;
     let (id, v4) = (text(&app, "/metadata/id")?, text(&app, "/status/addresses/0")?);
     let (v6, replica) = (text(&app, "/status/addresses/1")?, text(&app, "/replicas/0/metadata/name")?);
@@ -208,7 +226,8 @@ fn a_watch_tells_every_change() -> Result<()> {
         Ok::<_, anyhow::Error>(())
     })?;
     node.hivemind_ok(&["app", "deploy", "web", "--image", "nginx"])?;
-    let _replicas = node.hivemind_spawn(&["app", "info", "web", "--watch", "-o", "json"], &log("replicas"))?;
+    let _replicas =
+        node.hivemind_spawn(&["app", "info", "web", "--watch", "-o", "json"], &log("replicas"))?;
     eventually(LIMIT, "the replica in the watch", || {
         ensure!(read("replicas").contains("\"ready\":true"), "{}", read("replicas"));
         Ok::<_, anyhow::Error>(())
@@ -229,7 +248,8 @@ fn a_watch_tells_every_change() -> Result<()> {
     for ready in [1, 2] {
         assert!(events.iter().any(|e| e["object"]["status"]["readyReplicas"] == ready), "{events:?}");
     }
-    let replicas: Vec<Value> = read("replicas").lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let replicas: Vec<Value> =
+        read("replicas").lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let gone: Vec<_> = replicas.iter().filter(|e| e["type"] == "deleted").collect();
     assert_eq!(gone.len(), 2, "{replicas:?}");
     Ok(())
@@ -260,8 +280,7 @@ fn a_restart_replaces_every_replica_and_no_request_fails() -> Result<()> {
 #[test]
 fn what_was_deleted_frees_its_name_hostname_and_port() -> Result<()> {
     let (node, _registry) = Node::with_daemon()?;
-    let web =
-        ["app", "deploy", "web", "--image", "nginx", "--service", "web.local", "--port", "8080:80"];
+    let web = ["app", "deploy", "web", "--image", "nginx", "--service", "web.local", "--port", "8080:80"];
     node.hivemind_ok(&web)?;
     node.hivemind_ok(&["app", "deploy", "cache", "--image", "redis", "--replicas", "2"])?;
     // One that does not exist keeps the others.

@@ -54,7 +54,10 @@ fn a_port_of_another_program_is_refused_and_no_app_is_left() -> Result<()> {
     node.hivemind_ok(&["app", "deploy", "udp", "--image", "nginx", "--port", "8080:80/udp"])?;
     drop(listener);
     node.hivemind_ok(&words)?;
-    assert!(listen("[::]:8080")?.is_err() && listen("127.0.0.1:8081")?.is_err(), "the ports are not reserved");
+    assert!(
+        listen("[::]:8080")?.is_err() && listen("127.0.0.1:8081")?.is_err(),
+        "the ports are not reserved"
+    );
     node.hivemind_ok(&["app", "delete", "web"])?;
     eventually(REFUSAL_LIMIT, "the port to be free", || listen("[::]:8080")?.context("it is taken"))?;
     Ok(())
@@ -65,7 +68,7 @@ fn all_wrong_values_are_told_at_once_each_at_its_flag() -> Result<()> {
     let (node, _registry) = Node::with_daemon()?;
     let words = "app deploy Web_App --image NGINX:latest --replicas -1 --env =x --env A=1 --env A=2 --cpu 0 \
                  --memory 5M --port 0:80 --port 80 --port 7000:80/sctp --volume data --volume v:relative \
-                 --label a --label UPPER!=x --service 10.0.0.1 --service no_underscores.local \
+                 --label a --label UPPER!=x --service 10.0.0.1 --service two..dots \
                  --command 'unclosed --timeout soon";
     let words: Vec<_> = words.split_whitespace().collect();
     let said = node.refused(&words, "HM0101", 2)?;
@@ -85,7 +88,7 @@ fn all_wrong_values_are_told_at_once_each_at_its_flag() -> Result<()> {
         ("HM0106", "--label a"),
         ("HM0106", "--label"),
         ("HM0101", "--service 10.0.0.1"),
-        ("HM0101", "--service no_underscores.local"),
+        ("HM0101", "--service two..dots"),
         ("HM0100", "--command"),
         ("HM0103", "--timeout"),
     ];
@@ -144,8 +147,9 @@ fn what_does_not_exist_is_told_by_its_name() -> Result<()> {
 fn a_memory_limit_that_the_container_exceeds_is_told_as_such() -> Result<()> {
     let (node, _registry) = Node::with_daemon()?;
     let began = std::time::Instant::now();
-    // It fills a buffer of 64 MiB at once.
-    let words = "app deploy big --image busybox --memory 8Mi -- dd if=/dev/zero of=/dev/null bs=64M";
+    // It fills a buffer of 64 MiB at once. Since it never listens on its port, it cannot seem to be up before.
+    let words =
+        "app deploy big --image busybox --memory 8Mi --port 8080:80 -- dd if=/dev/zero of=/dev/null bs=64M";
     let said = node.refused(&words.split_whitespace().collect::<Vec<_>>(), "HM0407", 5)?;
     assert!(said.contains("more memory than its limit of 8Mi"), "{said}");
     assert!(said.contains("hint: raise --memory"), "{said}");
@@ -185,7 +189,8 @@ fn a_command_that_the_image_does_not_have_is_told_by_its_name() -> Result<()> {
 #[test]
 fn without_a_daemon_every_command_says_how_to_start_one() -> Result<()> {
     let node = Node::start(NodeOptions::default())?;
-    for words in [&["app", "ls"][..], &["status"], &["app", "deploy", "a", "--image", "b"], &["volume", "ls"]] {
+    for words in [&["app", "ls"][..], &["status"], &["app", "deploy", "a", "--image", "b"], &["volume", "ls"]]
+    {
         let said = node.refused(words, "HM0601", 7)?;
         assert!(said.contains("no daemon is running") && said.contains("hivemind daemon"), "{said}");
         assert!(said.contains(&node.socket().display().to_string()), "{said}");
@@ -207,8 +212,16 @@ fn who_may_not_use_the_socket_is_told_how_to_be_let_in() -> Result<()> {
     std::fs::copy(hivemind_binary()?, node.sandbox().outside(&program))?;
     let socket = node.socket().display().to_string();
     let program = program.display().to_string();
-    let as_nobody =
-        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", &program, "--socket", &socket, "status"];
+    let as_nobody = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        &program,
+        "--socket",
+        &socket,
+        "status",
+    ];
     let said = check_refusal(&node.sandbox().run(&as_nobody)?, "HM0601", 7)?;
     assert!(said.contains("you may not use the daemon's socket"), "{said}");
     assert!(said.contains("usermod -aG hivemind"), "{said}");

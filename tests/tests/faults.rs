@@ -114,7 +114,10 @@ fn a_flag_wins_over_the_environment_and_that_over_the_configuration_file() -> Re
         daemon_flags: vec!["--cluster-domain".into(), "flag.internal".into()],
         ..NodeOptions::default()
     })?;
-    configure(&node, "cluster-domain = \"file.internal\"\nservice-range = \"10.99.0.0/16\"\nweb-port = 5001\n")?;
+    configure(
+        &node,
+        "cluster-domain = \"file.internal\"\nservice-range = \"10.99.0.0/16\"\nweb-port = 5001\n",
+    )?;
     let mut command = node.sandbox().command("env");
     command
         .args(["HIVEMIND_CLUSTER_DOMAIN=environment.internal", "HIVEMIND_WEB_PORT=5002"])
@@ -130,7 +133,11 @@ fn a_flag_wins_over_the_environment_and_that_over_the_configuration_file() -> Re
         Ok(node.sandbox().in_network(|| std::net::TcpStream::connect(address).is_ok())?)
     };
     assert!(listens(5002)? && !listens(5001)? && !listens(4483)?, "the environment must win over the file");
-    let dry = node.hivemind_ok(&["image", "import", &hivemind_tests::image_archive("busybox")?.display().to_string()])?;
+    let dry = node.hivemind_ok(&[
+        "image",
+        "import",
+        &hivemind_tests::image_archive("busybox")?.display().to_string(),
+    ])?;
     assert!(dry.contains("busybox"), "{dry}");
     node.hivemind_ok(&["app", "deploy", "a", "--image", "busybox", "--command", "sleep 3600"])?;
     let service = node.json(&["service", "info", "a"])?;
@@ -222,7 +229,8 @@ fn a_machine_without_cgroup_v2_is_told_how_to_mount_it() -> Result<()> {
 /// Fills the file system that `directory`, a path inside, is on; returns the file that does it.
 fn fill(node: &Node, directory: &str) -> Result<PathBuf> {
     let file = node.sandbox().directory().join(directory).join("filling");
-    let script = "dd if=/dev/zero of=$1 bs=4096 2>/dev/null; dd if=/dev/zero of=$1.more bs=1 2>/dev/null; true";
+    let script =
+        "dd if=/dev/zero of=$1 bs=4096 2>/dev/null; dd if=/dev/zero of=$1.more bs=1 2>/dev/null; true";
     node.sandbox().check(&["sh", "-c", script, "sh", &file.display().to_string()])?;
     Ok(file)
 }
@@ -252,7 +260,8 @@ fn a_full_data_directory_refuses_changes_and_nothing_else() -> Result<()> {
     let filling = fill(&node, "data")?;
     // What room the store's file itself still has is soon used up.
     let refused = eventually(LIMIT, "a deployment to be refused", || {
-        let output = node.hivemind(&["app", "deploy", "more", "--image", "nginx:latest", "--timeout", "5s"])?;
+        let output =
+            node.hivemind(&["app", "deploy", "more", "--image", "nginx:latest", "--timeout", "5s"])?;
         if output.status.success() {
             node.hivemind_ok(&["app", "delete", "more"])?;
         }
@@ -265,7 +274,10 @@ fn a_full_data_directory_refuses_changes_and_nothing_else() -> Result<()> {
     node.hivemind_ok(&["app", "info", "web"])?;
     // A container that ends is started again also without room.
     let pid = node.replicas("web")?[0]["status"]["pid"].as_i64().context("no pid")?;
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid)?), nix::sys::signal::Signal::SIGUSR1)?;
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(i32::try_from(pid)?),
+        nix::sys::signal::Signal::SIGUSR1,
+    )?;
 
     // A daemon that starts without room says so; what runs goes on.
     node.daemon_kill9()?;
@@ -294,7 +306,11 @@ fn names(list: &Value) -> Result<Vec<&str>> {
 fn a_full_disk_of_containerds_fails_the_deployment_and_leaves_nothing_of_it() -> Result<()> {
     let node = node(Containerd::Running)?;
     node.containerd_kill9()?;
-    node.sandbox().check(&["rm", "-rf", &node.sandbox().directory().join("containerd/root").display().to_string()])?;
+    node.sandbox().check(&[
+        "rm",
+        "-rf",
+        &node.sandbox().directory().join("containerd/root").display().to_string(),
+    ])?;
     fs::create_dir(node.sandbox().outside(&node.sandbox().directory().join("containerd/root")))?;
     mount_small(&node, "containerd/root", "24m")?;
     node.containerd_start()?;
@@ -320,12 +336,19 @@ fn the_status_tells_how_the_daemon_and_its_machine_are() -> Result<()> {
     let status = node.json(&["status"])?;
     assert_eq!(status["pid"], node.daemon_pid()?);
     assert_eq!(status["node"], node.name());
-    assert_eq!((&status["apps"], &status["replicas"], &status["readyReplicas"]), (&1.into(), &2.into(), &2.into()));
-    assert!(status["containerd"].as_str().is_some_and(|version| version.starts_with(char::is_numeric)), "{status}");
+    assert_eq!(
+        (&status["apps"], &status["replicas"], &status["readyReplicas"]),
+        (&1.into(), &2.into(), &2.into())
+    );
+    assert!(
+        status["containerd"].as_str().is_some_and(|version| version.starts_with(char::is_numeric)),
+        "{status}"
+    );
     assert!(status["storeRevision"].as_u64().is_some_and(|revision| revision > 1), "{status}");
     let maps = status["maps"].as_array().context("no maps")?;
     for map in ["conntrack_v4", "conntrack_v6", "service_v4", "backend_v4"] {
-        let map = maps.iter().find(|m| m["name"] == map).with_context(|| format!("no map {map}: {maps:?}"))?;
+        let map =
+            maps.iter().find(|m| m["name"] == map).with_context(|| format!("no map {map}: {maps:?}"))?;
         assert!(map["capacity"].as_u64() > map["entries"].as_u64(), "{map}");
     }
     let text = node.hivemind_ok(&["status"])?;

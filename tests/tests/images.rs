@@ -43,7 +43,7 @@ fn nothing_is_left(node: &Node) -> Result<()> {
     Ok(())
 }
 
-fn deploy<'a>(image: &'a str) -> [&'a str; 5] {
+fn deploy(image: &str) -> [&str; 5] {
     ["app", "deploy", "web", "--image", image]
 }
 
@@ -63,7 +63,8 @@ fn an_image_comes_from_a_listed_plain_http_registry_and_through_a_mirror() -> Re
     node.hivemind_ok(&["app", "deploy", "exact", "--image", &by_digest])?;
 
     let images = node.json(&["image", "ls"])?;
-    let names: Vec<_> = images["items"].as_array().context("no list")?.iter().map(|i| &i["reference"]).collect();
+    let names: Vec<_> =
+        images["items"].as_array().context("no list")?.iter().map(|i| &i["reference"]).collect();
     let exact = format!("docker.io/library/nginx@{}", digest("direct")?);
     for name in [json!(LISTED), json!("docker.io/library/nginx:latest"), json!(exact)] {
         assert!(names.contains(&&name), "{name} is not among {names:?}");
@@ -111,7 +112,9 @@ fn what_a_registry_does_not_have_is_told_and_leaves_nothing() -> Result<()> {
 
 #[test]
 fn a_registry_that_cannot_be_reached_is_told_soon_and_leaves_nothing() -> Result<()> {
-    let node = Node::start(NodeOptions::default())?;
+    // Nobody answers names, as on a machine without a network.
+    let resolv_conf = Some("nameserver 127.0.0.1\n".to_owned());
+    let node = Node::start(NodeOptions { resolv_conf, ..NodeOptions::default() })?;
     node.daemon_start()?;
     // The listed registry does not run, nobody listens at the second, and the third does not resolve.
     for host in ["127.0.0.1:5000", "127.0.0.1:5999", "registry.invalid"] {
@@ -122,6 +125,24 @@ fn a_registry_that_cannot_be_reached_is_told_soon_and_leaves_nothing() -> Result
         nothing_is_left(&node)?;
     }
     Ok(())
+}
+
+#[test]
+fn a_registry_that_swallows_every_packet_is_given_up_on() -> Result<()> {
+    let node = Node::start(NodeOptions::default())?;
+    node.daemon_start()?;
+    let outside = node.fabric().client();
+    outside.check(&[
+        "nft",
+        "add table inet hole; add chain inet hole in { type filter hook input priority 0; }",
+    ])?;
+    outside.check(&["nft", "add rule inet hole in tcp dport 5001 drop"])?;
+    let host = format!("{}:5001", node.fabric().client_addresses().ipv4);
+    let began = Instant::now();
+    let said = node.refused(&deploy(&format!("{host}/team/app:v1")), "HM0403", 5)?;
+    assert!(said.contains(&format!("registry {host} cannot be reached")), "{said}");
+    assert!(began.elapsed() < UNREACHABLE_LIMIT, "it took {:?}", began.elapsed());
+    nothing_is_left(&node)
 }
 
 #[test]

@@ -403,7 +403,9 @@ fn a_published_port_answers_from_outside_from_the_node_and_from_replicas() -> Re
         let refused = Place::machine(node.fabric().client()).dial(SocketAddr::new(ip, 8080))?;
         assert_eq!(refused["error"], "ConnectionRefused", "the deleted app's port: {refused}");
     }
-    node.sandbox().in_network(|| std::net::TcpListener::bind("0.0.0.0:8080"))??;
+    eventually(LIMIT, "the port to be free for others", || {
+        node.sandbox().in_network(|| std::net::TcpListener::bind("0.0.0.0:8080"))?.context("still taken")
+    })?;
     Ok(())
 }
 

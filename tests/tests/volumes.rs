@@ -10,7 +10,17 @@ const PAGES: &str = "/usr/share/nginx/html";
 
 fn deploy(node: &Node, replicas: &str) -> Result<String> {
     let volume = format!("pages:{PAGES}");
-    node.hivemind_ok(&["app", "deploy", "web", "--image", "nginx", "--volume", &volume, "--replicas", replicas])
+    node.hivemind_ok(&[
+        "app",
+        "deploy",
+        "web",
+        "--image",
+        "nginx",
+        "--volume",
+        &volume,
+        "--replicas",
+        replicas,
+    ])
 }
 
 #[test]
@@ -117,7 +127,8 @@ fn a_volume_can_be_made_beforehand_and_belongs_to_its_namespace() -> Result<()> 
         assert_eq!(Some(who.trim()), replica["metadata"]["name"].as_str());
     }
     let all = node.hivemind_ok(&["volume", "ls", "-A"])?;
-    let rows: Vec<_> = all.lines().skip(1).map(|l| l.split_whitespace().take(2).collect::<Vec<_>>()).collect();
+    let rows: Vec<_> =
+        all.lines().skip(1).map(|l| l.split_whitespace().take(2).collect::<Vec<_>>()).collect();
     assert_eq!(rows, [["default", "data"], ["shop", "data"]]);
     Ok(())
 }

@@ -46,11 +46,15 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     setup::install(workspace)?;
     ebpf::build(workspace)?;
     images::build(workspace)?;
-    process::run(
-        workspace
-            .cargo()?
-            .args(["build", "--release", "--package", "hivemind", "--package", "hivemind-tests", "--bins"]),
-    )?;
+    process::run(workspace.cargo()?.args([
+        "build",
+        "--release",
+        "--package",
+        "hivemind",
+        "--package",
+        "hivemind-tests",
+        "--bins",
+    ]))?;
     let release = workspace.cargo_target().join("release");
     let program = format!("HIVEMIND_BIN={}", release.join("hivemind").display());
     let mut bench = up::as_root(Path::new("env"));

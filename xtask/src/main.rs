@@ -1,8 +1,8 @@
 //! `cargo xtask COMMAND`: every command that CI or a person runs on this repository.
 //!
 //! It prepares a machine (`setup`), makes what cargo alone cannot make (`build-ebpf`, `images`), checks everything
-//! (`test`), measures (`bench`) and packs a release (`dist`). It holds no logic of the product itself. Start at [`workspace`] for where
-//! things lie, then at the module named after the command.
+//! (`test`), measures (`bench`) and packs a release (`dist`). It holds no logic of the product itself. Start at
+//! [`workspace`] for where things lie, then at the module named after the command.
 #![forbid(unsafe_code)]
 
 mod bench;

@@ -151,11 +151,13 @@ struct ExecStreamsParts {
 struct Stdin {
     input: hivemind_runtime::ExecInput,
     control: hivemind_runtime::ExecControl,
+    is_terminal: bool,
 }
 
 fn split(session: ExecSession) -> ExecStreamsParts {
     let control = session.control.clone();
     let (stdin, stdout, stderr, exit) = session.into_parts();
+    let is_terminal = stderr.is_none();
     let stdout = pieces(stdout).map(ExecOutput::Stdout).boxed();
     let stderr = match stderr {
         Some(stderr) => pieces(stderr).map(ExecOutput::Stderr).boxed(),
@@ -169,7 +171,7 @@ fn split(session: ExecSession) -> ExecStreamsParts {
         ExecOutput::Exit(exit)
     });
     let output = stream::select(stdout, stderr).chain(exit).boxed();
-    ExecStreamsParts { stdin: Stdin { input: stdin, control }, output }
+    ExecStreamsParts { stdin: Stdin { input: stdin, control, is_terminal }, output }
 }
 
 /// What a process writes, in pieces, until it closes its end. A read error ends it as well: the exit code follows.
@@ -188,12 +190,14 @@ fn pieces(pipe: impl AsyncRead + Send + Unpin + 'static) -> BoxStream<'static, B
 }
 
 async fn feed(stdin: Stdin, mut inputs: mpsc::Receiver<ExecInput>) {
-    let Stdin { input, control } = stdin;
+    let Stdin { input, control, is_terminal } = stdin;
     let mut input = Some(input);
     while let Some(next) = inputs.recv().await {
         let done = match (next, &mut input) {
             (ExecInput::Stdin(bytes), Some(pipe)) => pipe.write_all(&bytes).await,
             (ExecInput::Stdin(_), None) => Ok(()),
+            // A terminal without a keyboard stays; to take its input away would be to hang it up (SIGHUP).
+            (ExecInput::StdinEnd, _) if is_terminal => Ok(()),
             (ExecInput::StdinEnd, _) => match input.take() {
                 Some(pipe) => pipe.close().await,
                 None => Ok(()),

@@ -52,7 +52,10 @@ pub(super) fn run(progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
         progress(&format!("footprint: node {number} of {COLD_STARTS}"));
         let node = Node::start(NodeOptions::default())?;
         samples.cold.push(node.daemon_start_timed()?);
-        samples.load_attach.extend(node.datapath_opened_in());
+        let opened = node
+            .datapath_opened_in()
+            .context("the daemon's log does not tell when the data path was open")?;
+        samples.load_attach.push(opened);
         if number > COLD_STARTS - MEMORY_NODES {
             samples.look_at_memory(&node, &runtime)?;
             samples.start_again(&node)?;

@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// The pause between two requests on a long connection: servers close one after a thousand requests.
@@ -37,7 +37,9 @@ impl Seen {
     fn fail(&self, what: &str, error: &dyn std::fmt::Display) {
         let mut failures = self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if failures.len() < 20 {
-            failures.push(format!("{what}: {error}"));
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            // The time within the minute, to be compared with logs.
+            failures.push(format!("{what} at {}.{:03} s: {error}", now.as_secs() % 60, now.subsec_millis()));
         }
     }
 

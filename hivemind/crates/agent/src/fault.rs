@@ -76,9 +76,15 @@ pub(crate) fn of_pull(error: &hivemind_runtime::ImageError) -> Problem {
             ErrorCode::ImageUnauthorized,
             "check the name; this version pulls public images, from mirrors and from archives",
         ),
+        E::RegistryWithoutTls { host } => {
+            let hint = format!(
+                "if it is meant to speak plain HTTP, start the daemon with --insecure-registry {host}"
+            );
+            return problem(ErrorCode::RegistryUnreachable, with_causes(error), &hint);
+        }
         E::RegistryUnreachable { .. } | E::RegistryFailed { .. } => (
             ErrorCode::RegistryUnreachable,
-            "check the registry's name and the network; a registry without TLS has to be named with --insecure-registry",
+            "check the registry's name and the network; `hivemind image import` brings an image from a file",
         ),
         E::Corrupt { .. } | E::Archive { .. } => {
             (ErrorCode::ImageCorrupt, "nothing of it was kept; pull or export it again")

@@ -59,6 +59,12 @@ impl Agent {
                 format!("replica {} is not running", replica.metadata.name),
                 "see `hivemind app info`",
             ),
+            error @ (hivemind_runtime::Error::CommandNotFound { .. }
+            | hivemind_runtime::Error::CommandNotExecutable { .. }) => ApiError::new(
+                ErrorCode::CommandFailed,
+                fault::with_causes(&error),
+                "give a program that the image has, by its path or by a name in the container's PATH",
+            ),
             error => fault::api_error(fault::of_runtime(&error)),
         })
     }

@@ -139,10 +139,21 @@ impl Worker {
                 }
                 Err(error) => {
                     debug!(replica = %self.id, error = fault::with_causes(&error), "containerd does not tell; asking again");
+                    self.cannot_look(&error);
                 }
             }
             tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         }
+    }
+
+    /// Tells why a replica that does not run is not started. Of one that runs nothing is known, so nothing is said.
+    fn cannot_look(&self, error: &hivemind_runtime::Error) {
+        self.status.update(|status| {
+            if status.phase != Phase::Running {
+                status.phase = Phase::Backoff;
+                status.problem = Some(fault::of_runtime(error));
+            }
+        });
     }
 
     /// Looks at a container that may have ended.

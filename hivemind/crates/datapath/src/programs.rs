@@ -10,6 +10,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
+    thread,
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hivemind.bpf.o"));
@@ -50,14 +51,7 @@ impl Programs {
         loader.override_global(name::NODE_NETNS_COOKIE, &cookie, true);
         loader.override_global(name::COLLECT_INTERVAL_NS, &interval, true);
         let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
-        for (program_name, program) in ebpf.programs_mut() {
-            let loaded = match program {
-                Program::SchedClassifier(program) => program.load(),
-                Program::CgroupSockAddr(program) => program.load(),
-                _ => Err(ProgramError::UnexpectedProgramType),
-            };
-            loaded.map_err(|error| program_error(program_name, error))?;
-        }
+        verify(&mut ebpf)?;
         Ok(Self { ebpf })
     }
 
@@ -86,6 +80,27 @@ impl Programs {
         }
         let message = format!("it returned {:#x}: the timer could not be set", result.return_value);
         Err(Error::ProgramRefused { program: name::COLLECT.to_owned(), message, verifier_log: String::new() })
+    }
+}
+
+/// Has the kernel verify all programs. That is most of the time that opening takes, so they are verified beside one another.
+fn verify(ebpf: &mut Ebpf) -> Result<(), Error> {
+    thread::scope(|scope| {
+        let start = |(name, program)| {
+            let verify = move || verify_one(program).map_err(|error| program_error(name, error));
+            let thread = thread::Builder::new().name("verify".to_owned()).spawn_scoped(scope, verify);
+            thread.map_err(Error::system("start a thread"))
+        };
+        let threads: Vec<_> = ebpf.programs_mut().map(start).collect();
+        threads.into_iter().try_for_each(|thread| thread?.join().map_err(|_| Error::Stopped)?)
+    })
+}
+
+fn verify_one(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::SchedClassifier(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
 

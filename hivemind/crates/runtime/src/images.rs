@@ -99,6 +99,13 @@ pub enum ImageError {
         /// What the network said.
         reason: String,
     },
+    /// The registry does not speak TLS and is not among those that may do without. List it, if the network to it can be
+    /// trusted.
+    #[error("registry {host} does not speak HTTPS")]
+    RegistryWithoutTls {
+        /// The registry that was asked last.
+        host: String,
+    },
     /// The registry answered with an error of its own. Try again later.
     #[error("registry {host} failed: {reason}")]
     RegistryFailed {

@@ -26,8 +26,8 @@ const LOG_LINES: u64 = 10;
 /// How long the log of a replica at fault is waited for.
 const LOG_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long it is waited for an app that failed to be gone.
-const UNDO_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long it is waited for an app that failed to be gone: longer than a container is given to end.
+const UNDO_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) async fn run(session: &Session, args: &DeployArgs) -> Result<(), Failure> {
     let Wanted { app, timeout, places } = args.read(&session.namespace)?;
@@ -58,7 +58,11 @@ pub(crate) async fn run(session: &Session, args: &DeployArgs) -> Result<(), Fail
                 return Err(told);
             }
             painter.say(&format!("app/{} did not come up; deleting it", app.metadata.name));
-            undo(client, &app).await?;
+            // Why it did not come up is worth more than why it cannot be deleted yet, which has the same cause as a rule.
+            if undo(client, &app).await.is_err() {
+                let name = &app.metadata.name;
+                painter.say(&format!("app/{name} is still being deleted; see hivemind app info {name}"));
+            }
             Err(told)
         }
     }

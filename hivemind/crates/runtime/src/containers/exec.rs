@@ -295,6 +295,10 @@ async fn describe(containers: &Containers<'_>, id: &ContainerId, spec: &ExecSpec
     process["env"] = json!(merge_environment(inherited.chain(terminal).chain(added)));
     process["args"] = json!(spec.args);
     process["terminal"] = json!(spec.terminal.is_some());
+    if let Some(TerminalSize { columns, rows }) = spec.terminal {
+        // From its first instruction on: a resize reaches only a process that runs.
+        process["consoleSize"] = json!({ "width": columns, "height": rows });
+    }
     if let Some(directory) = &spec.working_dir {
         process["cwd"] = json!(directory);
     }

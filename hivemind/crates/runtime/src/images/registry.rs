@@ -39,6 +39,10 @@ pub(super) struct Endpoint {
 pub(super) enum Fault {
     /// The connection failed or broke: worth another try.
     Network(String),
+    /// Nothing answered at all for as long as a connection may take: another try would take as long.
+    Silent(String),
+    /// It answered in plain HTTP, or another protocol, where TLS was to be spoken.
+    NotTls,
     NotFound,
     Unauthorized,
     /// The bytes do not match their digest, or are no manifest.
@@ -173,7 +177,8 @@ impl Fault {
     pub(super) fn about(self, reference: &Reference, host: &str) -> ImageError {
         let (reference, host) = (reference.clone(), host.to_owned());
         match self {
-            Self::Network(reason) => ImageError::RegistryUnreachable { host, reason },
+            Self::Network(reason) | Self::Silent(reason) => ImageError::RegistryUnreachable { host, reason },
+            Self::NotTls => ImageError::RegistryWithoutTls { host },
             Self::NotFound => ImageError::NotFound { reference, host },
             Self::Unauthorized => ImageError::Unauthorized { reference, host },
             Self::Corrupt(reason) => ImageError::Corrupt { what: format!("{reference} at {host}"), reason },
@@ -186,6 +191,8 @@ impl From<OciDistributionError> for Fault {
     fn from(error: OciDistributionError) -> Self {
         use OciDistributionError as E;
         match error {
+            E::RequestError(cause) if is_no_tls(&cause) => Self::NotTls,
+            E::RequestError(cause) if cause.is_connect() && cause.is_timeout() => Self::Silent(chain(&cause)),
             E::RequestError(cause) => Self::Network(chain(&cause)),
             E::IoError(cause) => Self::from(cause),
             E::DigestError(cause) => Self::Corrupt(cause.to_string()),
@@ -230,6 +237,19 @@ impl From<std::io::Error> for Fault {
             Some(mismatch) => Self::Corrupt(mismatch.to_string()),
             None => Self::Network(chain(&error)),
         }
+    }
+}
+
+/// Whether an error comes from bytes that were no TLS at all, as a server for plain HTTP sends them.
+fn is_no_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    use rustls::{Error as TlsError, InvalidMessage};
+    if let Some(error) = error.downcast_ref::<TlsError>() {
+        return matches!(error, TlsError::InvalidMessage(InvalidMessage::InvalidContentType));
+    }
+    // The source of an I/O error is the cause of the error within it, and not that error itself.
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(within) => is_no_tls(within),
+        None => error.source().is_some_and(is_no_tls),
     }
 }
 
