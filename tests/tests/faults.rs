@@ -9,7 +9,9 @@ use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use hivemind_tests::{Containerd, Node, NodeOptions, Traffic, eventually, hivemind_binary};
+use hivemind_tests::{Containerd, Node, NodeOptions, Traffic, eventually, get, hivemind_binary};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -68,10 +70,6 @@ fn a_second_daemon_on_the_same_data_directory_refuses_and_the_first_goes_on() ->
     node.hivemind_ok(&["status"])?;
     assert_eq!(node.json(&["status"])?["pid"], node.daemon_pid()?);
 
-    // One with data of its own that was given nothing else of its own must not take over what is the first one's.
-    node.daemon_term()?;
-    node.daemon_start()?;
-    node.hivemind_ok(&["status"])?;
     node.daemon_term()?;
     assert_clean(&node)
 }
@@ -133,19 +131,19 @@ fn a_flag_wins_over_the_environment_and_that_over_the_configuration_file() -> Re
         node.sandbox().in_network(|| std::net::TcpStream::connect(address).is_ok())
     };
     assert!(listens(5002)? && !listens(5001)? && !listens(4483)?, "the environment must win over the file");
-    let dry = node.hivemind_ok(&[
+    let imported = node.hivemind_ok(&[
         "image",
         "import",
         &hivemind_tests::image_archive("busybox")?.display().to_string(),
     ])?;
-    assert!(dry.contains("busybox"), "{dry}");
+    assert!(imported.contains("busybox"), "{imported}");
     node.hivemind_ok(&["app", "deploy", "a", "--image", "busybox", "--command", "sleep 3600"])?;
     let service = node.json(&["service", "info", "a"])?;
     let address = service["spec"]["ipv4"].as_str().context("no address")?;
     assert!(address.starts_with("10.99."), "the file must win over the default: {address}");
     let resolver = node.in_replica("a", "cat /etc/resolv.conf")?;
     assert!(resolver.contains("search default.svc.flag.internal"), "{resolver}");
-    daemon.signal(nix::sys::signal::Signal::SIGTERM)?;
+    daemon.signal(Signal::SIGTERM)?;
     daemon.wait(LIMIT)?;
     assert_clean(&node)
 }
@@ -172,7 +170,6 @@ fn a_machine_without_containerd_or_nft_is_told_what_to_install() -> Result<()> {
     let text = said(&broken);
     let lines: Vec<_> = text.lines().filter(|line| line.starts_with("fail")).collect();
     assert!(lines.iter().any(|line| line.contains("containerd")), "{text}");
-    assert!(lines.iter().any(|line| line.contains("runc")), "{text}");
     assert!(!lines.iter().any(|line| line.contains("nft")), "nft is there: {text}");
     assert!(text.contains("apt install"), "how to get it is not told: {text}");
 
@@ -194,7 +191,7 @@ fn a_daemon_without_privileges_says_which_it_needs() -> Result<()> {
     // Root, but as in a container that was not given the capabilities.
     let confined =
         ["setpriv", "--bounding-set=-bpf,-sys_admin,-perfmon", "--inh-caps=-bpf,-sys_admin,-perfmon"];
-    assert_refused(&node.daemon_run(&confined, &[])?, "HM0505", 6, &["CAP_", "bpf"]);
+    assert_refused(&node.daemon_run(&confined, &[])?, "HM0505", 6, &["CAP_SYS_ADMIN"]);
     let confined = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"];
     assert_refused(&node.daemon_run(&confined, &[])?, "HM0505", 6, &["CAP_NET_ADMIN"]);
     assert_clean(&node)
@@ -202,14 +199,10 @@ fn a_daemon_without_privileges_says_which_it_needs() -> Result<()> {
 
 #[test]
 fn a_machine_without_cgroup_v2_is_told_how_to_mount_it() -> Result<()> {
-    let mut node = None;
-    let directory = |node: &Node| node.sandbox().directory().join("no-cgroup");
-    // The flag may be given once, so that the harness's own has to give way to a variable here.
-    for _ in 0..1 {
-        node = Some(self::node(Containerd::Running)?);
-    }
-    let node = node.context("no node")?;
-    fs::create_dir(node.sandbox().outside(&directory(&node)))?;
+    let node = node(Containerd::Running)?;
+    let directory = node.sandbox().directory().join("no-cgroup");
+    fs::create_dir(node.sandbox().outside(&directory))?;
+    // A flag may be given once: this takes the place of the harness's own.
     let flags = node.daemon_flags();
     let mut replaced = Vec::new();
     let mut words = flags.iter();
@@ -217,7 +210,7 @@ fn a_machine_without_cgroup_v2_is_told_how_to_mount_it() -> Result<()> {
         replaced.push(word.clone());
         if word == "--cgroup-root" {
             words.next();
-            replaced.push(directory(&node).display().to_string());
+            replaced.push(directory.display().to_string());
         }
     }
     let mut command = node.sandbox().command("timeout");
@@ -251,6 +244,9 @@ fn a_full_data_directory_refuses_changes_and_nothing_else() -> Result<()> {
     let node = node(Containerd::Running)?;
     mount_small(&node, "data", "8m")?;
     let _registry = node.registry()?;
+    let filling = fill(&node, "data")?;
+    assert_refused(&node.daemon_run(&[], &[])?, "HM0504", 6, &["full", "--data-dir"]);
+    make_room(&node, &filling)?;
     node.daemon_start()?;
     let web = ["app", "deploy", "web", "--image", "nginx:latest", "--replicas", "2", "-p", "8080:80"];
     node.hivemind_ok(&web)?;
@@ -268,29 +264,32 @@ fn a_full_data_directory_refuses_changes_and_nothing_else() -> Result<()> {
         ensure!(!output.status.success(), "it was accepted");
         Ok::<_, anyhow::Error>(output)
     })?;
-    assert_refused(&refused, "HM0504", 6, &["full", "room"]);
+    assert_refused(&refused, "HM0504", 6, &["no space", "data directory"]);
     let apps = node.json(&["app", "ls"])?;
     assert_eq!(names(&apps)?, ["web"], "something half-made");
     node.hivemind_ok(&["app", "info", "web"])?;
-    // A container that ends is started again also without room.
-    let pid = node.replicas("web")?[0]["status"]["pid"].as_i64().context("no pid")?;
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(i32::try_from(pid)?),
-        nix::sys::signal::Signal::SIGUSR1,
-    )?;
-
-    // A daemon that starts without room says so; what runs goes on.
+    // Neither a new daemon nor a container that has to be started again needs room.
     node.daemon_kill9()?;
-    let full = node.daemon_run(&[], &[]);
-    make_room(&node, &filling)?;
-    let full = full?;
-    if full.status.code() != Some(124) {
-        assert_refused(&full, "HM0504", 6, &["full"]);
-    }
     node.daemon_start()?;
     let report = traffic.stop()?;
     assert_eq!(report.failures, Vec::<String>::new(), "traffic must go on");
-    assert!(report.new_connections > 50, "{report:?}");
+    assert!(report.new_connections > 20, "{report:?}");
+    let killed = node.replicas("web")?.swap_remove(0);
+    let pid = killed["status"]["pid"].as_i64().context("no pid")?;
+    kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
+    let killed = killed["metadata"]["name"].as_str().context("no name")?;
+    eventually(LIMIT, "the killed container to answer again", || {
+        let answers = node.fabric().client().in_network(|| get(published, "/hostname", LIMIT))??;
+        ensure!(answers.body.trim() == killed, "another answers: {answers:?}");
+        Ok::<_, anyhow::Error>(())
+    })?;
+    make_room(&node, &filling)?;
+    eventually(LIMIT, "the restart to be written down", || {
+        let restarts =
+            node.replicas("web")?.iter().filter_map(|r| r["status"]["restarts"].as_u64()).sum::<u64>();
+        ensure!(restarts == 1 && node.ready_replicas("web")? == 2, "{restarts} restarts");
+        Ok::<_, anyhow::Error>(())
+    })?;
     node.hivemind_ok(&["app", "deploy", "more", "--image", "nginx:latest"])?;
     node.hivemind_ok(&["app", "scale", "web", "--replicas", "1"])?;
     node.daemon_term()?;
@@ -317,7 +316,7 @@ fn a_full_disk_of_containerds_fails_the_deployment_and_leaves_nothing_of_it() ->
     let _registry = node.registry()?;
     node.daemon_start()?;
     let filling = fill(&node, "containerd/root")?;
-    let refused = node.hivemind(&["app", "deploy", "web", "--image", "nginx:latest", "--timeout", "20s"])?;
+    let refused = node.hivemind(&["app", "deploy", "web", "--image", "nginx:latest", "--timeout", "5s"])?;
     assert_refused(&refused, "HM0504", 6, &["room"]);
     assert_eq!(names(&node.json(&["app", "ls"])?)?, Vec::<&str>::new());
     make_room(&node, &filling)?;
@@ -330,7 +329,7 @@ fn a_full_disk_of_containerds_fails_the_deployment_and_leaves_nothing_of_it() ->
 #[test]
 fn the_status_tells_how_the_daemon_and_its_machine_are() -> Result<()> {
     let node = node(Containerd::Running)?;
-    let _registry = node.registry()?;
+    let registry = node.registry()?;
     node.daemon_start()?;
     node.hivemind_ok(&["app", "deploy", "web", "--image", "nginx:latest", "--replicas", "2"])?;
     let status = node.json(&["status"])?;
@@ -360,10 +359,6 @@ fn the_status_tells_how_the_daemon_and_its_machine_are() -> Result<()> {
     node.daemon_term()?;
     let silent = node.hivemind(&["status"])?;
     assert_refused(&silent, "HM0601", 7, &["daemon"]);
-    assert_clean_with_registry(node, _registry)
-}
-
-fn assert_clean_with_registry(node: Node, registry: hivemind_tests::Registry) -> Result<()> {
     drop(registry);
     assert_clean(&node)
 }

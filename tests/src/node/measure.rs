@@ -11,6 +11,7 @@ use hivemind_runtime::logs::COLLECTOR_COMMAND;
 use super::Node;
 use crate::background::Background;
 use crate::http;
+use crate::programs::hivemind_binary;
 use crate::sandbox::network_of;
 
 /// How long a daemon may take to be ready.
@@ -30,11 +31,11 @@ impl Node {
         if slot.is_some() {
             bail!("a daemon was started on {} already", self.name());
         }
+        let program = hivemind_binary()?.canonicalize().context("the program is gone")?;
         let mut daemon = self.daemon_spawn(&[])?;
+        // What starts it enters namespaces and cgroups first, and then becomes the daemon.
         let began = look_until(&mut daemon, |daemon| {
-            // What starts it enters namespaces and cgroups first, and then becomes the daemon.
-            let name = fs::read_to_string(format!("/proc/{}/comm", daemon.id())).unwrap_or_default();
-            name.trim() == "hivemind"
+            fs::read_link(format!("/proc/{}/exe", daemon.id())).is_ok_and(|running| running == program)
         })?;
         let socket = self.sandbox.outside(&self.socket());
         let ready = look_until(&mut daemon, |_| {

@@ -28,7 +28,10 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
 pub(crate) fn of_datapath(error: &hivemind_datapath::Error) -> Problem {
     use hivemind_datapath::Error as E;
     let (code, hint) = match error {
-        E::NotPermitted { .. } => (ErrorCode::Privileges, "run the daemon as root"),
+        E::NotPermitted { .. } => (
+            ErrorCode::Privileges,
+            "run the daemon as root; in a container give it the capabilities, under systemd widen CapabilityBoundingSet",
+        ),
         E::KernelTooOld { .. } => (ErrorCode::KernelUnsupported, "boot Linux 6.1 or newer"),
         E::NoBtf { .. } => (
             ErrorCode::KernelUnsupported,

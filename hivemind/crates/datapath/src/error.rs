@@ -7,14 +7,13 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The process lacks the privileges (root, or CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN). Nothing was changed.
-    #[error("the data path needs root: {action} was not permitted")]
+    /// The process lacks privileges. Nothing was changed; start it as root, and with these capabilities.
+    #[error(
+        "the data path needs root with CAP_NET_ADMIN and CAP_SYS_ADMIN; this process is without {missing}"
+    )]
     NotPermitted {
-        /// What was refused.
-        action: &'static str,
-        /// The kernel's answer.
-        #[source]
-        source: io::Error,
+        /// What it lacks, in words.
+        missing: String,
     },
     /// The kernel is too old. Nothing was changed; boot a newer one.
     #[error("kernel {found} is too old: the data path needs Linux {needed} or newer")]

@@ -5,7 +5,7 @@ use nix::sys::{
     statfs::{CGROUP2_SUPER_MAGIC, statfs},
     utsname::uname,
 };
-use std::{io, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 const KERNEL_MIN: (u32, u32) = (6, 1);
 const KERNEL_MIN_NAME: &str = "6.1";
@@ -24,13 +24,13 @@ pub(crate) struct Abilities {
     pub(crate) tcx: bool,
 }
 
+/// Capabilities that nothing works without, with their numbers (capability(7)). CAP_SYS_ADMIN includes CAP_BPF.
+const CAPABILITIES: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_SYS_ADMIN", 21)];
+
 /// Fails with the first requirement that is not met.
 pub(crate) fn check(config: &Config) -> Result<Abilities, Error> {
     check_config(config)?;
-    if !nix::unistd::geteuid().is_root() {
-        let source = io::Error::from_raw_os_error(libc::EPERM);
-        return Err(Error::NotPermitted { action: "loading eBPF programs", source });
-    }
+    check_privileges()?;
     let abilities = check_kernel()?;
     if !PathBuf::from(BTF).exists() {
         return Err(Error::NoBtf { path: BTF.into() });
@@ -98,9 +98,37 @@ pub(crate) fn check_config(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
+fn check_privileges() -> Result<(), Error> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let missing = missing_privileges(&status, nix::unistd::geteuid().is_root());
+    if missing.is_empty() { Ok(()) } else { Err(Error::NotPermitted { missing: missing.join(", ") }) }
+}
+
+/// What a process lacks whose `/proc/PID/status` (proc_pid_status(5)) is `status`. Of one that cannot be read nothing is
+/// said: the kernel will.
+fn missing_privileges(status: &str, is_root: bool) -> Vec<&'static str> {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX);
+    let root = (!is_root).then_some("root's user id");
+    let capabilities =
+        CAPABILITIES.iter().filter(|(_, bit)| effective & (1 << bit) == 0).map(|(name, _)| *name);
+    root.into_iter().chain(capabilities).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_process_may_not_do_is_told_by_name() {
+        let all = "CapInh:\t0000000000000000\nCapEff:\t000001ffffffffff\n";
+        assert_eq!(missing_privileges(all, true), Vec::<&str>::new());
+        assert_eq!(missing_privileges(&all.replace("1ffffffffff", "1ffffdfffff"), true), ["CAP_SYS_ADMIN"]);
+        assert_eq!(
+            missing_privileges("CapEff:\t0000000000000000\n", false),
+            ["root's user id", "CAP_NET_ADMIN", "CAP_SYS_ADMIN"]
+        );
+    }
 
     #[test]
     fn releases_are_compared_as_numbers() {
