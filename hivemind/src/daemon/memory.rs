@@ -3,7 +3,7 @@
 /// Lets all threads allocate from one arena; to be called while there is one thread.
 ///
 /// By default glibc gives each of the first threads, eight to a processor, an arena of its own, which keeps what it once
-/// held: 3 of the 7 MB that an idle daemon allocates. Threads that allocate all day would wait for one another; ours wait for
+/// held: 2.5 of the 7 MB that an idle daemon allocates. Threads that allocate all day would wait for one another; ours wait for
 /// the kernel, and each has a small cache before the arena besides (mallopt(3), M_ARENA_MAX).
 pub(crate) fn use_one_arena() {
     // Other C libraries have no arenas.

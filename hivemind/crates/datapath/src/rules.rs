@@ -150,8 +150,8 @@ fn greatest_common_divisor(a: u16, b: u16) -> u16 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// Whether there is an nft to be run; used before anything is changed. It is not run: that would take a tenth of the
-/// time in which the data path opens.
+/// Whether there is an nft to be run; used before anything is changed. It is not run: the
+/// daemon's start would wait for it.
 pub(crate) fn check() -> Result<(), Error> {
     // Without a PATH, programs are looked for in these (execvp(3)).
     let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());

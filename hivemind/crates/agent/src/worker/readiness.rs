@@ -47,7 +47,11 @@ impl Worker {
                         return;
                     }
                 }
-                _ = self.replica.changed() => {
+                changed = self.replica.changed() => {
+                    // Without a sender the agent stops, and this worker with it.
+                    if changed.is_err() {
+                        std::future::pending::<()>().await;
+                    }
                     if self.wanted() == Wanted::Down {
                         return;
                     }
