@@ -463,6 +463,23 @@ fn what_leaves_the_node_bears_its_address_and_a_spoofed_source_does_not_leave() 
     Ok(())
 }
 
+#[test]
+fn an_app_that_is_said_to_be_up_takes_connections_at_once() -> Result<()> {
+    let (node, _registry) = node(&[])?;
+    let published = SocketAddr::new(node.addresses().ipv4.into(), 8080);
+    for round in 0..6 {
+        deploy(&node, "web", "nginx:latest", &["-p", "8080:80"])?;
+        let outside = Place::machine(node.fabric().client()).dial(published)?;
+        assert!(outside["peer"].is_string(), "round {round}: the published port: {outside}");
+        for ip in service(&node, "web")? {
+            let inside = Place::machine(node.sandbox()).dial(SocketAddr::new(ip, 80))?;
+            assert!(inside["peer"].is_string(), "round {round}: the service: {inside}");
+        }
+        node.hivemind_ok(&["app", "delete", "web"])?;
+    }
+    Ok(())
+}
+
 /// The names of an app's replicas, once there are `count` and all are ready.
 fn settled(node: &Node, count: usize) -> Result<BTreeSet<String>> {
     eventually(LIMIT, "as many replicas as were asked for", || {

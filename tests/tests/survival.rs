@@ -221,6 +221,12 @@ fn a_container_that_ended_while_no_daemon_ran_is_back_when_one_returns() -> Resu
     node.daemon_term()?;
     signal(pid, Signal::SIGKILL)?;
     node.daemon_start()?;
+    // Until the daemon has looked, the app is as the one before it had left it.
+    eventually(LIMIT, "one container to be started again", || {
+        let restarts = restarts(&node, "web")?;
+        ensure!(restarts == 1, "{restarts} containers were started again");
+        Ok::<_, anyhow::Error>(())
+    })?;
     until_up(&node, "web", 3, LIMIT)?;
     assert_eq!(restarts(&node, "web")?, 1, "one container was started again, the others were adopted");
     assert!(node.replicas("web")?.iter().all(|replica| pid_of(replica).is_ok_and(|now| now != pid)));

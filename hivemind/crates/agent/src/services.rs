@@ -1,12 +1,13 @@
 //! Services on this node: what the data path balances and the DNS server answers.
 //!
 //! One task owns the state and does all the writing, so that nothing is written in two orders at once. It follows the
-//! services in the store; besides, workers tell it when a replica of theirs must leave at once ([`Services::withdraw`]),
-//! which is quicker than the way through the store and happens before the replica's process is signalled.
+//! services in the store; besides, workers tell it when a replica of theirs must leave at once ([`Services::withdraw`]) or
+//! may enter ([`Services::admit`]), which is quicker than the way through the store: it leaves before its process is
+//! signalled, and when users are told that it is ready, connections reach it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
@@ -23,12 +24,16 @@ use crate::fault;
 /// Namespace and name.
 type Key = (String, String);
 
+/// A replica's addresses.
+type Addresses = (Ipv4Addr, Ipv6Addr);
+
 /// How many requests of workers may wait.
 const REQUESTS_MAX: usize = 256;
 
 enum Request {
     Withdraw(Key, Ipv4Addr, oneshot::Sender<usize>),
-    Restore(Key, Ipv4Addr),
+    Admit(Key, Addresses, oneshot::Sender<()>),
+    Forget(Key, Ipv4Addr),
     Settle(oneshot::Sender<()>),
 }
 
@@ -39,7 +44,7 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Takes the endpoint at `address` out of its service now, and keeps it out until [`Services::restore`]. Returns how
+    /// Takes the endpoint at `address` out of its service now, and keeps it out until [`Services::admit`]. Returns how
     /// many other endpoints the service still has.
     pub(crate) async fn withdraw(&self, service: Key, address: Ipv4Addr) -> usize {
         let (done, wait) = oneshot::channel();
@@ -49,9 +54,18 @@ impl Services {
         wait.await.unwrap_or(0)
     }
 
-    /// The endpoint at `address` may be in its service again, as soon as the store says so.
-    pub(crate) async fn restore(&self, service: Key, address: Ipv4Addr) {
-        let _ = self.requests.send(Request::Restore(service, address)).await;
+    /// Puts the endpoint at `addresses` into its service, whether the store says so yet or not. Returns when the data path
+    /// balances over it, or could not be written (which is told in the service's status).
+    pub(crate) async fn admit(&self, service: Key, addresses: Addresses) {
+        let (done, wait) = oneshot::channel();
+        if self.requests.send(Request::Admit(service, addresses, done)).await.is_ok() {
+            let _ = wait.await;
+        }
+    }
+
+    /// The replica that was at `address` is gone: from now on only the store says whether the address is in a service.
+    pub(crate) async fn forget(&self, service: Key, address: Ipv4Addr) {
+        let _ = self.requests.send(Request::Forget(service, address)).await;
     }
 
     /// Returns when all services that the store held at the start are written.
@@ -71,6 +85,8 @@ pub(crate) struct ServiceWriter {
     pub(crate) domain: String,
     services: BTreeMap<Key, Service>,
     withdrawn: BTreeSet<Ipv4Addr>,
+    /// Endpoints that workers put into services, which the store may not know of yet.
+    admitted: BTreeMap<Ipv4Addr, (Key, Ipv6Addr)>,
     /// Services that could not be written and are tried again.
     failed: BTreeSet<Key>,
 }
@@ -92,6 +108,7 @@ impl ServiceWriter {
             domain,
             services: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
+            admitted: BTreeMap::new(),
             failed: BTreeSet::new(),
         }
     }
@@ -190,12 +207,20 @@ impl ServiceWriter {
         match request {
             Request::Withdraw(key, address, done) => {
                 self.withdrawn.insert(address);
+                self.admitted.remove(&address);
                 self.write(&key).await;
                 let others = self.services.get(&key).map_or(0, |s| self.backends(s).len());
                 let _ = done.send(others);
             }
-            Request::Restore(key, address) => {
+            Request::Admit(key, (ipv4, ipv6), done) => {
+                self.withdrawn.remove(&ipv4);
+                self.admitted.insert(ipv4, (key.clone(), ipv6));
+                self.write(&key).await;
+                let _ = done.send(());
+            }
+            Request::Forget(key, address) => {
                 self.withdrawn.remove(&address);
+                self.admitted.remove(&address);
                 self.write(&key).await;
             }
             Request::Settle(done) => {
@@ -204,9 +229,14 @@ impl ServiceWriter {
         }
     }
 
+    /// The endpoints that the store names and those that were admitted, less those withdrawn, by address.
     fn backends(&self, service: &Service) -> Vec<BackendSpec> {
-        let open = service.status.endpoints.iter().filter(|e| !self.withdrawn.contains(&e.ipv4));
-        open.map(|e| BackendSpec { ipv4: e.ipv4, ipv6: e.ipv6, weight: 1 }).collect()
+        let key = key_of(service);
+        let stored = service.status.endpoints.iter().map(|e| (e.ipv4, e.ipv6));
+        let admitted = self.admitted.iter().filter(|(_, (of, _))| *of == key).map(|(v4, (_, v6))| (*v4, *v6));
+        let open: BTreeMap<_, _> =
+            stored.chain(admitted).filter(|(ipv4, _)| !self.withdrawn.contains(ipv4)).collect();
+        open.into_iter().map(|(ipv4, ipv6)| BackendSpec { ipv4, ipv6, weight: 1 }).collect()
     }
 
     async fn write(&mut self, key: &Key) {

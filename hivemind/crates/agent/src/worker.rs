@@ -259,8 +259,8 @@ impl Worker {
     /// The container takes connections: the replica may be in its service.
     async fn now_ready(&mut self) {
         self.seen.ready = true;
-        if let Some((ipv4, _)) = self.addresses {
-            self.shared.services.restore(self.service(), ipv4).await;
+        if let Some(addresses) = self.addresses {
+            self.shared.services.admit(self.service(), addresses).await;
         }
         self.status.update(|status| {
             status.phase = Phase::Running;

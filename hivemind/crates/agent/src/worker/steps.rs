@@ -268,8 +268,8 @@ impl Worker {
         self.shared.datapath.remove_endpoint(self.id.as_str()).await.map_err(|e| fault::of_datapath(&e))?;
         self.seen.network = false;
         if let Some((ipv4, _)) = self.addresses.take() {
+            self.shared.services.forget(self.service(), ipv4).await;
             self.shared.pool().give_back(ipv4);
-            self.shared.services.restore(self.service(), ipv4).await;
         }
         if let Err(error) = self.shared.runtime.remove_logs(&self.id).await {
             warn!(replica = %self.id, error = fault::with_causes(&error), "A replica's logs could not be removed");
