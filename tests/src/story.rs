@@ -322,6 +322,8 @@ impl Story {
     fn nothing_left(&mut self) -> Result<String> {
         self.node.daemon_term()?;
         self.node.daemon_teardown()?;
+        let run = self.node.sandbox().outside(&self.node.sandbox().directory().join("run"));
+        ensure!(!run.exists(), "the run directory is left: {}", run.display());
         if let Some(registry) = self.registry.take() {
             registry.stop()?;
         }

@@ -47,7 +47,10 @@ pub(crate) async fn run(config: Config) -> Result<(), ApiError> {
     for leftover in ["replicas", "netns", "containerd", "runtime"] {
         let _ = std::fs::remove_dir_all(config.run_dir.join(leftover));
     }
-    let _ = std::fs::remove_file(&config.socket);
+    // The log process's lock outlives it.
+    for file in [config.socket.clone(), config.run_dir.join("log.lock")] {
+        let _ = std::fs::remove_file(file);
+    }
     let _ = std::fs::remove_dir(&config.run_dir);
     match first_error {
         None => {
