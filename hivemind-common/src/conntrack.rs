@@ -89,6 +89,15 @@ impl<A: Address> Key<A> {
 
 /// `flags` of an [`Entry`]: the high side sent the first packet.
 pub const BEGUN_BY_HIGH: u8 = 1;
+/// `flags` of an [`Entry`]: its end was told already.
+pub const END_TOLD: u8 = 2;
+/// `flags` of an [`Entry`]: a policy refuses it now. It is kept so that a packet of either side is known for what it is:
+/// part of a connection that one certain side began.
+pub const REFUSED: u8 = 4;
+
+/// How long a connection that policy refuses is remembered after its last packet: longer than the longest pause between two
+/// retransmissions (120 s, RFC 6298 section 2.5 allows as little as 60).
+pub const REFUSED_NS: u64 = 300 * SECOND_NS;
 
 /// Value of `conntrack_v4` and `conntrack_v6`. Arrays are indexed by [`Side`].
 #[repr(C)]
@@ -96,24 +105,68 @@ pub const BEGUN_BY_HIGH: u8 = 1;
 pub struct Entry {
     /// When the entry may be collected, in nanoseconds of the monotonic clock.
     pub expires_ns: u64,
+    /// When the first packet was seen, in nanoseconds of the monotonic clock.
+    pub began_ns: u64,
     /// The generation under which each end was judged.
     pub generations: [u64; 2],
+    /// Bytes of IP packets that each side sent.
+    pub bytes: [u64; 2],
+    /// Packets that each side sent; the segments of a packet that the kernel cuts later count singly.
+    pub packets: [u64; 2],
     /// Endpoint index of each end, or [`crate::endpoint::OUTSIDE`].
     pub endpoints: [u32; 2],
     /// The interface by which each end is reached; zero is the host's stack.
     pub interfaces: [u32; 2],
-    /// The rule that allowed each end to take part. Zero: no policy yet.
+    /// The workload identity of each end.
+    pub identities: [u32; 2],
+    /// The rule of each end's policy that allowed the connection: of the end that began it an egress rule, of the other an
+    /// ingress rule. Zero: no policy governs that end.
     pub rules: [u32; 2],
-    /// The pair's number in telemetry. Zero: not counted yet.
+    /// The pair's number in telemetry; zero is the collective one.
     pub pair: u32,
     /// The first twelve bytes of a frame to each end, as words in memory order.
     pub frame_macs: [[u32; 3]; 2],
     /// What each side has sent so far: see [`observe`].
     pub seen: [u8; 2],
-    /// [`BEGUN_BY_HIGH`] or zero.
+    /// [`BEGUN_BY_HIGH`], [`END_TOLD`], [`REFUSED`].
     pub flags: u8,
     /// Always zero.
     pub padding: u8,
+}
+
+impl Entry {
+    /// The side that sent the first packet.
+    #[inline(always)]
+    pub fn begun_by(&self) -> Side {
+        if self.flags & BEGUN_BY_HIGH != 0 { Side::High } else { Side::Low }
+    }
+}
+
+/// Which side is taken to have begun a connection of which no beginning was seen, only a packet that `sender` sent.
+///
+/// TCP says itself whether a packet is a first one. One that is not belongs to a connection that was made before this table
+/// was, or that was silent for too long: its server is taken to be at the lower port, as servers are. Otherwise an answer
+/// would be judged as if the server had begun, and let its client in where no policy does.
+#[inline(always)]
+pub fn beginner(sender: Side, protocol: u8, tcp_flags: u8, port_of_sender: u16, port_of_other: u16) -> Side {
+    let is_first = protocol != packet::TCP || is_opening(tcp_flags);
+    if is_first || u16::from_be(port_of_sender) >= u16::from_be(port_of_other) {
+        sender
+    } else {
+        sender.other()
+    }
+}
+
+/// Whether these TCP flags are those of a connection's very first packet.
+#[inline(always)]
+pub fn is_opening(tcp_flags: u8) -> bool {
+    tcp_flags & (packet::TCP_SYN | packet::TCP_ACK | packet::TCP_RST) == packet::TCP_SYN
+}
+
+/// Whether a packet with these TCP flags begins a new connection under the tuple of one that is closing.
+#[inline(always)]
+pub fn reopens(seen: [u8; 2], protocol: u8, tcp_flags: u8) -> bool {
+    protocol == packet::TCP && is_opening(tcp_flags) && matches!(phase(seen), Phase::Closing)
 }
 
 /// In `seen`: this side has sent something.
@@ -160,8 +213,8 @@ pub fn observe(seen: [u8; 2], side: Side, tcp_flags: u8) -> [u8; 2] {
     if tcp_flags & packet::TCP_RST != 0 {
         news |= SEEN_RST;
     }
-    let opens = tcp_flags & (packet::TCP_SYN | packet::TCP_ACK | packet::TCP_RST) == packet::TCP_SYN;
-    let [low, high] = if opens && matches!(phase(seen), Phase::Closing) { [0, 0] } else { seen };
+    let [low, high] =
+        if is_opening(tcp_flags) && matches!(phase(seen), Phase::Closing) { [0, 0] } else { seen };
     match side {
         Side::Low => [low | news, high],
         Side::High => [low, high | news],
@@ -288,6 +341,20 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_met_in_its_middle_was_begun_by_the_higher_port() {
+        let (client, server) = (41_000_u16.to_be(), 80_u16.to_be());
+        assert_eq!(beginner(Side::Low, TCP, TCP_ACK, client, server), Side::Low);
+        assert_eq!(beginner(Side::Low, TCP, TCP_ACK, server, client), Side::High);
+        assert_eq!(beginner(Side::Low, TCP, TCP_SYN | TCP_ACK, server, client), Side::High);
+        assert_eq!(
+            beginner(Side::High, TCP, TCP_SYN, server, client),
+            Side::High,
+            "a first packet says so itself"
+        );
+        assert_eq!(beginner(Side::Low, UDP, 0, server, client), Side::Low);
+    }
+
+    #[test]
     fn packets_of_one_side_alone_never_hold_an_entry_for_hours() {
         let mut seen = [0, 0];
         for _ in 0..3 {
@@ -300,6 +367,6 @@ mod tests {
     fn keys_and_entries_have_no_hole_that_the_kernel_would_compare() {
         assert_eq!(size_of::<Key<Address4>>(), 2 * 4 + 2 * 2 + 4);
         assert_eq!(size_of::<Key<Address6>>(), 2 * 16 + 2 * 2 + 4);
-        assert_eq!(size_of::<Entry>(), 8 + 16 + 8 + 8 + 8 + 4 + 24 + 4);
+        assert_eq!(size_of::<Entry>(), 8 + 8 + 16 + 16 + 16 + 8 + 8 + 8 + 8 + 4 + 24 + 4);
     }
 }

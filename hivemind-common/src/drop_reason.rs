@@ -28,11 +28,17 @@ pub enum DropReason {
     Rewrite = 10,
     /// A map that cannot be missing an entry was missing one: a fault of ours.
     Internal = 11,
+    /// No policy lets it leave its source.
+    PolicyEgress = 12,
+    /// No policy lets it enter its destination.
+    PolicyIngress = 13,
+    /// The endpoint has no policy state: nothing may pass until it is written.
+    NoPolicy = 14,
 }
 
 impl DropReason {
     /// How many reasons there are: the size of `drop_counters`.
-    pub const COUNT: u32 = 12;
+    pub const COUNT: u32 = 15;
 
     /// All reasons, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -48,6 +54,9 @@ impl DropReason {
         Self::ConntrackFull,
         Self::Rewrite,
         Self::Internal,
+        Self::PolicyEgress,
+        Self::PolicyIngress,
+        Self::NoPolicy,
     ];
 
     /// The stable name, as in metrics and events.
@@ -65,6 +74,40 @@ impl DropReason {
             Self::ConntrackFull => "conntrack_full",
             Self::Rewrite => "rewrite",
             Self::Internal => "internal",
+            Self::PolicyEgress => "policy_egress",
+            Self::PolicyIngress => "policy_ingress",
+            Self::NoPolicy => "no_policy",
+        }
+    }
+
+    /// The reason of this number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.get(number as usize).copied()
+    }
+
+    /// Whether a policy is the reason: the flow is denied, not dropped.
+    pub const fn is_denial(self) -> bool {
+        matches!(self, Self::PolicyEgress | Self::PolicyIngress)
+    }
+
+    /// What it means, in words.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::NotIp => "neither IPv4 nor IPv6",
+            Self::Truncated => "a header is cut short or contradicts itself",
+            Self::WrongVersion => "the IP version contradicts the frame",
+            Self::TooManyExtensionHeaders => "too many IPv6 extension headers",
+            Self::NotUnicast => "multicast and broadcast are not carried",
+            Self::NoEndpoint => "the endpoint is gone or not there yet",
+            Self::SpoofedSource => "the source address is not the sender's own",
+            Self::SpoofedMac => "the source MAC address is not the sender's own",
+            Self::WrongEndpoint => "the destination address is not the receiver's own",
+            Self::ConntrackFull => "the table of connections is full",
+            Self::Rewrite => "the kernel did not let the packet be changed",
+            Self::Internal => "a table lacks what it must have: a fault of Hivemind",
+            Self::PolicyEgress => "no policy lets it leave its source",
+            Self::PolicyIngress => "no policy lets it enter its destination",
+            Self::NoPolicy => "the endpoint has no policy state yet",
         }
     }
 }

@@ -21,8 +21,8 @@ pub struct EndpointState {
     pub interface: u32,
     /// The workload identity (24 bits).
     pub identity: u32,
-    /// Room for default-deny and audit.
-    pub flags: u32,
+    /// Number of the policy that its connections are judged by: see [`crate::policy`].
+    pub policy: u32,
     /// The first twelve bytes of a frame to this endpoint, as words in memory order: the MAC address of the replica's
     /// `eth0`, then that of the host end, which the replica knows as its gateway's. Words, because eBPF copies them
     /// in three instructions.

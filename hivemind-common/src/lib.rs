@@ -8,7 +8,8 @@
 //!
 //! Start with [`family::Family`], by which everything exists once for IPv4 and once for IPv6 without
 //! being written twice; then [`packet`] (bytes to headers), [`conntrack`] (headers to a connection's
-//! entry and its state), [`service`] (service address to backend) and [`drop_reason`].
+//! entry and its state), [`policy`] (who may speak to whom), [`service`] (service address to backend), [`telemetry`] (what is
+//! counted and told) and [`drop_reason`].
 #![no_std]
 
 pub mod conntrack;
@@ -18,7 +19,9 @@ pub mod family;
 pub mod name;
 pub mod packet;
 mod plain;
+pub mod policy;
 pub mod service;
+pub mod telemetry;
 
 /// The version of the layout of all maps. Part of the path under which they are pinned.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -36,9 +36,29 @@ pub const REVERSE_V6: &str = "reverse_v6";
 pub const NODE_ADDRESS_V4: &str = "node_address_v4";
 /// As [`NODE_ADDRESS_V4`], for IPv6.
 pub const NODE_ADDRESS_V6: &str = "node_address_v6";
+/// LPM trie of [`crate::policy::PolicyKey`] to [`crate::policy::PolicyEntry`].
+pub const POLICY: &str = "policy";
+/// LPM trie of [`crate::policy::PrefixKey`] to the number of the prefix within its policy.
+pub const POLICY_PREFIX_V4: &str = "policy_cidr_v4";
+/// As [`POLICY_PREFIX_V4`], for IPv6.
+pub const POLICY_PREFIX_V6: &str = "policy_cidr_v6";
+/// Hash of [`crate::telemetry::PairKey`] to the pair's number.
+pub const PAIR: &str = "pair";
+/// Stack of numbers that no pair has.
+pub const PAIR_FREE: &str = "pair_free";
+/// Per-CPU array of [`crate::telemetry::PairCounters`] by pair number.
+pub const PAIR_COUNTERS: &str = "pair_counters";
+/// Per-CPU hash of [`crate::telemetry::RttKey`] to [`crate::telemetry::RttHistogram`].
+pub const RTT: &str = "rtt";
+/// Ring buffer of [`crate::telemetry::Event`].
+pub const EVENTS: &str = "events";
+/// Per-CPU array of [`crate::telemetry::EventBudget`] by [`crate::telemetry::event_class`].
+pub const EVENT_BUDGETS: &str = "event_budgets";
+/// Per-CPU array with room for one connection's entry in the making.
+pub const SCRATCH: &str = "scratch";
 
 /// Every map, in the order in which they are shown.
-pub const MAPS: [&str; 18] = [
+pub const MAPS: [&str; 28] = [
     CONNTRACK_V4,
     CONNTRACK_V6,
     ENDPOINT_BY_INTERFACE,
@@ -57,6 +77,16 @@ pub const MAPS: [&str; 18] = [
     REVERSE_V6,
     NODE_ADDRESS_V4,
     NODE_ADDRESS_V6,
+    POLICY,
+    POLICY_PREFIX_V4,
+    POLICY_PREFIX_V6,
+    PAIR,
+    PAIR_FREE,
+    PAIR_COUNTERS,
+    RTT,
+    EVENTS,
+    EVENT_BUDGETS,
+    SCRATCH,
 ];
 
 /// Program at the ingress of an endpoint's host end: what leaves a replica.
@@ -65,8 +95,12 @@ pub const FROM_REPLICA: &str = "from_replica";
 pub const TO_REPLICA: &str = "to_replica";
 /// Program that collects expired connections and arms the timer; run by the daemon with a test run.
 pub const COLLECT: &str = "collect";
+/// Program at the cgroup: round-trip times and retransmissions, as the kernel's own TCP knows them.
+pub const SOCK_OPS: &str = "sock_ops";
 
 /// Global: cookie of the node's own network namespace (u64).
 pub const NODE_NETNS_COOKIE: &str = "NODE_NETNS_COOKIE";
 /// Global: nanoseconds between two collections of expired connections (u64).
 pub const COLLECT_INTERVAL_NS: &str = "COLLECT_INTERVAL_NS";
+/// Global: which parts of the work are done, bits of [`crate::telemetry::FEATURES_ALL`] (u32). For measuring what each costs.
+pub const FEATURES: &str = "FEATURES";

@@ -21,6 +21,8 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 /// ICMPv6's protocol number.
 pub const ICMPV6: u8 = 58;
+/// SCTP's protocol number.
+pub const SCTP: u8 = 132;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -181,7 +183,8 @@ fn transport(
         let tcp: [u32; 4] = bytes.read(offset).ok_or(DropReason::Truncated)?;
         (found.source_port, found.destination_port) = halves(tcp[0]);
         found.tcp_flags = tcp[3].to_ne_bytes()[1];
-    } else if protocol == UDP {
+    } else if protocol == UDP || protocol == SCTP {
+        // RFC 768 and RFC 9260: both begin with the two ports.
         let [ports] = bytes.read(offset).ok_or(DropReason::Truncated)?;
         (found.source_port, found.destination_port) = halves(ports);
     } else if protocol == ICMP || protocol == ICMPV6 {

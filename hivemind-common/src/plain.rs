@@ -4,7 +4,9 @@ use crate::{
     conntrack::{Entry, Key},
     endpoint::{AddressEntry, CollectorState, EndpointState},
     family::{Address4, Address6},
+    policy::{PolicyEntry, PolicyKey, PrefixKey},
     service::{Backend, Cell, Reverse, ReverseKey, Service, ServiceKey},
+    telemetry::{Event, EventBudget, PairCounters, PairKey, RttHistogram, RttKey},
 };
 
 /// Declares a type plain: its size must be the sum of its fields', given here a second time on purpose.
@@ -23,7 +25,7 @@ plain! {
     Address6 = 16,
     Key<Address4> = 16,
     Key<Address6> = 40,
-    Entry = 80,
+    Entry = 128,
     EndpointState = 44,
     AddressEntry = 12,
     CollectorState = 64,
@@ -37,4 +39,14 @@ plain! {
     ReverseKey<Address6> = 28,
     Reverse<Address4> = 8,
     Reverse<Address6> = 20,
+    PolicyKey = 12,
+    PolicyEntry = 12,
+    PrefixKey<Address4> = 8,
+    PrefixKey<Address6> = 20,
+    PairKey = 12,
+    PairCounters = 40,
+    RttKey = 8,
+    RttHistogram = 176,
+    Event = 112,
+    EventBudget = 32,
 }

@@ -206,6 +206,7 @@ async fn a_watch_tells_what_is_there_then_the_bookmark_then_changes() {
         spec: hivemind_model::ReplicaSpec {
             app: "web".into(),
             node: "n".into(),
+            identity: 0,
             template_hash: String::new(),
             template: Template::default(),
         },

@@ -149,6 +149,7 @@ fn plan_new_replicas(
         let spec = ReplicaSpec {
             app: app.metadata.name.clone(),
             node: node.metadata.name.clone(),
+            identity: 0,
             template_hash: template_hash(&app.spec.template),
             template: app.spec.template.clone(),
         };

@@ -22,8 +22,10 @@ pub enum ErrorKind {
     Unreachable,
     /// It did not happen in the time given. HTTP 504, exit 8.
     Timeout,
-    /// The caller may not. HTTP 401, exit 9.
+    /// Nobody knows who the caller is. HTTP 401, exit 9.
     Denied,
+    /// The caller is known and may not. HTTP 403, exit 9.
+    Forbidden,
     /// A fault of Hivemind itself. HTTP 500, exit 1.
     Internal,
 }
@@ -34,6 +36,7 @@ impl ErrorKind {
         match self {
             ErrorKind::Invalid => 400,
             ErrorKind::Denied => 401,
+            ErrorKind::Forbidden => 403,
             ErrorKind::NotFound => 404,
             ErrorKind::Conflict => 409,
             ErrorKind::Workload => 422,
@@ -54,7 +57,7 @@ impl ErrorKind {
             ErrorKind::Environment => 6,
             ErrorKind::Unreachable => 7,
             ErrorKind::Timeout => 8,
-            ErrorKind::Denied => 9,
+            ErrorKind::Denied | ErrorKind::Forbidden => 9,
         }
     }
 }
@@ -108,6 +111,12 @@ codes! {
     Unsupported = "HM0108" Invalid;
     /// The configuration of the daemon is not valid.
     InvalidConfig = "HM0109" Invalid;
+    /// A selector of labels is not of the allowed form, or can never match.
+    InvalidSelector = "HM0110" Invalid;
+    /// A block of addresses is not of the allowed form, or its exceptions lie outside of it.
+    InvalidCidr = "HM0111" Invalid;
+    /// A policy allows less than its author may have meant.
+    PolicyWarning = "HM0112" Invalid;
     /// No such app.
     AppNotFound = "HM0201" NotFound;
     /// No such replica.
@@ -120,6 +129,14 @@ codes! {
     PathNotFound = "HM0205" NotFound;
     /// The app has no running replica for this.
     NothingRunning = "HM0206" NotFound;
+    /// No such network policy.
+    PolicyNotFound = "HM0207" NotFound;
+    /// No such namespace.
+    NamespaceNotFound = "HM0208" NotFound;
+    /// No such token.
+    TokenNotFound = "HM0209" NotFound;
+    /// No such context.
+    ContextNotFound = "HM0210" NotFound;
     /// An app of this name exists already.
     AppExists = "HM0301" Conflict;
     /// The service name belongs to another app.
@@ -136,6 +153,14 @@ codes! {
     Deleting = "HM0307" Conflict;
     /// Another daemon uses this data directory.
     DataDirLocked = "HM0308" Conflict;
+    /// A namespace of this name exists already.
+    NamespaceExists = "HM0309" Conflict;
+    /// Something is in the namespace.
+    NamespaceInUse = "HM0310" Conflict;
+    /// A token of this name exists already.
+    TokenExists = "HM0311" Conflict;
+    /// A network policy of this name exists already.
+    PolicyExists = "HM0312" Conflict;
     /// The registry has no such image or tag.
     ImageNotFound = "HM0401" Workload;
     /// The registry wants other credentials.
@@ -176,12 +201,18 @@ codes! {
     AddressInUse = "HM0510" Environment;
     /// The kernel is too old or lacks a feature.
     KernelUnsupported = "HM0511" Environment;
+    /// A table of the data path is full.
+    MapFull = "HM0512" Environment;
     /// The daemon does not answer.
     DaemonUnreachable = "HM0601" Unreachable;
     /// It did not happen in time.
     TimedOut = "HM0701" Timeout;
     /// The request needs a token.
     Unauthorized = "HM0801" Denied;
+    /// The token does not allow it.
+    Forbidden = "HM0802" Forbidden;
+    /// The certificate of the other side is not the one that was expected.
+    CertificateMismatch = "HM0803" Denied;
     /// A fault of Hivemind.
     Internal = "HM0901" Internal;
 }

@@ -8,14 +8,19 @@
 
 mod app;
 mod error;
+mod flow;
 mod id;
+mod identity;
 mod metadata;
 mod name;
+mod namespace;
+mod network_policy;
 mod node;
 mod quantity;
 mod replica;
 mod resource;
 mod service;
+mod token;
 mod volume;
 mod wire;
 
@@ -24,14 +29,23 @@ pub use app::{
     VolumeMount,
 };
 pub use error::{ApiError, ErrorCode, ErrorKind, Problem, Problems};
+pub use flow::{Flow, FlowEnd, FlowEvent, FlowLine, FlowLoss, FlowVerdict, RuleRef};
 pub use id::{short_id, template_hash};
+pub use identity::{Identity, IdentitySpec};
 pub use metadata::Metadata;
 pub use name::{DEFAULT_NAMESPACE, check_hostname, check_image, check_label, check_name, normalize_hostname};
+pub use namespace::{NAMESPACE_NAME_LABEL, Namespace, SYSTEM_NAMESPACE};
+pub use network_policy::{
+    AppliedPolicies, AppliedPolicy, ApplyAction, ApplyPolicies, EgressRule, IngressRule, IpBlock,
+    LabelExpression, LabelOperator, LabelSelector, NetworkPolicy, NetworkPolicySpec, NetworkPolicyStatus,
+    PolicyPeer, PolicyPort, PolicyProtocol, PolicyType, PortRef,
+};
 pub use node::{Node, NodeSpec, NodeStatus};
 pub use quantity::{Cpu, Memory, QuantityError};
 pub use replica::{LastExit, Phase, PullProgress, Replica, ReplicaSpec, ReplicaStatus};
 pub use resource::{List, Resource, WatchEvent, WatchKind};
 pub use service::{Endpoint, PublishedPort, Service, ServiceSpec, ServiceStatus};
+pub use token::{Login, LoginCode, NewToken, Session, Token, TokenRole, TokenSpec};
 pub use volume::{Volume, VolumeSpec, VolumeStatus};
 pub use wire::{
     DropCount, ExecChannel, ExecExit, ImageSummary, ImportResult, LogLine, MapFill, Scale, Status,

@@ -29,6 +29,9 @@ pub struct ReplicaSpec {
     pub app: String,
     /// The node that runs it.
     pub node: String,
+    /// The workload identity of its labels, by which policies and flows know it.
+    #[serde(default)]
+    pub identity: u32,
     /// Tells templates apart.
     pub template_hash: String,
     /// The app's template at the time.

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
 
-use crate::{App, ErrorCode, Metadata, Node, Replica, Service, Volume};
+use crate::{
+    App, ErrorCode, Identity, Metadata, Namespace, NetworkPolicy, Node, Replica, Service, Token, Volume,
+};
 
 /// A kind of object that the store keeps and the API serves.
 pub trait Resource: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -45,6 +47,10 @@ resource!(Replica, "Replica", "replicas", "replica", ReplicaNotFound);
 resource!(Service, "Service", "services", "service", ServiceNotFound);
 resource!(Volume, "Volume", "volumes", "volume", VolumeNotFound);
 resource!(Node, "Node", "nodes", "node", PathNotFound);
+resource!(Namespace, "Namespace", "namespaces", "namespace", NamespaceNotFound);
+resource!(NetworkPolicy, "NetworkPolicy", "networkpolicies", "policy", PolicyNotFound);
+resource!(Identity, "Identity", "identities", "identity", PathNotFound);
+resource!(Token, "Token", "tokens", "token", TokenNotFound);
 
 /// All objects of a kind, as of one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -195,6 +195,7 @@ mod tests {
             spec: ReplicaSpec {
                 app: "web-app".into(),
                 node: "n1".into(),
+                identity: 0,
                 template_hash: String::new(),
                 template,
             },

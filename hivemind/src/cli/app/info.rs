@@ -191,6 +191,7 @@ mod tests {
             spec: ReplicaSpec {
                 app: "web".into(),
                 node: "n1".into(),
+                identity: 0,
                 template_hash: String::new(),
                 template: template.clone(),
             },

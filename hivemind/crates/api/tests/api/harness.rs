@@ -130,6 +130,7 @@ impl Server {
             spec: ReplicaSpec {
                 app: app.into(),
                 node: "n1".into(),
+                identity: 0,
                 template_hash: "0".into(),
                 template: Template::default(),
             },

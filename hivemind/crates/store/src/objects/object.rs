@@ -1,6 +1,9 @@
 //! Where each kind lies in the store, and what only one object of it may have.
 
-use hivemind_model::{ApiError, App, ErrorCode, List, Node, Protocol, Replica, Resource, Service, Volume};
+use hivemind_model::{
+    ApiError, App, ErrorCode, Identity, List, Namespace, NetworkPolicy, Node, Protocol, Replica, Resource,
+    Service, Token, Volume,
+};
 
 use crate::{Key, KeyValue, Listing, Prefix};
 
@@ -108,6 +111,35 @@ impl Object for Volume {
 impl Object for Node {
     const NAMESPACED: bool = false;
     const EXISTS: ErrorCode = ErrorCode::Stale;
+}
+
+impl Object for Namespace {
+    const NAMESPACED: bool = false;
+    const EXISTS: ErrorCode = ErrorCode::NamespaceExists;
+}
+
+impl Object for NetworkPolicy {
+    const EXISTS: ErrorCode = ErrorCode::PolicyExists;
+
+    /// Its number.
+    fn claims(&self) -> Vec<Claim> {
+        vec![Claim::chosen("policy-number", self.status.number, "status.number")]
+    }
+}
+
+impl Object for Identity {
+    const NAMESPACED: bool = false;
+    const EXISTS: ErrorCode = ErrorCode::Stale;
+
+    /// Its number.
+    fn claims(&self) -> Vec<Claim> {
+        vec![Claim::chosen("identity", self.spec.number, "spec.number")]
+    }
+}
+
+impl Object for Token {
+    const NAMESPACED: bool = false;
+    const EXISTS: ErrorCode = ErrorCode::TokenExists;
 }
 
 /// Why a name cannot be part of a key.

@@ -29,6 +29,7 @@ fn replica(name: &str, status: ReplicaStatus) -> Replica {
         spec: ReplicaSpec {
             app: "web".into(),
             node: "n1".into(),
+            identity: 0,
             template_hash: String::new(),
             template: Template::default(),
         },

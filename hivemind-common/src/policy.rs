@@ -1,0 +1,198 @@
+//! Policies as the maps hold them, and the one function that decides by them, run by the programs and by tests alike.
+//!
+//! Each endpoint names a policy by number ([`crate::endpoint::EndpointState::policy`]); a policy is never changed, only
+//! replaced by one with another number. Its entries lie in one longest-prefix trie, keyed policy, direction and peer,
+//! protocol, port, in that order: one lookup answers for one peer, whatever its protocol and ports. At most three are
+//! made for a connection's first packet in each direction: for any peer, for the peer's identity, and, if the policy
+//! has prefixes at all, for the longest of them that holds the peer's address. The answer of the greatest precedence
+//! counts; among equals a denial does.
+//!
+//! There is always an answer for any peer: the policy's default. A policy without one is not written yet, and lets
+//! nothing through.
+
+/// The peer that stands for every peer.
+pub const ANY_PEER: u32 = 0;
+/// Bit of [`PolicyKey::peer`]: connections that the endpoint makes; without it those that it takes.
+pub const EGRESS: u32 = 1 << 31;
+/// Bit of [`PolicyKey::peer`]: the rest is the number of a prefix within the policy, not an identity.
+pub const PREFIX_PEER: u32 = 1 << 30;
+
+/// Bits of a [`PolicyKey`] that say policy and peer; the protocol's eight and the port's sixteen follow.
+pub const PEER_BITS: u32 = 64;
+/// Bits of a whole [`PolicyKey`] that count.
+pub const KEY_BITS: u32 = PEER_BITS + 8 + 16;
+/// Bits of a [`PrefixKey`] before the address.
+pub const SET_BITS: u32 = 32;
+
+/// The rule where no policy governs an end.
+pub const RULE_NONE: u32 = 0;
+/// The rule by which the node's own processes always reach its replicas.
+pub const RULE_HOST: u32 = 1;
+
+/// Data of the keys of `policy`, after the number of bits that count.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct PolicyKey {
+    /// The policy's number, never zero.
+    pub policy: u32,
+    /// An identity, or a prefix's number with [`PREFIX_PEER`]; with [`EGRESS`] for that direction.
+    pub peer: u32,
+    /// Protocol, then port in network order, then zero; as bytes in memory order.
+    pub transport: [u8; 4],
+}
+
+impl PolicyKey {
+    /// The key of one connection's protocol and port (in network order).
+    #[inline(always)]
+    pub fn of(policy: u32, peer: u32, protocol: u8, port: u16) -> Self {
+        let [high, low] = port.to_ne_bytes();
+        Self { policy, peer, transport: [protocol, high, low, 0] }
+    }
+}
+
+/// `verdict` of a [`PolicyEntry`]: the connection may be made.
+pub const ALLOW: u8 = 1;
+/// `verdict` of a [`PolicyEntry`]: it may not.
+pub const DENY: u8 = 2;
+/// `flags` of a [`PolicyEntry`] for any peer: the direction has prefixes to look at.
+pub const HAS_PREFIXES: u8 = 1;
+
+/// Value of `policy`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PolicyEntry {
+    /// The rule that says so.
+    pub rule: u32,
+    /// The greatest counts.
+    pub precedence: u32,
+    /// [`ALLOW`] or [`DENY`].
+    pub verdict: u8,
+    /// [`HAS_PREFIXES`] or zero.
+    pub flags: u8,
+    /// Always zero.
+    pub padding: [u8; 2],
+}
+
+/// Data of the keys of `policy_cidr_v4` and `policy_cidr_v6`, after the number of bits that count.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct PrefixKey<A> {
+    /// The policy's number; the two directions of a policy have sets of their own: see [`prefix_set`].
+    pub set: u32,
+    /// The address.
+    pub address: A,
+}
+
+/// The set of prefixes of a policy's direction.
+#[inline(always)]
+pub fn prefix_set(policy: u32, direction: u32) -> u32 {
+    policy | direction
+}
+
+/// Answers for one peer: the longest entry that matches its protocol and port, and the number of the prefix that holds
+/// an address. The programs ask maps, tests ask vectors.
+pub trait Lookup {
+    /// The entry for `peer`, which has the bits of direction and kind.
+    fn entry(&self, peer: u32) -> Option<PolicyEntry>;
+    /// The number of the longest prefix that holds the other end's address.
+    fn prefix(&self) -> Option<u32>;
+}
+
+/// The entry that decides about a connection with a peer of `identity` in `direction` ([`EGRESS`] or zero), or `None` if the
+/// policy is not written: then nothing may pass.
+#[inline(always)]
+pub fn decide(lookup: &impl Lookup, direction: u32, identity: u32) -> Option<PolicyEntry> {
+    let mut best = lookup.entry(direction | ANY_PEER)?;
+    let has_prefixes = best.flags & HAS_PREFIXES != 0;
+    if identity != ANY_PEER {
+        best = stronger(best, lookup.entry(direction | identity));
+    }
+    if has_prefixes && let Some(prefix) = lookup.prefix() {
+        best = stronger(best, lookup.entry(direction | PREFIX_PEER | prefix));
+    }
+    Some(best)
+}
+
+#[inline(always)]
+fn stronger(best: PolicyEntry, other: Option<PolicyEntry>) -> PolicyEntry {
+    match other {
+        Some(other) if other.precedence > best.precedence => other,
+        Some(other)
+            if other.precedence == best.precedence && best.verdict != DENY && other.verdict == DENY =>
+        {
+            other
+        }
+        _ => best,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[derive(Default)]
+    struct Table {
+        entries: BTreeMap<u32, PolicyEntry>,
+        prefix: Option<u32>,
+    }
+
+    impl Lookup for Table {
+        fn entry(&self, peer: u32) -> Option<PolicyEntry> {
+            self.entries.get(&peer).copied()
+        }
+        fn prefix(&self) -> Option<u32> {
+            self.prefix
+        }
+    }
+
+    fn entry(verdict: u8, precedence: u32, rule: u32, flags: u8) -> PolicyEntry {
+        PolicyEntry { rule, precedence, verdict, flags, padding: [0; 2] }
+    }
+
+    #[test]
+    fn a_policy_that_is_not_written_decides_nothing() {
+        let mut table = Table::default();
+        table.entries.insert(300, entry(ALLOW, 1, 9, 0));
+        assert_eq!(decide(&table, 0, 300), None);
+    }
+
+    #[test]
+    fn the_default_counts_until_something_stronger_is_said() {
+        let mut table = Table::default();
+        table.entries.insert(ANY_PEER, entry(DENY, 0, 7, 0));
+        table.entries.insert(300, entry(ALLOW, 1, 8, 0));
+        assert_eq!(decide(&table, 0, 300).unwrap().rule, 8);
+        assert_eq!(decide(&table, 0, 301).unwrap().rule, 7);
+        assert_eq!(decide(&table, EGRESS, 300), None, "the other direction has entries of its own");
+    }
+
+    #[test]
+    fn among_equals_a_denial_counts() {
+        let mut table = Table::default();
+        table.entries.insert(ANY_PEER, entry(ALLOW, 5, 1, 0));
+        table.entries.insert(300, entry(DENY, 5, 2, 0));
+        assert_eq!(decide(&table, 0, 300).unwrap().verdict, DENY);
+        table.entries.insert(ANY_PEER, entry(DENY, 5, 1, 0));
+        table.entries.insert(300, entry(ALLOW, 5, 2, 0));
+        assert_eq!(decide(&table, 0, 300).unwrap().verdict, DENY);
+    }
+
+    #[test]
+    fn prefixes_are_looked_at_only_where_the_policy_says_that_it_has_some() {
+        let mut table = Table { prefix: Some(4), ..Table::default() };
+        table.entries.insert(ANY_PEER, entry(DENY, 0, 7, 0));
+        table.entries.insert(PREFIX_PEER | 4, entry(ALLOW, 1, 8, 0));
+        assert_eq!(decide(&table, 0, 2).unwrap().rule, 7);
+        table.entries.insert(ANY_PEER, entry(DENY, 0, 7, HAS_PREFIXES));
+        assert_eq!(decide(&table, 0, 2).unwrap().rule, 8);
+        table.prefix = None;
+        assert_eq!(decide(&table, 0, 2).unwrap().rule, 7);
+    }
+
+    #[test]
+    fn a_key_holds_its_port_in_network_order_behind_the_protocol() {
+        assert_eq!(PolicyKey::of(1, 2, 6, 0x1234_u16.to_be()).transport, [6, 0x12, 0x34, 0]);
+    }
+}

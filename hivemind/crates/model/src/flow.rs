@@ -1,0 +1,141 @@
+//! Flows: who spoke to whom, and what became of it.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A connection, or an attempt at one, as a node saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Flow {
+    /// When this was seen.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// The node that saw it.
+    pub node: String,
+    /// What happened.
+    pub event: FlowEvent,
+    /// Whether it may pass.
+    pub verdict: FlowVerdict,
+    /// Why not: a stable word such as `policy_ingress` or `spoofed_source`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// The same in a sentence for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub explanation: String,
+    /// The rule that let it leave its source, or did not; none where no policy governs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_rule: Option<RuleRef>,
+    /// The rule that let it enter its destination, or did not; none where no policy governs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_rule: Option<RuleRef>,
+    /// Who began it.
+    pub source: FlowEnd,
+    /// With whom.
+    pub destination: FlowEnd,
+    /// `tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, or the protocol's number; empty where the packet could not be read.
+    pub protocol: String,
+    /// When it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub began: Option<Timestamp>,
+    /// Bytes of IP packets that the source sent so far.
+    pub bytes_sent: u64,
+    /// Bytes of IP packets that the destination sent back so far.
+    pub bytes_received: u64,
+    /// Packets that the source sent so far.
+    pub packets_sent: u64,
+    /// Packets that the destination sent back so far.
+    pub packets_received: u64,
+}
+
+/// What happened to a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowEvent {
+    /// Its first packet passed.
+    New,
+    /// It is going on.
+    Live,
+    /// It ended, or was silent for too long.
+    Closed,
+    /// A packet of it was refused by a policy.
+    Denied,
+    /// A packet was dropped for another reason.
+    Dropped,
+}
+
+/// Whether a flow may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowVerdict {
+    /// It may.
+    Allowed,
+    /// A policy says no.
+    Denied,
+    /// It cannot be carried.
+    Dropped,
+}
+
+/// One end of a flow, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowEnd {
+    /// What it is: `replica`, `host` (the node's own processes), `dns`, `world`, or `unknown`.
+    pub kind: String,
+    /// The namespace, of a replica.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// The app, of a replica.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub app: String,
+    /// The replica's name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub replica: String,
+    /// The workload identity.
+    pub identity: u32,
+    /// The address, if the packet could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub address: Option<IpAddr>,
+    /// The port, if the protocol has ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// A rule of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleRef {
+    /// The policy's namespace.
+    pub namespace: String,
+    /// The policy's name; `policy <number>` if it is gone.
+    pub policy: String,
+    /// `ingress` or `egress`.
+    pub direction: String,
+    /// Which rule of that direction, from 0; none if the policy governs the replica and none of its rules allows the flow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
+}
+
+/// One line of a stream of flows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", content = "object", rename_all = "lowercase")]
+pub enum FlowLine {
+    /// A flow.
+    Flow(Box<Flow>),
+    /// So many events were lost before this line, in the kernel or on the way.
+    Lost(FlowLoss),
+}
+
+/// Events that could not be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowLoss {
+    /// How many.
+    pub events: u64,
+    /// Where: `kernel` (more a second than the kernel tells, or than fit its buffer) or `stream` (the reader was too slow).
+    pub place: String,
+}

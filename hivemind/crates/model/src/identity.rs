@@ -1,0 +1,65 @@
+//! Workload identities: numbers for sets of labels, by which the data path knows who speaks to whom.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{DEFAULT_NAMESPACE, SYSTEM_NAMESPACE, metadata::Metadata};
+
+/// A workload identity: made by the controller for each set of labels that replicas of a namespace carry, removed when
+/// no replica carries it any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// Its name is made of its number.
+    pub metadata: Metadata,
+    /// What it stands for; never changes.
+    pub spec: IdentitySpec,
+}
+
+/// What an identity stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IdentitySpec {
+    /// Its number, [`Identity::FIRST`] to [`Identity::LAST`].
+    pub number: u32,
+    /// The namespace of the replicas.
+    pub namespace: String,
+    /// The app of the replicas, for people to read.
+    pub app: String,
+    /// The labels of the replicas.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Identity {
+    /// The first number that replicas may have; those below are reserved.
+    pub const FIRST: u32 = 256;
+    /// The last number: identities travel in 24 bits.
+    pub const LAST: u32 = (1 << 24) - 1;
+    /// The node itself: its own processes.
+    pub const HOST: u32 = 1;
+    /// Whatever is neither a replica nor a node.
+    pub const WORLD: u32 = 2;
+    /// The DNS server that replicas ask. Policies select it in [`SYSTEM_NAMESPACE`] by `app=dns` or `k8s-app=kube-dns`.
+    pub const DNS: u32 = 3;
+
+    /// The identity of a number.
+    pub fn new(number: u32, namespace: &str, app: &str, labels: BTreeMap<String, String>) -> Self {
+        Identity {
+            metadata: Metadata::new(DEFAULT_NAMESPACE, format!("identity-{number}")),
+            spec: IdentitySpec { number, namespace: namespace.to_owned(), app: app.to_owned(), labels },
+        }
+    }
+
+    /// What policies see of the DNS server.
+    pub fn dns() -> IdentitySpec {
+        let labels = [("app", "dns"), ("k8s-app", "kube-dns")];
+        IdentitySpec {
+            number: Self::DNS,
+            namespace: SYSTEM_NAMESPACE.to_owned(),
+            app: "dns".to_owned(),
+            labels: labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        }
+    }
+}
