@@ -22,6 +22,8 @@ pub trait Address: Copy + Eq + Default + 'static {
     fn is_loopback(self) -> bool;
     /// The unspecified address, under which published ports are kept.
     fn unspecified() -> Self;
+    /// As four words in memory order; what an IPv4 address leaves over is zero.
+    fn words(self) -> [u32; 4];
 }
 
 impl Address for Address4 {
@@ -44,6 +46,11 @@ impl Address for Address4 {
     #[inline(always)]
     fn unspecified() -> Self {
         Self(0)
+    }
+
+    #[inline(always)]
+    fn words(self) -> [u32; 4] {
+        [self.0, 0, 0, 0]
     }
 }
 
@@ -78,6 +85,11 @@ impl Address for Address6 {
     #[inline(always)]
     fn unspecified() -> Self {
         Self([0; 4])
+    }
+
+    #[inline(always)]
+    fn words(self) -> [u32; 4] {
+        self.0
     }
 }
 
@@ -135,6 +147,8 @@ pub trait Family {
     type Address: Address;
     /// The value of the Ethernet header's type field, in host order.
     const ETHERTYPE: u16;
+    /// The version field of its header.
+    const VERSION: u8;
 }
 
 /// IPv4.
@@ -146,11 +160,13 @@ pub enum V6 {}
 impl Family for V4 {
     type Address = Address4;
     const ETHERTYPE: u16 = 0x0800;
+    const VERSION: u8 = 4;
 }
 
 impl Family for V6 {
     type Address = Address6;
     const ETHERTYPE: u16 = 0x86dd;
+    const VERSION: u8 = 6;
 }
 
 #[cfg(test)]

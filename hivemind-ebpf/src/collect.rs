@@ -4,7 +4,8 @@
 
 use crate::{
     flow::now_ns,
-    maps::{COLLECT_INTERVAL_NS, COLLECTOR, Collector, conntrack_pointers},
+    maps::{COLLECT_INTERVAL_NS, COLLECTOR, Collector, conntrack_pointers, does},
+    tell::{Tell, begun_first},
 };
 use aya_ebpf::{
     bindings::TC_ACT_OK,
@@ -15,7 +16,11 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use core::ffi::c_void;
-use hivemind_common::conntrack::Entry;
+use hivemind_common::{
+    conntrack::{END_TOLD, Entry, Key},
+    family::{Family, V4, V6},
+    telemetry::{EVENT_CLOSED, FEATURE_TELEMETRY},
+};
 
 /// `CLOCK_MONOTONIC` of `<linux/time.h>`.
 const CLOCK_MONOTONIC: u64 = 1;
@@ -82,26 +87,58 @@ unsafe fn sweep(collector: *mut Collector, now: u64) {
     unsafe {
         (*collector).started_ns = now;
         let mut found = Sweep { now, live: 0, removed: 0 };
-        bpf_for_each_map_elem(v4, sweep_entry as *mut c_void, (&raw mut found).cast(), 0);
+        bpf_for_each_map_elem(v4, sweep_v4 as *mut c_void, (&raw mut found).cast(), 0);
         (*collector).live[0] = found.live;
         (*collector).removed[0] += found.removed;
         let mut found = Sweep { now, live: 0, removed: 0 };
-        bpf_for_each_map_elem(v6, sweep_entry as *mut c_void, (&raw mut found).cast(), 0);
+        bpf_for_each_map_elem(v6, sweep_v6 as *mut c_void, (&raw mut found).cast(), 0);
         (*collector).live[1] = found.live;
         (*collector).removed[1] += found.removed;
         (*collector).runs += 1;
     }
 }
 
-extern "C" fn sweep_entry(map: *mut c_void, key: *mut c_void, entry: *mut Entry, sweep: *mut Sweep) -> i64 {
+extern "C" fn sweep_v4(
+    map: *mut c_void,
+    key: *mut Key<<V4 as Family>::Address>,
+    entry: *mut Entry,
+    sweep: *mut Sweep,
+) -> i64 {
     // SAFETY: the kernel hands a live entry, its key, and the caller's `Sweep`.
+    unsafe { sweep_entry::<V4>(map, key, entry, sweep) }
+}
+
+extern "C" fn sweep_v6(
+    map: *mut c_void,
+    key: *mut Key<<V6 as Family>::Address>,
+    entry: *mut Entry,
+    sweep: *mut Sweep,
+) -> i64 {
+    // SAFETY: as above.
+    unsafe { sweep_entry::<V6>(map, key, entry, sweep) }
+}
+
+/// # Safety
+/// A live entry, its key, its map, and the caller's `Sweep`.
+#[inline(always)]
+unsafe fn sweep_entry<F: Tell>(
+    map: *mut c_void,
+    key: *mut Key<F::Address>,
+    entry: *mut Entry,
+    sweep: *mut Sweep,
+) -> i64 {
+    // SAFETY: the caller's promise.
     unsafe {
-        if (*entry).expires_ns <= (*sweep).now {
-            bpf_map_delete_elem(map, key);
-            (*sweep).removed += 1;
-        } else {
+        if (*entry).expires_ns > (*sweep).now {
             (*sweep).live += 1;
+            return 0;
         }
+        if does(FEATURE_TELEMETRY) && (*entry).flags & END_TOLD == 0 {
+            let what = begun_first((*entry).begun_by(), EVENT_CLOSED, 0);
+            F::tell(&*key, &*entry, what, 0, (*sweep).now);
+        }
+        bpf_map_delete_elem(map, key.cast());
+        (*sweep).removed += 1;
     }
     0
 }

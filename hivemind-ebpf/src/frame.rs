@@ -6,7 +6,18 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use core::mem::MaybeUninit;
-use hivemind_common::{drop_reason::DropReason, packet::Bytes};
+use hivemind_common::{
+    drop_reason::DropReason,
+    packet::{Bytes, ETHERNET_BYTES},
+};
+
+use crate::end::IDENTITY_HOST;
+
+/// The first byte of the mark that says: the rest is the identity of the replica that sent the packet. The host's stack may
+/// replace the packet's source address by the host's own; the mark stays.
+const MARK: u32 = 0x48 << 24;
+/// Bits of an identity.
+const IDENTITY_MASK: u32 = (1 << 24) - 1;
 
 /// A frame, from its Ethernet header on.
 #[derive(Clone, Copy)]
@@ -40,6 +51,38 @@ impl Frame {
         let [first, last] = self.read(4).ok_or(DropReason::Truncated)?;
         let [_, _, a, b] = first.to_ne_bytes();
         Ok((u16::from_ne_bytes([a, b]), last))
+    }
+
+    /// Bytes of the IP packet.
+    #[inline(always)]
+    pub(crate) fn ip_bytes(self) -> u64 {
+        // SAFETY: as above.
+        u64::from(unsafe { (*self.skb).len }).saturating_sub(u64::from(ETHERNET_BYTES))
+    }
+
+    /// How many packets this is on a wire: one, or the segments of one that the kernel cuts later.
+    #[inline(always)]
+    pub(crate) fn segments(self) -> u64 {
+        // SAFETY: as above.
+        let segments = unsafe { (*self.skb).gso_segs };
+        if segments == 0 { 1 } else { u64::from(segments) }
+    }
+
+    /// Notes who sends, on a frame for one of the node's own addresses: it may come back to another replica.
+    #[inline(always)]
+    pub(crate) fn mark(self, sender: u32, receiver: u32) {
+        if receiver == IDENTITY_HOST {
+            // SAFETY: as above.
+            unsafe { (*self.skb).mark = MARK | (sender & IDENTITY_MASK) };
+        }
+    }
+
+    /// The identity that [`Frame::mark`] noted.
+    #[inline(always)]
+    pub(crate) fn marked_identity(self) -> Option<u32> {
+        // SAFETY: as above.
+        let mark = unsafe { (*self.skb).mark };
+        if mark & !IDENTITY_MASK == MARK { Some(mark & IDENTITY_MASK) } else { None }
     }
 
     /// Hands the frame to an endpoint: into its namespace if `interface` names one, else to the host's stack.

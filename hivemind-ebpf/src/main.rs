@@ -2,19 +2,22 @@
 //!
 //! `from_replica` and `to_replica` sit on the host end of each replica's veth pair (tcx) and carry packets; `collect`
 //! and the timer it arms remove expired connections; the `sock_*` hooks (cgroup) turn service addresses into
-//! endpoints when a socket connects or sends. What is pure, and every map's key and value, is in `hivemind-common`.
+//! endpoints when a socket connects or sends; `sock_ops` reads round-trip times off the kernel's own TCP. What is pure, and every map's key and value, is in `hivemind-common`.
 //!
-//! Start with [`replica`] for packets and [`socket`] for services.
+//! Start with [`replica`] for packets, from where [`judge`] decides about first packets, and with [`socket`] for services.
 #![no_std]
 #![no_main]
 
 mod collect;
-mod drop;
+mod end;
 mod flow;
 mod frame;
+mod judge;
 mod maps;
 mod replica;
+mod round_trip;
 mod socket;
+mod tell;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {

@@ -2,10 +2,11 @@
 
 use aya_ebpf::{
     Global,
-    bindings::bpf_timer,
+    bindings::{BPF_F_NO_PREALLOC, bpf_timer},
     btf_maps,
+    helpers::generated::bpf_map_lookup_elem,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, Stack, lpm_trie},
 };
 use core::ffi::c_void;
 use hivemind_common::{
@@ -13,13 +14,18 @@ use hivemind_common::{
     drop_reason::DropReason,
     endpoint::{AddressEntry, EndpointState},
     family::{Address4, Address6, Family, V4, V6},
+    policy::{PolicyEntry, PolicyKey, PrefixKey},
     service::{Backend, Cell, Reverse, ReverseKey, Service, ServiceKey},
+    telemetry::{EVENT_CLASSES, EventBudget, FEATURES_ALL, PairCounters, PairKey, RttHistogram, RttKey},
 };
 
 #[unsafe(no_mangle)]
 pub(crate) static NODE_NETNS_COOKIE: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static COLLECT_INTERVAL_NS: Global<u64> = Global::new(10_000_000_000);
+
+#[unsafe(no_mangle)]
+pub(crate) static FEATURES: Global<u32> = Global::new(FEATURES_ALL);
 
 #[map(name = "conntrack_v4")]
 static CONNTRACK_V4: HashMap<Key<Address4>, Entry> = HashMap::with_max_entries(1, 0);
@@ -57,6 +63,31 @@ static NODE_ADDRESS_V4: HashMap<Address4, u32> = HashMap::with_max_entries(1, 0)
 #[map(name = "node_address_v6")]
 static NODE_ADDRESS_V6: HashMap<Address6, u32> = HashMap::with_max_entries(1, 0);
 
+#[map(name = "policy")]
+pub(crate) static POLICY: LpmTrie<PolicyKey, PolicyEntry> = LpmTrie::with_max_entries(1, 0);
+#[map(name = "policy_cidr_v4")]
+static POLICY_PREFIX_V4: LpmTrie<PrefixKey<Address4>, u32> = LpmTrie::with_max_entries(1, 0);
+#[map(name = "policy_cidr_v6")]
+static POLICY_PREFIX_V6: LpmTrie<PrefixKey<Address6>, u32> = LpmTrie::with_max_entries(1, 0);
+
+#[map(name = "pair")]
+pub(crate) static PAIR: HashMap<PairKey, u32> = HashMap::with_max_entries(1, 0);
+#[map(name = "pair_free")]
+pub(crate) static PAIR_FREE: Stack<u32> = Stack::with_max_entries(1, 0);
+#[map(name = "pair_counters")]
+pub(crate) static PAIR_COUNTERS: PerCpuArray<PairCounters> = PerCpuArray::with_max_entries(1, 0);
+#[map(name = "rtt")]
+pub(crate) static RTT: PerCpuHashMap<RttKey, RttHistogram> =
+    PerCpuHashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map(name = "events")]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
+#[map(name = "event_budgets")]
+pub(crate) static EVENT_BUDGETS: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(EVENT_CLASSES, 0);
+/// Where an entry is put together: it would not fit the stack beside the rest. A program never runs within another on
+/// one CPU, so one is enough.
+#[map(name = "scratch")]
+pub(crate) static SCRATCH: PerCpuArray<Entry> = PerCpuArray::with_max_entries(1, 0);
+
 /// The value of `collector`: `hivemind_common::endpoint::CollectorState` with the kernel's own type for the timer,
 /// which it recognises by name.
 #[repr(C)]
@@ -82,12 +113,13 @@ pub(crate) trait Maps: Family + Sized {
     fn backend() -> &'static HashMap<u32, Backend<Self::Address>>;
     fn reverse() -> &'static LruHashMap<ReverseKey<Self::Address>, Reverse<Self::Address>>;
     fn node_address() -> &'static HashMap<Self::Address, u32>;
+    fn policy_prefix() -> &'static LpmTrie<PrefixKey<Self::Address>, u32>;
     /// The endpoint's address in this family.
     fn address_of(state: &EndpointState) -> Self::Address;
 }
 
 macro_rules! maps {
-    ($family:ty, $field:ident, $conntrack:ident, $exact:ident, $service:ident, $backend:ident, $reverse:ident, $node:ident) => {
+    ($family:ty, $field:ident, $conntrack:ident, $exact:ident, $service:ident, $backend:ident, $reverse:ident, $node:ident, $prefix:ident) => {
         impl Maps for $family {
             #[inline(always)]
             fn conntrack() -> &'static HashMap<Key<Self::Address>, Entry> {
@@ -114,6 +146,10 @@ macro_rules! maps {
                 &$node
             }
             #[inline(always)]
+            fn policy_prefix() -> &'static LpmTrie<PrefixKey<Self::Address>, u32> {
+                &$prefix
+            }
+            #[inline(always)]
             fn address_of(state: &EndpointState) -> Self::Address {
                 state.$field
             }
@@ -121,8 +157,52 @@ macro_rules! maps {
     };
 }
 
-maps!(V4, ipv4, CONNTRACK_V4, ADDRESS_EXACT_V4, SERVICE_V4, BACKEND_V4, REVERSE_V4, NODE_ADDRESS_V4);
-maps!(V6, ipv6, CONNTRACK_V6, ADDRESS_EXACT_V6, SERVICE_V6, BACKEND_V6, REVERSE_V6, NODE_ADDRESS_V6);
+maps!(
+    V4,
+    ipv4,
+    CONNTRACK_V4,
+    ADDRESS_EXACT_V4,
+    SERVICE_V4,
+    BACKEND_V4,
+    REVERSE_V4,
+    NODE_ADDRESS_V4,
+    POLICY_PREFIX_V4
+);
+maps!(
+    V6,
+    ipv6,
+    CONNTRACK_V6,
+    ADDRESS_EXACT_V6,
+    SERVICE_V6,
+    BACKEND_V6,
+    REVERSE_V6,
+    NODE_ADDRESS_V6,
+    POLICY_PREFIX_V6
+);
+
+/// The value in an LPM trie for a key of which every bit counts.
+#[inline(always)]
+pub(crate) fn longest<K, V: Copy>(trie: &'static LpmTrie<K, V>, bits: u32, data: K) -> Option<V> {
+    // The library's own key type is packed, which this target reads and writes byte by byte.
+    #[repr(C)]
+    struct Aligned<K> {
+        bits: u32,
+        data: K,
+    }
+    let key = Aligned { bits, data };
+    let map: *const LpmTrie<K, V> = trie;
+    // SAFETY: the key has the layout of `lpm_trie::Key` (asserted below), and lives over the call.
+    let found = unsafe { bpf_map_lookup_elem(map.cast_mut().cast(), (&raw const key).cast()) };
+    const { assert!(size_of::<Aligned<K>>() == size_of::<lpm_trie::Key<K>>()) };
+    // SAFETY: a value of the map; values are replaced, never changed.
+    unsafe { found.cast::<V>().as_ref() }.copied()
+}
+
+/// Whether a part of the work is done at all: the verifier knows, and leaves out what is not.
+#[inline(always)]
+pub(crate) fn does(feature: u32) -> bool {
+    FEATURES.load() & feature != 0
+}
 
 /// Both tables of connections as the kernel's helpers want them: IPv4, IPv6.
 #[inline(always)]

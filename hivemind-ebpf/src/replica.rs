@@ -1,10 +1,12 @@
 //! The two programs on the host end of a replica's veth pair.
 
 use crate::{
-    drop::drop,
-    flow::{End, Flow},
+    end,
+    flow::Flow,
     frame::Frame,
-    maps::Maps,
+    judge,
+    maps::{Maps, does},
+    tell::{Tell, drop_flow, drop_unread},
 };
 use aya_ebpf::{bindings::TC_ACT_OK, macros::classifier, programs::TcContext};
 use hivemind_common::{
@@ -12,6 +14,7 @@ use hivemind_common::{
     endpoint::OUTSIDE,
     family::{Address, Family, V4, V6},
     packet::{self, Packet},
+    telemetry::FEATURE_TRACKING,
 };
 
 /// What leaves a replica: to another replica of this node straight into its namespace, all else to the host's stack.
@@ -21,7 +24,7 @@ pub fn from_replica(context: TcContext) -> i32 {
     match frame.ethertype() {
         V4::ETHERTYPE => leave_v4(frame),
         V6::ETHERTYPE => leave_v6(frame),
-        _ => drop(DropReason::NotIp),
+        _ => drop_unread(frame, DropReason::NotIp as u32),
     }
 }
 
@@ -32,7 +35,7 @@ pub fn to_replica(context: TcContext) -> i32 {
     match frame.ethertype() {
         V4::ETHERTYPE => enter_v4(frame),
         V6::ETHERTYPE => enter_v6(frame),
-        _ => drop(DropReason::NotIp),
+        _ => drop_unread(frame, DropReason::NotIp as u32),
     }
 }
 
@@ -40,100 +43,118 @@ pub fn to_replica(context: TcContext) -> i32 {
 
 #[inline(never)]
 fn leave_v4(frame: Frame) -> i32 {
-    packet::parse_v4(&frame).and_then(|packet| leave(frame, packet, judge_leaving_v4)).unwrap_or_else(drop)
+    match packet::parse_v4(&frame) {
+        Ok(packet) => leave(frame, packet, judge_leaving_v4),
+        Err(reason) => drop_unread(frame, reason as u32),
+    }
 }
 
 #[inline(never)]
 fn leave_v6(frame: Frame) -> i32 {
-    packet::parse_v6(&frame).and_then(|packet| leave(frame, packet, judge_leaving_v6)).unwrap_or_else(drop)
+    match packet::parse_v6(&frame) {
+        Ok(packet) => leave(frame, packet, judge_leaving_v6),
+        Err(reason) => drop_unread(frame, reason as u32),
+    }
 }
 
 #[inline(never)]
 fn judge_leaving_v4(frame: Frame, flow: &Flow<V4>) -> i32 {
-    judge_leaving(frame, flow).unwrap_or_else(drop)
+    judge_leaving(frame, flow).unwrap_or_else(|reason| drop_flow(frame, flow, reason))
 }
 
 #[inline(never)]
 fn judge_leaving_v6(frame: Frame, flow: &Flow<V6>) -> i32 {
-    judge_leaving(frame, flow).unwrap_or_else(drop)
+    judge_leaving(frame, flow).unwrap_or_else(|reason| drop_flow(frame, flow, reason))
 }
 
 #[inline(never)]
 fn enter_v4(frame: Frame) -> i32 {
-    packet::parse_v4(&frame).and_then(|packet| enter(frame, packet, judge_entering_v4)).unwrap_or_else(drop)
+    match packet::parse_v4(&frame) {
+        Ok(packet) => enter(frame, packet, judge_entering_v4),
+        Err(reason) => drop_unread(frame, reason as u32),
+    }
 }
 
 #[inline(never)]
 fn enter_v6(frame: Frame) -> i32 {
-    packet::parse_v6(&frame).and_then(|packet| enter(frame, packet, judge_entering_v6)).unwrap_or_else(drop)
+    match packet::parse_v6(&frame) {
+        Ok(packet) => enter(frame, packet, judge_entering_v6),
+        Err(reason) => drop_unread(frame, reason as u32),
+    }
 }
 
 #[inline(never)]
 fn judge_entering_v4(frame: Frame, flow: &Flow<V4>) -> i32 {
-    judge_entering(frame, flow).unwrap_or_else(drop)
+    judge_entering(frame, flow).unwrap_or_else(|reason| drop_flow(frame, flow, reason))
 }
 
 #[inline(never)]
 fn judge_entering_v6(frame: Frame, flow: &Flow<V6>) -> i32 {
-    judge_entering(frame, flow).unwrap_or_else(drop)
+    judge_entering(frame, flow).unwrap_or_else(|reason| drop_flow(frame, flow, reason))
 }
 
 #[inline(always)]
-fn leave<F: Maps>(
-    frame: Frame,
-    packet: Packet<F::Address>,
-    judge: fn(Frame, &Flow<F>) -> i32,
-) -> Result<i32, DropReason> {
-    let mut flow = Flow::<F>::of(packet);
+fn leave<F: Maps + Tell>(frame: Frame, packet: Packet<F::Address>, judge: fn(Frame, &Flow<F>) -> i32) -> i32 {
+    let flow = Flow::<F>::of(packet);
     let (from, to) = (flow.side.index(), flow.side.other().index());
     if let Some(entry) = flow.entry() {
         // The entry names the interface at which its sender sits, which is as good as looking the sender up: a
         // spoofed source finds another's interface there, and is judged and refused below.
         if entry.interfaces[from] == frame.interface() && flow.stands(entry) {
-            flow.observe(entry);
-            return frame.deliver(entry.interfaces[to], &entry.frame_macs[to]);
+            flow.observe(frame, entry);
+            frame.mark(entry.identities[from], entry.identities[to]);
+            return match frame.deliver(entry.interfaces[to], &entry.frame_macs[to]) {
+                Ok(verdict) => verdict,
+                Err(reason) => drop_unread(frame, reason as u32),
+            };
         }
-        flow.seen = entry.seen;
     }
-    Ok(judge(frame, &flow))
+    judge(frame, &flow)
 }
 
 #[inline(always)]
-fn judge_leaving<F: Maps>(frame: Frame, flow: &Flow<F>) -> Result<i32, DropReason> {
-    if flow.destination().is_multicast() {
-        return Err(DropReason::NotUnicast);
+fn judge_leaving<F: Maps + Tell>(frame: Frame, flow: &Flow<F>) -> Result<i32, DropReason> {
+    let entry = judge::scratch()?;
+    if does(FEATURE_TRACKING) {
+        if flow.destination().is_multicast() {
+            return Err(DropReason::NotUnicast);
+        }
+        end::sender::<F>(frame, flow, entry)?;
     }
-    let sender = End::sender::<F>(frame, flow)?;
-    let receiver = End::receiver::<F>(flow)?;
-    flow.remember(&sender, &receiver)?;
-    receiver.take(frame)
+    end::receiver::<F>(flow, entry)?;
+    if does(FEATURE_TRACKING) {
+        judge::settle::<F>(frame, flow, entry)?;
+    }
+    let (from, to) = (flow.side.index(), flow.side.other().index());
+    frame.mark(entry.identities[from], entry.identities[to]);
+    frame.deliver(entry.interfaces[to], &entry.frame_macs[to])
 }
 
 #[inline(always)]
-fn enter<F: Maps>(
-    frame: Frame,
-    packet: Packet<F::Address>,
-    judge: fn(Frame, &Flow<F>) -> i32,
-) -> Result<i32, DropReason> {
-    let mut flow = Flow::<F>::of(packet);
+fn enter<F: Maps + Tell>(frame: Frame, packet: Packet<F::Address>, judge: fn(Frame, &Flow<F>) -> i32) -> i32 {
+    let flow = Flow::<F>::of(packet);
     let (from, to) = (flow.side.index(), flow.side.other().index());
     if let Some(entry) = flow.entry() {
         let ours = entry.interfaces[to] == frame.interface() && entry.endpoints[from] == OUTSIDE;
         if ours && flow.stands(entry) {
-            flow.observe(entry);
-            return Ok(TC_ACT_OK);
+            flow.observe(frame, entry);
+            return TC_ACT_OK;
         }
-        flow.seen = entry.seen;
     }
-    Ok(judge(frame, &flow))
+    judge(frame, &flow)
 }
 
 #[inline(always)]
-fn judge_entering<F: Maps>(frame: Frame, flow: &Flow<F>) -> Result<i32, DropReason> {
+fn judge_entering<F: Maps + Tell>(frame: Frame, flow: &Flow<F>) -> Result<i32, DropReason> {
+    if !does(FEATURE_TRACKING) {
+        return Ok(TC_ACT_OK);
+    }
+    let entry = judge::scratch()?;
     if flow.destination().is_multicast() {
         return Err(DropReason::NotUnicast);
     }
-    let receiver = End::behind::<F>(frame, flow)?;
-    flow.remember(&End::outside(), &receiver)?;
+    end::stranger::<F>(frame, flow, entry)?;
+    end::behind::<F>(frame, flow, entry)?;
+    judge::settle::<F>(frame, flow, entry)?;
     Ok(TC_ACT_OK)
 }

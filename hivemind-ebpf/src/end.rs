@@ -1,0 +1,154 @@
+//! The two ends of a flow: who sits at an address or an interface, written into the entry in the making.
+
+use crate::{
+    flow::Flow,
+    frame::Frame,
+    maps::{ENDPOINT_BY_INTERFACE, ENDPOINT_STATE, GENERATION, Maps},
+};
+use hivemind_common::{
+    conntrack::{Entry, Side},
+    drop_reason::DropReason,
+    endpoint::{EndpointState, NO_GENERATION, OUTSIDE},
+};
+
+/// The identity of the node's own processes.
+pub(crate) const IDENTITY_HOST: u32 = 1;
+/// The identity of whatever is neither a replica nor a node.
+pub(crate) const IDENTITY_WORLD: u32 = 2;
+
+#[inline(always)]
+pub(crate) fn generation(index: u32) -> u64 {
+    match GENERATION.get_ptr(index) {
+        // SAFETY: an aligned u64 in an array, which the kernel and the daemon write whole.
+        Some(slot) => unsafe { slot.read_volatile() },
+        None => NO_GENERATION,
+    }
+}
+
+/// The endpoint behind an interface, with its state.
+#[inline(always)]
+fn endpoint_at(interface: u32) -> Result<(u32, u64, &'static EndpointState), DropReason> {
+    let index = ENDPOINT_BY_INTERFACE.get_ptr(interface).ok_or(DropReason::NoEndpoint)?;
+    // SAFETY: a value of the map; it may change under us, but not go away before the program ends.
+    endpoint(unsafe { *index })
+}
+
+/// An endpoint that has a generation. The generation is read before the state: if the state changes in between, the
+/// flow is remembered under the old generation and judged again with its next packet.
+#[inline(always)]
+fn endpoint(index: u32) -> Result<(u32, u64, &'static EndpointState), DropReason> {
+    let generation = generation(index);
+    if index == OUTSIDE || generation == NO_GENERATION {
+        return Err(DropReason::NoEndpoint);
+    }
+    let state = ENDPOINT_STATE.get(index).ok_or(DropReason::NoEndpoint)?;
+    Ok((index, generation, state))
+}
+
+/// Writes an endpoint of this node as one end.
+#[inline(always)]
+fn put(entry: &mut Entry, side: Side, index: u32, generation: u64, interface: u32, state: &EndpointState) {
+    let i = side.index();
+    entry.endpoints[i] = index;
+    entry.generations[i] = generation;
+    entry.interfaces[i] = interface;
+    entry.identities[i] = state.identity;
+    entry.frame_macs[i] = state.frame_macs;
+}
+
+/// Writes what is reached through the host's stack as one end.
+#[inline(always)]
+fn put_outside(entry: &mut Entry, side: Side, identity: u32) {
+    let i = side.index();
+    entry.endpoints[i] = OUTSIDE;
+    entry.generations[i] = generation(OUTSIDE);
+    entry.interfaces[i] = 0;
+    entry.identities[i] = identity;
+    entry.frame_macs[i] = [0; 3];
+}
+
+/// The endpoint that a frame came from, once it is sure that it is who it says.
+#[inline(always)]
+pub(crate) fn sender<F: Maps>(frame: Frame, flow: &Flow<F>, entry: &mut Entry) -> Result<(), DropReason> {
+    let interface = frame.interface();
+    let (index, generation, state) = endpoint_at(interface)?;
+    put(entry, flow.side, index, generation, interface, state);
+    if F::address_of(state) != flow.source() {
+        return Err(DropReason::SpoofedSource);
+    }
+    let (first, last) = frame.source_mac()?;
+    if !state.is_replica_mac(first, last) {
+        return Err(DropReason::SpoofedMac);
+    }
+    Ok(())
+}
+
+/// The endpoint behind the interface by which a frame leaves, if the frame is addressed to it.
+#[inline(always)]
+pub(crate) fn behind<F: Maps>(frame: Frame, flow: &Flow<F>, entry: &mut Entry) -> Result<(), DropReason> {
+    let interface = frame.interface();
+    let (index, generation, state) = endpoint_at(interface)?;
+    put(entry, flow.side.other(), index, generation, interface, state);
+    if F::address_of(state) != flow.destination() {
+        return Err(DropReason::WrongEndpoint);
+    }
+    Ok(())
+}
+
+/// Whoever has the destination address.
+#[inline(always)]
+pub(crate) fn receiver<F: Maps>(flow: &Flow<F>, entry: &mut Entry) -> Result<(), DropReason> {
+    let side = flow.side.other();
+    let Some(found) = F::address_exact().get_ptr(flow.destination()) else {
+        put_outside(entry, side, identity_outside::<F>(flow.destination()));
+        return Ok(());
+    };
+    // SAFETY: a value of the map, as above.
+    let (identity, index) = unsafe { ((*found).identity, (*found).endpoint) };
+    if index == OUTSIDE {
+        put_outside(entry, side, identity);
+        return Ok(());
+    }
+    let (index, generation, state) = endpoint(index)?;
+    // The index may have gone to another endpoint between the two lookups.
+    if F::address_of(state) != flow.destination() {
+        return Err(DropReason::NoEndpoint);
+    }
+    put(entry, side, index, generation, state.interface, state);
+    Ok(())
+}
+
+/// Whoever the host's stack brings a frame from.
+#[inline(always)]
+pub(crate) fn stranger<F: Maps>(frame: Frame, flow: &Flow<F>, entry: &mut Entry) -> Result<(), DropReason> {
+    // A replica that reached another by the host: its address was replaced by the host's on the way.
+    if let Some(identity) = frame.marked_identity() {
+        put_outside(entry, flow.side, identity);
+        return Ok(());
+    }
+    let Some(found) = F::address_exact().get_ptr(flow.source()) else {
+        put_outside(entry, flow.side, identity_outside::<F>(flow.source()));
+        return Ok(());
+    };
+    // SAFETY: a value of the map, as above.
+    let (identity, index) = unsafe { ((*found).identity, (*found).endpoint) };
+    put_outside(entry, flow.side, identity);
+    // A replica of this node never comes this way under its own address: somebody outside pretends to be one.
+    if index == OUTSIDE { Ok(()) } else { Err(DropReason::SpoofedSource) }
+}
+
+/// The identity of an address that is in no table: one of the node's own, or anybody's.
+#[inline(always)]
+pub(crate) fn identity_outside<F: Maps>(address: F::Address) -> u32 {
+    if F::node_address().get_ptr(address).is_some() { IDENTITY_HOST } else { IDENTITY_WORLD }
+}
+
+/// The identity of any address.
+#[inline(always)]
+pub(crate) fn identity_of<F: Maps>(address: F::Address) -> u32 {
+    match F::address_exact().get_ptr(address) {
+        // SAFETY: a value of the map.
+        Some(found) => unsafe { (*found).identity },
+        None => identity_outside::<F>(address),
+    }
+}

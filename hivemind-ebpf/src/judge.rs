@@ -1,0 +1,224 @@
+//! What a flow's first packet decides, and a later one when something changed: may it pass, by which rules, and which pair
+//! it counts for.
+
+use crate::{
+    flow::Flow,
+    frame::Frame,
+    maps::{ENDPOINT_STATE, Maps, PAIR, PAIR_COUNTERS, PAIR_FREE, POLICY, SCRATCH, does, longest},
+    tell::{Tell, begun_first},
+};
+use aya_ebpf::bindings::BPF_NOEXIST;
+use hivemind_common::{
+    conntrack::{self, BEGUN_BY_HIGH, Entry, REFUSED, REFUSED_NS, Side},
+    drop_reason::DropReason,
+    endpoint::OUTSIDE,
+    packet,
+    policy::{self, ALLOW, DENY, EGRESS, KEY_BITS, Lookup, PolicyEntry, PolicyKey, PrefixKey, SET_BITS},
+    telemetry::{EVENT_NEW, FEATURE_POLICY, FEATURE_TELEMETRY, PAIR_OTHER, PairKey},
+};
+
+/// The place where this CPU puts an entry together, emptied.
+#[inline(always)]
+pub(crate) fn scratch() -> Result<&'static mut Entry, DropReason> {
+    let entry = SCRATCH.get_ptr_mut(0).ok_or(DropReason::Internal)?;
+    // SAFETY: this CPU's slot, and programs on one CPU do not preempt one another within it.
+    let entry = unsafe { &mut *entry };
+    entry.identities = [0; 2];
+    entry.rules = [0; 2];
+    entry.bytes = [0; 2];
+    entry.packets = [0; 2];
+    entry.began_ns = 0;
+    entry.pair = PAIR_OTHER;
+    Ok(entry)
+}
+
+/// Decides about a packet whose two ends are written in `entry`, and remembers the decision.
+///
+/// # Errors
+/// Why the packet must not pass.
+#[inline(always)]
+pub(crate) fn settle<F: Maps + Tell>(
+    frame: Frame,
+    flow: &Flow<F>,
+    entry: &mut Entry,
+) -> Result<(), DropReason> {
+    let known = flow.entry().filter(|known| {
+        known.expires_ns > flow.now && !conntrack::reopens(known.seen, flow.key.protocol, flow.tcp_flags)
+    });
+    let side = flow.side.index();
+    let ports = flow.key.ports;
+    let (begun_by, seen) = match &known {
+        Some(known) => (known.begun_by(), known.seen),
+        None => {
+            let (own, other) = if side == 0 { (ports[0], ports[1]) } else { (ports[1], ports[0]) };
+            (conntrack::beginner(flow.side, flow.key.protocol, flow.tcp_flags, own, other), [0; 2])
+        }
+    };
+    let verdict = if does(FEATURE_POLICY) { F::verdict(flow, entry, begun_by.index() as u32) } else { 0 };
+    if verdict != 0 {
+        let reason = denial(verdict);
+        let mut attempts = 1;
+        if let Some(known) = known {
+            attempts = u64::from(known.flags & REFUSED == 0);
+            known.flags |= REFUSED;
+            known.expires_ns = flow.now + REFUSED_NS;
+        }
+        if does(FEATURE_TELEMETRY) && reason.is_denial() {
+            count_attempt(frame, flow, entry, begun_by, DENY, attempts);
+        }
+        return Err(reason);
+    }
+    let is_new = known.is_none();
+    entry.seen = conntrack::observe(seen, flow.side, flow.tcp_flags);
+    entry.expires_ns = flow.now + conntrack::timeout_ns(flow.key.protocol, entry.seen);
+    entry.flags = if matches!(begun_by, Side::High) { BEGUN_BY_HIGH } else { 0 };
+    entry.padding = 0;
+    entry.began_ns = flow.now;
+    if let Some(known) = known {
+        entry.began_ns = known.began_ns;
+        entry.bytes = known.bytes;
+        entry.packets = known.packets;
+    }
+    if does(FEATURE_TELEMETRY) {
+        entry.pair = count_attempt(frame, flow, entry, begun_by, ALLOW, u64::from(is_new));
+        entry.bytes[side & 1] += frame.ip_bytes();
+        entry.packets[side & 1] += frame.segments();
+    }
+    flow.remember(entry)?;
+    if does(FEATURE_TELEMETRY) && is_new {
+        F::tell(&flow.key, entry, begun_first(begun_by, EVENT_NEW, 0), frame.interface(), flow.now);
+    }
+    Ok(())
+}
+
+/// The reason behind what [`verdict`] returned.
+#[inline(always)]
+fn denial(verdict: u32) -> DropReason {
+    if verdict == DropReason::PolicyEgress as u32 {
+        DropReason::PolicyEgress
+    } else if verdict == DropReason::PolicyIngress as u32 {
+        DropReason::PolicyIngress
+    } else {
+        DropReason::NoPolicy
+    }
+}
+
+/// Asks the policies of both ends, as far as they are of this node, and writes their rules. Returns zero if both allow the
+/// connection, else the number of the reason.
+#[inline(always)]
+pub(crate) fn verdict<F: Maps>(flow: &Flow<F>, entry: &mut Entry, begun_by: u32) -> u32 {
+    let (source, destination) = if begun_by == 0 { (0, 1) } else { (1, 0) };
+    let egress = ask(flow, entry, source, destination, EGRESS, destination);
+    if egress != 0 {
+        return egress;
+    }
+    ask(flow, entry, destination, source, 0, destination)
+}
+
+/// Asks one end's policy about the other end. `server` is the end whose port counts.
+#[inline(always)]
+fn ask<F: Maps>(
+    flow: &Flow<F>,
+    entry: &mut Entry,
+    own: usize,
+    peer: usize,
+    direction: u32,
+    server: usize,
+) -> u32 {
+    let index = entry.endpoints[own];
+    if index == OUTSIDE {
+        return 0;
+    }
+    let Some(state) = ENDPOINT_STATE.get(index) else { return DropReason::NoPolicy as u32 };
+    let lookup = Tables::<F> {
+        policy: state.policy,
+        direction,
+        protocol: flow.key.protocol,
+        port: flow.key.ports[server],
+        address: flow.key.addresses[peer],
+    };
+    match policy::decide(&lookup, direction, entry.identities[peer]) {
+        None => DropReason::NoPolicy as u32,
+        Some(decision) => {
+            entry.rules[own] = decision.rule;
+            match (decision.verdict, direction) {
+                (ALLOW, _) => 0,
+                (_, EGRESS) => DropReason::PolicyEgress as u32,
+                _ => DropReason::PolicyIngress as u32,
+            }
+        }
+    }
+}
+
+/// One policy's tables, asked about one connection.
+struct Tables<F: Maps> {
+    policy: u32,
+    direction: u32,
+    protocol: u8,
+    port: u16,
+    address: F::Address,
+}
+
+impl<F: Maps> Lookup for Tables<F> {
+    #[inline(always)]
+    fn entry(&self, peer: u32) -> Option<PolicyEntry> {
+        longest(&POLICY, KEY_BITS, PolicyKey::of(self.policy, peer, self.protocol, self.port))
+    }
+
+    #[inline(always)]
+    fn prefix(&self) -> Option<u32> {
+        let set = policy::prefix_set(self.policy, self.direction);
+        let bits = SET_BITS + 8 * size_of::<F::Address>() as u32;
+        longest(F::policy_prefix(), bits, PrefixKey { set, address: self.address })
+    }
+}
+
+/// Counts the packet for its pair, and `connections` besides. Returns the pair's number.
+#[inline(always)]
+fn count_attempt<F: Maps>(
+    frame: Frame,
+    flow: &Flow<F>,
+    entry: &Entry,
+    begun_by: Side,
+    verdict: u8,
+    connections: u64,
+) -> u32 {
+    let (source, destination) = (begun_by.index(), begun_by.other().index());
+    // An echo's identifier stands where ports are; it would make a pair of every ping.
+    let has_ports = matches!(flow.key.protocol, packet::TCP | packet::UDP | packet::SCTP);
+    let port = if has_ports { flow.key.ports[destination] } else { 0 };
+    let (source, destination) = (entry.identities[source], entry.identities[destination]);
+    let number = pair_number(source, destination, port, flow.key.protocol, verdict);
+    if let Some(counters) = PAIR_COUNTERS.get_ptr_mut(number) {
+        let way =
+            usize::from(!matches!((begun_by, flow.side), (Side::Low, Side::Low) | (Side::High, Side::High)));
+        // SAFETY: a pointer to this CPU's slot, as above.
+        unsafe {
+            (*counters).bytes[way] += frame.ip_bytes();
+            (*counters).packets[way] += frame.segments();
+            (*counters).connections += connections;
+        }
+    }
+    number
+}
+
+/// The number of a pair, which gets one if there is one left; else that of all others together.
+#[inline(never)]
+fn pair_number(source: u32, destination: u32, port: u16, protocol: u8, verdict: u8) -> u32 {
+    let key = PairKey { source, destination, port, protocol, verdict };
+    if let Some(number) = PAIR.get_ptr(&key) {
+        // SAFETY: a value of the map.
+        return unsafe { *number };
+    }
+    let Ok(Some(number)) = PAIR_FREE.pop() else { return PAIR_OTHER };
+    if PAIR.insert(&key, &number, BPF_NOEXIST.into()).is_ok() {
+        return number;
+    }
+    // Another CPU was faster.
+    let _ = PAIR_FREE.push(&number, 0);
+    match PAIR.get_ptr(&key) {
+        // SAFETY: as above.
+        Some(number) => unsafe { *number },
+        None => PAIR_OTHER,
+    }
+}

@@ -1,0 +1,159 @@
+//! Telling what happened: counters of what was dropped, and events through the ring buffer, rationed.
+
+use crate::{
+    flow::{Flow, now_ns},
+    frame::Frame,
+    judge,
+    maps::{DROP_COUNTERS, EVENT_BUDGETS, EVENTS, Maps, SCRATCH, does},
+};
+use aya_ebpf::bindings::TC_ACT_SHOT;
+use hivemind_common::{
+    conntrack::{Entry, Key, Side},
+    drop_reason::DropReason,
+    family::{Address, Address4, Address6, Family, V4, V6},
+    telemetry::{DROP_EVENTS_PER_S, EVENT_DROPPED, Event, FEATURE_TELEMETRY, FLOW_EVENTS_PER_S, event_class},
+};
+
+/// What is written once for both families and compiled once for each, out of line: the stack has 512 bytes for all.
+pub(crate) trait Tell: Family + Sized {
+    /// Tells of a connection. `what` is made by [`begun_first`].
+    fn tell(key: &Key<Self::Address>, entry: &Entry, what: u32, interface: u32, now: u64) -> u32;
+    /// See [`judge::verdict`].
+    fn verdict(flow: &Flow<Self>, entry: &mut Entry, begun_by: u32) -> u32;
+}
+
+impl Tell for V4 {
+    #[inline(never)]
+    fn tell(key: &Key<Address4>, entry: &Entry, what: u32, interface: u32, now: u64) -> u32 {
+        tell::<V4>(key, entry, what, interface, now)
+    }
+
+    #[inline(never)]
+    fn verdict(flow: &Flow<V4>, entry: &mut Entry, begun_by: u32) -> u32 {
+        judge::verdict::<V4>(flow, entry, begun_by)
+    }
+}
+
+impl Tell for V6 {
+    #[inline(never)]
+    fn tell(key: &Key<Address6>, entry: &Entry, what: u32, interface: u32, now: u64) -> u32 {
+        tell::<V6>(key, entry, what, interface, now)
+    }
+
+    #[inline(never)]
+    fn verdict(flow: &Flow<V6>, entry: &mut Entry, begun_by: u32) -> u32 {
+        judge::verdict::<V6>(flow, entry, begun_by)
+    }
+}
+
+/// Which side comes first in the event, what kind it is and why it was dropped, in one word: a function has five arguments.
+#[inline(always)]
+pub(crate) fn begun_first(side: Side, kind: u8, reason: u8) -> u32 {
+    (side.index() as u32) << 16 | (kind as u32) << 8 | reason as u32
+}
+
+/// Drops a frame of which nothing is known.
+#[inline(never)]
+pub(crate) fn drop_unread(frame: Frame, reason: u32) -> i32 {
+    count_drop(reason);
+    if does(FEATURE_TELEMETRY) {
+        let now = now_ns();
+        if let Some(place) = place(event_class(EVENT_DROPPED, reason as u8), now) {
+            let event = Event {
+                time_ns: now,
+                interface: frame.interface(),
+                kind: EVENT_DROPPED,
+                reason: reason as u8,
+                ..Event::default()
+            };
+            // SAFETY: the ring buffer lends room for one event.
+            unsafe { place.write(event) };
+            submit(place);
+        }
+    }
+    TC_ACT_SHOT
+}
+
+/// Drops a frame whose flow is known; its ends, as far as they were found out, are in the scratch entry.
+#[inline(always)]
+pub(crate) fn drop_flow<F: Maps + Tell>(frame: Frame, flow: &Flow<F>, reason: DropReason) -> i32 {
+    count_drop(reason as u32);
+    if does(FEATURE_TELEMETRY)
+        && let Some(entry) = SCRATCH.get_ptr(0)
+    {
+        let begun_by = match flow.entry() {
+            Some(known) => known.begun_by(),
+            None => flow.side,
+        };
+        let what = begun_first(begun_by, EVENT_DROPPED, reason as u8);
+        // SAFETY: this CPU's slot, which nobody else writes meanwhile.
+        F::tell(&flow.key, unsafe { &*entry }, what, frame.interface(), flow.now);
+    }
+    TC_ACT_SHOT
+}
+
+#[inline(always)]
+fn count_drop(reason: u32) {
+    if let Some(count) = DROP_COUNTERS.get_ptr_mut(reason) {
+        // SAFETY: a pointer to this CPU's slot; programs on one CPU do not preempt one another within it.
+        unsafe { *count += 1 };
+    }
+}
+
+#[inline(always)]
+fn tell<F: Family>(key: &Key<F::Address>, entry: &Entry, what: u32, interface: u32, now: u64) -> u32 {
+    let (kind, reason) = ((what >> 8) as u8, what as u8);
+    let Some(event) = place(event_class(kind, reason), now) else { return 0 };
+    let (first, second) = if what >> 16 == 0 { (0, 1) } else { (1, 0) };
+    // SAFETY: the ring buffer lends room for one event, which is written whole.
+    unsafe {
+        (*event).time_ns = now;
+        (*event).began_ns = entry.began_ns;
+        (*event).bytes = [entry.bytes[first], entry.bytes[second]];
+        (*event).packets = [entry.packets[first], entry.packets[second]];
+        (*event).addresses = [key.addresses[first].words(), key.addresses[second].words()];
+        (*event).identities = [entry.identities[first], entry.identities[second]];
+        (*event).rules = [entry.rules[first], entry.rules[second]];
+        (*event).interface = interface;
+        (*event).ports = [key.ports[first], key.ports[second]];
+        (*event).protocol = key.protocol;
+        (*event).family = F::VERSION;
+        (*event).kind = kind;
+        (*event).reason = reason;
+        (*event).padding = [0; 1];
+    }
+    submit(event);
+    0
+}
+
+/// Room for one event, if the class may tell one more; else it is counted as lost.
+#[inline(always)]
+fn place(class: u32, now: u64) -> Option<*mut Event> {
+    let budget = EVENT_BUDGETS.get_ptr_mut(class)?;
+    let per_s = if class < 2 { FLOW_EVENTS_PER_S } else { DROP_EVENTS_PER_S };
+    // SAFETY: a pointer to this CPU's slot, as above.
+    let budget = unsafe { &mut *budget };
+    if budget.take(now, per_s) {
+        let ring: *const _ = &raw const EVENTS;
+        // SAFETY: the map is a ring buffer.
+        let event = unsafe {
+            aya_ebpf::helpers::generated::bpf_ringbuf_reserve(
+                ring.cast_mut().cast(),
+                size_of::<Event>() as u64,
+                0,
+            )
+        };
+        if !event.is_null() {
+            budget.told += 1;
+            return Some(event.cast());
+        }
+    }
+    budget.lost += 1;
+    None
+}
+
+#[inline(always)]
+fn submit(event: *mut Event) {
+    // SAFETY: what `place` returned, handed in once.
+    unsafe { aya_ebpf::helpers::generated::bpf_ringbuf_submit(event.cast(), 0) };
+}
