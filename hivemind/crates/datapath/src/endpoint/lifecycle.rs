@@ -274,7 +274,7 @@ fn make(node: &Node, spec: &EndpointSpec, index: u32) -> Result<Endpoint, Error>
         ipv6: Address6::from_octets(spec.ipv6.octets()),
         interface,
         identity: spec.identity,
-        flags: 0,
+        policy: 0,
         frame_macs: EndpointState::macs(replica_mac, gateway_mac),
     };
     enter(node, index, &state)?;

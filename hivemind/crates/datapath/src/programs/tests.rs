@@ -50,7 +50,7 @@ impl Bench {
         for (index, interface, frame_macs) in [(1, INTERFACE, own), (2, PEER_INTERFACE, PEER_MACS)] {
             let ipv4 = Address4::from_octets([10, 0, 0, index as u8]);
             let ipv6 = address6(index as u8);
-            let state = EndpointState { ipv4, ipv6, interface, identity: 300, flags: 0, frame_macs };
+            let state = EndpointState { ipv4, ipv6, interface, identity: 300, policy: 0, frame_macs };
             bench.array(name::ENDPOINT_STATE).set(index, state, 0).unwrap();
             bench.hash(name::ENDPOINT_BY_INTERFACE).insert(interface, index, 0).unwrap();
             let entry = AddressEntry { identity: 300, endpoint: index, node: 0 };
