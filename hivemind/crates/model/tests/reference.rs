@@ -14,6 +14,7 @@ fn kind_in_words(kind: ErrorKind) -> &'static str {
         ErrorKind::Unreachable => "daemon unreachable",
         ErrorKind::Timeout => "timeout",
         ErrorKind::Denied => "denied",
+        ErrorKind::Forbidden => "forbidden",
         ErrorKind::Internal => "internal",
     }
 }
