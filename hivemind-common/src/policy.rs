@@ -28,6 +28,42 @@ pub const SET_BITS: u32 = 32;
 pub const RULE_NONE: u32 = 0;
 /// The rule by which the node's own processes always reach its replicas.
 pub const RULE_HOST: u32 = 1;
+/// Bits of a rule's number that say which rule of its policy's direction it is.
+pub const RULE_INDEX_BITS: u32 = 11;
+
+/// The number of a rule: of which policy (1 to 2²⁰ - 1), of which direction ([`EGRESS`] or zero), and which one, counted
+/// from zero (below 2,046); no index is the policy's default.
+#[inline(always)]
+pub const fn rule_number(policy: u32, direction: u32, index: Option<u32>) -> u32 {
+    let egress = (direction == EGRESS) as u32;
+    let index = match index {
+        Some(index) => index + 1,
+        None => 0,
+    };
+    policy << (RULE_INDEX_BITS + 1) | egress << RULE_INDEX_BITS | index
+}
+
+/// What a rule's number says.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RuleParts {
+    /// The policy's number.
+    pub policy: u32,
+    /// Whether the rule is about connections that an endpoint makes.
+    pub egress: bool,
+    /// Which rule of the direction; none is the policy's default.
+    pub index: Option<u32>,
+}
+
+/// What a rule's number says, unless it is no policy's: [`RULE_NONE`] and [`RULE_HOST`].
+pub const fn rule_parts(rule: u32) -> Option<RuleParts> {
+    let policy = rule >> (RULE_INDEX_BITS + 1);
+    if policy == 0 {
+        return None;
+    }
+    let egress = rule >> RULE_INDEX_BITS & 1 != 0;
+    let index = (rule & ((1 << RULE_INDEX_BITS) - 1)).checked_sub(1);
+    Some(RuleParts { policy, egress, index })
+}
 
 /// Data of the keys of `policy`, after the number of bits that count.
 #[repr(C)]
@@ -130,6 +166,7 @@ fn stronger(best: PolicyEntry, other: Option<PolicyEntry>) -> PolicyEntry {
 mod tests {
     extern crate std;
     use super::*;
+    use proptest::prelude::*;
     use std::collections::BTreeMap;
 
     #[derive(Default)]
@@ -189,6 +226,22 @@ mod tests {
         assert_eq!(decide(&table, 0, 2).unwrap().rule, 8);
         table.prefix = None;
         assert_eq!(decide(&table, 0, 2).unwrap().rule, 7);
+    }
+
+    proptest! {
+        #[test]
+        fn a_rules_number_says_what_it_was_made_of(
+            policy in 1u32..1 << 20, egress: bool, index in prop::option::of(0u32..2046)
+        ) {
+            let number = rule_number(policy, if egress { EGRESS } else { 0 }, index);
+            prop_assert_eq!(rule_parts(number), Some(RuleParts { policy, egress, index }));
+        }
+    }
+
+    #[test]
+    fn the_rules_that_are_no_policys_have_no_parts() {
+        assert_eq!(rule_parts(RULE_NONE), None);
+        assert_eq!(rule_parts(RULE_HOST), None);
     }
 
     #[test]
