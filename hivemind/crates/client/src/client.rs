@@ -1,6 +1,6 @@
 //! The client and its requests.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use futures::StreamExt;
 use hivemind_model::{
@@ -8,7 +8,7 @@ use hivemind_model::{
 };
 use http_body_util::{BodyExt, StreamBody};
 use hyper::{Method, Request, body::Frame, header};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 
@@ -17,7 +17,9 @@ use crate::{
     exec::{self, ExecInput, ExecOutput, ExecRequest},
     lines::{JsonLines, LogStream},
     path::ApiPath,
+    remote::{Remote, Secured},
     watch::Watch,
+    way::Way,
 };
 
 /// Bytes of an archive that are read and sent at once.
@@ -60,7 +62,7 @@ pub struct LogOptions {
 /// something took effect is unknown in the last two cases. Objects are named by name, short id or uid.
 #[derive(Clone, Debug)]
 pub struct Client {
-    socket: PathBuf,
+    pub(crate) way: Way,
 }
 
 #[derive(Deserialize)]
@@ -71,12 +73,20 @@ struct Images {
 impl Client {
     /// A client of the daemon that listens at the Unix socket `path`. Nothing is connected yet.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
-        Client { socket: path.into() }
+        Client { way: Way::Socket(path.into()) }
     }
 
-    /// The path of the socket.
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    /// A client of a daemon elsewhere, or of the web port of this machine's. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a URL, token or certificate that cannot be used, `FileFailed` for a file that cannot be read.
+    pub fn remote(remote: &Remote) -> Result<Self, ApiError> {
+        Ok(Client { way: Way::Remote(Secured::new(remote)?.into()) })
+    }
+
+    /// Where the daemon is: the path of a socket, or a URL.
+    pub fn server(&self) -> String {
+        self.way.to_string()
     }
 
     /// Whether the daemon answers.
@@ -85,7 +95,7 @@ impl Client {
     /// Those of all requests.
     pub async fn health(&self) -> Result<(), ApiError> {
         let request = request(Method::GET, "/healthz", empty())?;
-        connection::send_in_time(&self.socket, request).await.map(drop)
+        connection::send_in_time(&self.way, request).await.map(drop)
     }
 
     /// How the daemon and its node are.
@@ -113,7 +123,7 @@ impl Client {
         let list = self.list::<T>(&selection).await?;
         let found = list.items.into_iter().find(|object| object.metadata().answers_to(word));
         found.ok_or_else(|| {
-            let kind = T::KIND.to_lowercase();
+            let kind = T::ID_PREFIX;
             let place = namespace.map(|n| format!(" in namespace {n:?}")).unwrap_or_default();
             ApiError::new(
                 T::NOT_FOUND,
@@ -130,7 +140,7 @@ impl Client {
     pub async fn watch<T: Resource>(&self, selection: &Selection) -> Result<Watch<T>, ApiError> {
         let path = list_path::<T>(selection).query("watch", "true");
         let request = request(Method::GET, path.as_str(), empty())?;
-        Ok(Watch::new(connection::send_in_time(&self.socket, request).await?))
+        Ok(Watch::new(connection::send_in_time(&self.way, request).await?))
     }
 
     /// One app.
@@ -227,8 +237,7 @@ impl Client {
         if options.follow {
             path = path.query("follow", "true");
         }
-        let request = request(Method::GET, path.as_str(), empty())?;
-        Ok(JsonLines::new(connection::send_in_time(&self.socket, request).await?))
+        self.stream(&path).await
     }
 
     /// Starts a process in a replica.
@@ -249,10 +258,10 @@ impl Client {
             path = path.query("tty", "true");
         }
         path = path.query_if("user", exec.user.as_deref());
-        let builder = Request::builder().method(Method::GET).uri(path.as_str()).header(header::HOST, HOST);
+        let builder = Request::builder().method(Method::GET).uri(path.as_str());
         let (builder, key) = exec::handshake(builder);
         let request = exec::bodiless(builder).map_err(|e| unsendable(&e))?;
-        let answer = connection::send_in_time(&self.socket, request).await?;
+        let answer = connection::send_in_time(&self.way, request).await?;
         exec::open(answer, &key).await
     }
 
@@ -274,36 +283,48 @@ impl Client {
         let mut request = request(Method::POST, ApiPath::of("images").part("import").as_str(), body)?;
         let tar = header::HeaderValue::from_static("application/x-tar");
         request.headers_mut().insert(header::CONTENT_TYPE, tar);
-        connection::send(&self.socket, request).await?.json().await
+        connection::send(&self.way, request).await?.json().await
     }
 
-    async fn get<T: serde::de::DeserializeOwned>(&self, path: &ApiPath) -> Result<T, ApiError> {
-        connection::fetch(&self.socket, request(Method::GET, path.as_str(), empty())?).await
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &ApiPath) -> Result<T, ApiError> {
+        connection::fetch(&self.way, request(Method::GET, path.as_str(), empty())?).await
     }
 
-    async fn change<T: serde::de::DeserializeOwned>(
+    /// A stream of what `path` gives, one value a line.
+    pub(crate) async fn stream<T>(&self, path: &ApiPath) -> Result<JsonLines<T>, ApiError> {
+        let request = request(Method::GET, path.as_str(), empty())?;
+        Ok(JsonLines::new(connection::send_in_time(&self.way, request).await?))
+    }
+
+    /// The text that `path` gives.
+    pub(crate) async fn text(&self, path: &str) -> Result<String, ApiError> {
+        connection::fetch_text(&self.way, request(Method::GET, path, empty())?).await
+    }
+
+    /// A request whose answer says nothing of interest.
+    pub(crate) async fn tell(&self, method: Method, path: &ApiPath) -> Result<(), ApiError> {
+        let request = request(method, path.as_str(), empty())?;
+        connection::send_in_time(&self.way, request).await.map(drop)
+    }
+
+    pub(crate) async fn change<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &ApiPath,
         body: Body,
     ) -> Result<T, ApiError> {
-        connection::fetch(&self.socket, request(method, path.as_str(), body)?).await
+        connection::fetch(&self.way, request(method, path.as_str(), body)?).await
     }
 
-    async fn delete(&self, path: &ApiPath) -> Result<(), ApiError> {
-        let request = request(Method::DELETE, path.as_str(), empty())?;
-        connection::send_in_time(&self.socket, request).await.map(drop)
+    pub(crate) async fn delete(&self, path: &ApiPath) -> Result<(), ApiError> {
+        self.tell(Method::DELETE, path).await
     }
 }
-
-/// HTTP/1.1 wants a host; the socket has none.
-const HOST: &str = "localhost";
 
 fn request(method: Method, path: &str, body: Body) -> Result<Request<Body>, ApiError> {
     Request::builder()
         .method(method)
         .uri(path)
-        .header(header::HOST, HOST)
         .header(header::CONTENT_TYPE, "application/json")
         .body(body)
         .map_err(|e| unsendable(&e))

@@ -1,6 +1,6 @@
-//! One HTTP/1.1 connection over the socket, for one request.
+//! One HTTP/1.1 connection, for one request.
 
-use std::{io, path::Path};
+use std::io;
 
 use bytes::{Buf, Bytes};
 use hivemind_model::{ApiError, ErrorCode};
@@ -8,10 +8,10 @@ use http_body_util::{BodyExt, Empty, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::{Request, Response, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{CONNECT_TIMEOUT, REQUEST_TIMEOUT};
+use crate::{REQUEST_TIMEOUT, way::Way};
 
 /// The most bytes that an answer which is not a stream may have.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
@@ -52,8 +52,9 @@ impl Answer {
 ///
 /// # Errors
 /// The daemon's own error if it answered with one; `DaemonUnreachable` or `TimedOut` if it did not.
-pub(crate) async fn send(socket: &Path, request: Request<Body>) -> Result<Answer, ApiError> {
-    let (mut sender, driver) = connect(socket).await?;
+pub(crate) async fn send(way: &Way, mut request: Request<Body>) -> Result<Answer, ApiError> {
+    way.address(&mut request);
+    let (mut sender, driver) = connect(way).await?;
     let response = sender.send_request(request).await.map_err(|e| unsent(&e))?;
     if response.status().is_success() || response.status() == hyper::StatusCode::SWITCHING_PROTOCOLS {
         return Ok(Answer { response, driver });
@@ -62,13 +63,19 @@ pub(crate) async fn send(socket: &Path, request: Request<Body>) -> Result<Answer
 }
 
 /// As [`send`], with a limit of [`REQUEST_TIMEOUT`].
-pub(crate) async fn send_in_time(socket: &Path, request: Request<Body>) -> Result<Answer, ApiError> {
-    in_time(send(socket, request)).await
+pub(crate) async fn send_in_time(way: &Way, request: Request<Body>) -> Result<Answer, ApiError> {
+    in_time(send(way, request)).await
 }
 
 /// `request` as JSON within [`REQUEST_TIMEOUT`].
-pub(crate) async fn fetch<T: DeserializeOwned>(socket: &Path, request: Request<Body>) -> Result<T, ApiError> {
-    in_time(async { send(socket, request).await?.json().await }).await
+pub(crate) async fn fetch<T: DeserializeOwned>(way: &Way, request: Request<Body>) -> Result<T, ApiError> {
+    in_time(async { send(way, request).await?.json().await }).await
+}
+
+/// As [`fetch`], of an answer that is text.
+pub(crate) async fn fetch_text(way: &Way, request: Request<Body>) -> Result<String, ApiError> {
+    let body = in_time(async { read_whole(send(way, request).await?.response.into_body()).await }).await?;
+    String::from_utf8(body.into()).map_err(|e| unreadable(&e))
 }
 
 async fn in_time<T>(work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
@@ -83,47 +90,14 @@ async fn in_time<T>(work: impl Future<Output = Result<T, ApiError>>) -> Result<T
 
 type Connection = (http1::SendRequest<Body>, AbortOnDropHandle<()>);
 
-async fn connect(socket: &Path) -> Result<Connection, ApiError> {
-    let stream = match timeout(CONNECT_TIMEOUT, UnixStream::connect(socket)).await {
-        Ok(connected) => connected.map_err(|e| unreachable_socket(socket, &e))?,
-        Err(_) => {
-            return Err(ApiError::new(
-                ErrorCode::DaemonUnreachable,
-                format!("the daemon at {} does not take connections", socket.display()),
-                "it hangs or is overloaded: see journalctl -u hivemind",
-            ));
-        }
-    };
+async fn connect(way: &Way) -> Result<Connection, ApiError> {
+    let stream = way.connect().await?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
     // The end of the connection is seen by whoever reads the answer; the driver has nothing to add.
     let driver = tokio::spawn(async move {
         let _ = connection.with_upgrades().await;
     });
     Ok((sender, AbortOnDropHandle::new(driver)))
-}
-
-fn unreachable_socket(socket: &Path, error: &io::Error) -> ApiError {
-    let socket = socket.display();
-    let (message, hint) = match error.kind() {
-        io::ErrorKind::PermissionDenied => (
-            format!("you may not use the daemon's socket {socket}"),
-            "use sudo or join the group hivemind: sudo usermod -aG hivemind $USER, then log in again".to_owned(),
-        ),
-        io::ErrorKind::NotFound => (
-            format!("no daemon is running: there is no socket {socket}"),
-            "start it: sudo systemctl start hivemind (or sudo hivemind daemon); one with another socket: --socket PATH"
-                .to_owned(),
-        ),
-        io::ErrorKind::ConnectionRefused => (
-            format!("no daemon is running: nobody listens at {socket}"),
-            "start it: sudo systemctl start hivemind (or sudo hivemind daemon)".to_owned(),
-        ),
-        _ => (
-            format!("the daemon cannot be reached at {socket}: {error}"),
-            "start it: sudo systemctl start hivemind (or sudo hivemind daemon)".to_owned(),
-        ),
-    };
-    ApiError::new(ErrorCode::DaemonUnreachable, message, hint)
 }
 
 /// The request did not get through: either the connection broke off, or its body could not be read on this side.
@@ -184,6 +158,6 @@ async fn error_of(response: Response<Incoming>) -> ApiError {
     ApiError::new(
         ErrorCode::Internal,
         format!("the daemon answered {status} with {what}: {excerpt:?}"),
-        "use a command line and a daemon of the same version, and the right --socket",
+        "use a command line and a daemon of the same version, and the right --socket or --context",
     )
 }

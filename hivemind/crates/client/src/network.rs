@@ -1,0 +1,124 @@
+//! Requests about namespaces, network policies and flows.
+
+use hivemind_model::{
+    ApiError, AppliedPolicies, ApplyPolicies, FlowLine, FlowVerdict, Namespace, NetworkPolicy, Resource,
+};
+use hyper::Method;
+
+use crate::{client::Client, connection::json, lines::JsonLines, path::ApiPath};
+
+/// Which flows to tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlowOptions {
+    /// Only those that this began: `app`, `namespace/app`, `host`, `dns`, `world`, `unknown`, an address or a CIDR.
+    pub from: Option<String>,
+    /// Only those with this at the other end; as `from`.
+    pub to: Option<String>,
+    /// Only those that were judged so.
+    pub verdict: Option<FlowVerdict>,
+    /// Whether to go on with new ones as they come.
+    pub follow: bool,
+    /// At most this many of the last ones that are known already; `None`: 100.
+    pub tail: Option<u64>,
+}
+
+/// Flows as they come. It ends when the daemon has no more, and is dropped to stop it.
+pub type FlowStream = JsonLines<FlowLine>;
+
+impl Client {
+    /// One namespace.
+    ///
+    /// # Errors
+    /// `NamespaceNotFound`.
+    pub async fn namespace(&self, namespace: &str) -> Result<Namespace, ApiError> {
+        self.get(&ApiPath::of(Namespace::PLURAL).part(namespace)).await
+    }
+
+    /// Makes a namespace; returns it as it is kept.
+    ///
+    /// # Errors
+    /// Every fault at once; `NamespaceExists`.
+    pub async fn create_namespace(&self, namespace: &Namespace) -> Result<Namespace, ApiError> {
+        self.change(Method::POST, &ApiPath::of(Namespace::PLURAL), json(namespace)?).await
+    }
+
+    /// Everything that [`Client::create_namespace`] checks, without making it.
+    ///
+    /// # Errors
+    /// As [`Client::create_namespace`].
+    pub async fn try_namespace(&self, namespace: &Namespace) -> Result<Namespace, ApiError> {
+        let path = ApiPath::of(Namespace::PLURAL).query("dryRun", "true");
+        self.change(Method::POST, &path, json(namespace)?).await
+    }
+
+    /// Replaces the labels and annotations of a namespace, if it is still what `namespace` was read as; returns it as it
+    /// is kept.
+    ///
+    /// # Errors
+    /// Every fault at once; `NamespaceNotFound`, `Stale`.
+    pub async fn replace_namespace(&self, namespace: &Namespace) -> Result<Namespace, ApiError> {
+        let path = ApiPath::of(Namespace::PLURAL).part(&namespace.metadata.name);
+        self.change(Method::PUT, &path, json(namespace)?).await
+    }
+
+    /// Deletes a namespace in which nothing is.
+    ///
+    /// # Errors
+    /// `NamespaceNotFound`; `NamespaceInUse`, which names what is in it.
+    pub async fn delete_namespace(&self, namespace: &str) -> Result<(), ApiError> {
+        self.delete(&ApiPath::of(Namespace::PLURAL).part(namespace)).await
+    }
+
+    /// One network policy.
+    ///
+    /// # Errors
+    /// `PolicyNotFound`.
+    pub async fn policy(&self, namespace: &str, policy: &str) -> Result<NetworkPolicy, ApiError> {
+        self.get(&ApiPath::within(namespace, NetworkPolicy::PLURAL).part(policy)).await
+    }
+
+    /// Makes policies, or changes those that are there: all of them or, if one is refused, none.
+    ///
+    /// # Errors
+    /// Every fault of all of them at once, at `items[i].…`.
+    pub async fn apply_policies(&self, policies: &ApplyPolicies) -> Result<AppliedPolicies, ApiError> {
+        let path = ApiPath::of(NetworkPolicy::PLURAL).part("apply");
+        self.change(Method::POST, &path, json(policies)?).await
+    }
+
+    /// Everything that [`Client::apply_policies`] checks and would do, without doing it.
+    ///
+    /// # Errors
+    /// As [`Client::apply_policies`].
+    pub async fn try_policies(&self, policies: &ApplyPolicies) -> Result<AppliedPolicies, ApiError> {
+        let path = ApiPath::of(NetworkPolicy::PLURAL).part("apply").query("dryRun", "true");
+        self.change(Method::POST, &path, json(policies)?).await
+    }
+
+    /// Deletes a network policy.
+    ///
+    /// # Errors
+    /// `PolicyNotFound`.
+    pub async fn delete_policy(&self, namespace: &str, policy: &str) -> Result<(), ApiError> {
+        self.delete(&ApiPath::within(namespace, NetworkPolicy::PLURAL).part(policy)).await
+    }
+
+    /// Who speaks to whom, and what becomes of it.
+    ///
+    /// # Errors
+    /// `Malformed` for a filter that cannot be read; the stream has its own.
+    pub async fn flows(&self, options: &FlowOptions) -> Result<FlowStream, ApiError> {
+        let verdict = options.verdict.map(|verdict| match verdict {
+            FlowVerdict::Allowed => "allowed",
+            FlowVerdict::Denied => "denied",
+            FlowVerdict::Dropped => "dropped",
+        });
+        let path = ApiPath::of("flows")
+            .query_if("from", options.from.as_deref())
+            .query_if("to", options.to.as_deref())
+            .query_if("verdict", verdict)
+            .query_if("tail", options.tail.map(|tail| tail.to_string()).as_deref())
+            .query_if("follow", options.follow.then_some("true"));
+        self.stream(&path).await
+    }
+}
