@@ -12,6 +12,7 @@
 mod addresses;
 mod api;
 mod body;
+mod dashboard;
 mod deployment;
 mod fault;
 mod lines;

@@ -42,7 +42,7 @@ pub async fn serve_unix(listener: UnixListener, api: Api, shutdown: Cancellation
     serve(listener, routes::router(serving), sessions, shutdown).await;
 }
 
-/// Serves what may be seen without a token: the landing page, `/healthz` and `/openapi.json`; everything under `/v1` is
+/// Serves what may be seen without a token: the dashboard's files, `/healthz` and `/openapi.json`; everything under `/v1` is
 /// refused. Only requests to `localhost`, to a loopback address, to the listener's own address or to one of `hosts`
 /// (names or addresses without a port) are answered, against DNS rebinding. Returns as [`serve_unix`] does.
 ///

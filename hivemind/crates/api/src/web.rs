@@ -7,12 +7,13 @@ use axum::{
     extract::{Request, State},
     http::{HeaderValue, StatusCode, Uri, header, uri::Authority},
     middleware::{self, Next},
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
     routing::{any, get},
 };
 use hivemind_model::{ApiError, ErrorCode};
 
 use crate::{
+    dashboard,
     fault::{Fault, method_not_allowed, path_not_found},
     routes::status,
 };
@@ -53,12 +54,12 @@ fn bare(host: &str) -> String {
 
 pub(crate) fn router(names: Names) -> Router {
     Router::new()
-        .route("/", get(landing))
         .route("/healthz", get(status::healthz))
         .route("/openapi.json", get(status::openapi))
         .route("/v1", any(unauthorized))
         .route("/v1/", any(unauthorized))
         .route("/v1/{*path}", any(unauthorized))
+        .merge(dashboard::router())
         .fallback(path_not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::new(names), check_host))
@@ -92,12 +93,6 @@ async fn unauthorized(uri: Uri) -> Fault {
         format!("{} is not served on this port: this version serves /v1 on the Unix socket only", uri.path());
     let hint = "use the command line on this machine, or curl --unix-socket /run/hivemind/api.sock";
     ApiError::new(ErrorCode::Unauthorized, what, hint).into()
-}
-
-async fn landing() -> Response {
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
-    let page = include_str!("web/landing.html").replace("{version}", env!("CARGO_PKG_VERSION"));
-    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(page)).into_response()
 }
 
 #[cfg(test)]
