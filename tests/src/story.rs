@@ -1,7 +1,9 @@
-//! The story of a node, played as a user would: deploy, resolve, scale, balance, survive, delete.
+//! The story of a node, played as a user would: deploy, resolve, scale, balance, guard, tell, survive, delete.
 //!
 //! Each step does one thing through the command line and looks at what came of it from where a user would see it. The first
 //! that fails ends the story. `cargo xtask up --check` prints it; a test plays it too.
+
+mod guard;
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +28,9 @@ const STRETCH: Duration = Duration::from_millis(1_500);
 /// The port that the story publishes on the node.
 const PUBLISHED: &str = "8080";
 
+/// Where the node is scraped.
+const METRICS: &str = "127.0.0.1:9464";
+
 struct Story {
     node: Node,
     registry: Option<Registry>,
@@ -41,6 +46,10 @@ const STEPS: &[Step] = &[
     ("a client app resolves web.local and gets the page", Story::resolve),
     ("scale to 3", |s| s.scale(3)),
     ("300 requests are spread over all three", Story::spread),
+    ("a policy lets only the client in", Story::apply_policy),
+    ("flows show why, and by which rule", Story::flows_tell),
+    ("the policy is deleted, and the stranger gets through", Story::delete_policy),
+    ("a scrape shows both", Story::scrape),
     ("long connections and a stream of new ones begin", Story::begin_traffic),
     ("kill -9 of the daemon; traffic goes on without it", Story::kill_daemon),
     ("a new daemon adopts everything", Story::adopt),
@@ -59,7 +68,8 @@ const STEPS: &[Step] = &[
 /// The first step that failed, with what was expected; the node is removed all the same.
 pub fn play(mut tell: impl FnMut(&str)) -> Result<()> {
     let began = Instant::now();
-    let node = Node::start(NodeOptions::default())?;
+    let daemon_flags = vec!["--metrics-address".to_owned(), METRICS.to_owned()];
+    let node = Node::start(NodeOptions { daemon_flags, ..NodeOptions::default() })?;
     let registry = Some(node.registry()?);
     node.daemon_start()?;
     tell(&format!(
