@@ -1,18 +1,21 @@
 //! The benches: what the product promises in numbers, measured on a node of its own.
 //!
 //! A bench returns [`Figure`]s. What is compared is measured in the same run, in turns, and times are the medians of nine
-//! or more; a figure with a bound says whether it keeps it. Nothing is pinned to a processor: what is measured
-//! here are several processes at once. Start at [`run`].
+//! or more; a figure with a bound says whether it keeps it. Only the two ends of a connection that is measured are pinned, to
+//! one processor; elsewhere what is measured are several processes at once. Start at [`run`].
 
 mod calls;
 mod containers;
+mod echo;
 mod figure;
 mod footprint;
 mod memory;
+mod telemetry;
 
 use anyhow::{Result, bail};
 
 pub use calls::serve_calls;
+pub use echo::{echo, ping};
 pub use figure::{Figure, json_lines, table};
 
 /// Runs the bench of that name, or `all`, and tells `progress` what it is at.
@@ -23,7 +26,10 @@ pub fn run(name: &str, progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
     match name {
         "footprint" => footprint::run(progress),
         "containers" => containers::run(progress),
-        "all" => Ok([footprint::run(progress)?, containers::run(progress)?].concat()),
-        _ => bail!("there is no bench named {name:?}; there are footprint, containers and all"),
+        "telemetry" => telemetry::run(progress),
+        "all" => {
+            Ok([footprint::run(progress)?, containers::run(progress)?, telemetry::run(progress)?].concat())
+        }
+        _ => bail!("there is no bench named {name:?}; there are footprint, containers, telemetry and all"),
     }
 }

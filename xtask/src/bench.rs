@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 use crate::{ebpf, images, process, setup, up};
 
 /// The benches, by name.
-const BENCHES: [&str; 3] = ["footprint", "containers", "all"];
+const BENCHES: [&str; 4] = ["footprint", "containers", "telemetry", "all"];
 
 /// What to measure, and how to tell it.
 #[derive(Debug, PartialEq, Eq)]

@@ -11,9 +11,11 @@ enum Bound {
     Value(f64),
     /// The ratio to the baseline is at most this.
     Ratio(f64),
+    /// The ratio to the baseline is at least this.
+    RatioMin(f64),
 }
 
-/// One line of a bench: a time or a size, of which less is better.
+/// One line of a bench: a time or a size, of which less is better, or a rate, of which more is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
     metric: &'static str,
@@ -58,6 +60,12 @@ impl Figure {
         self
     }
 
+    /// A rate: it has to be at least this many times the baseline's.
+    pub(super) fn at_least_times(mut self, bound: f64) -> Self {
+        self.bound = Some(Bound::RatioMin(bound));
+        self
+    }
+
     /// The median of the samples; of an even number, the lower one of the two in the middle.
     pub(super) fn value(&self) -> f64 {
         self.samples[(self.samples.len() - 1) / 2]
@@ -75,12 +83,13 @@ impl Figure {
             None => true,
             Some(Bound::Value(bound)) => self.value() <= bound,
             Some(Bound::Ratio(bound)) => self.ratio().is_some_and(|ratio| ratio <= bound),
+            Some(Bound::RatioMin(bound)) => self.ratio().is_some_and(|ratio| ratio >= bound),
         }
     }
 
     fn bound_number(&self) -> Option<f64> {
         match self.bound? {
-            Bound::Value(bound) | Bound::Ratio(bound) => Some(bound),
+            Bound::Value(bound) | Bound::Ratio(bound) | Bound::RatioMin(bound) => Some(bound),
         }
     }
 
@@ -92,6 +101,7 @@ impl Figure {
             None => String::new(),
             Some(Bound::Value(bound)) => format!("{bound} {}", self.unit),
             Some(Bound::Ratio(bound)) => format!("{bound} times"),
+            Some(Bound::RatioMin(bound)) => format!("at least {bound} times"),
         };
         let verdict = match (self.bound, self.is_kept()) {
             (None, _) => "",
@@ -167,6 +177,14 @@ mod tests {
             !Figure::new("alone", "ms", vec![1.0]).at_most_times(1.5).is_kept(),
             "nothing to compare with"
         );
+    }
+
+    #[test]
+    fn a_rate_is_held_to_a_least_ratio() {
+        let baseline = Figure::new("plain", "1/s", vec![100.0]);
+        let figure = Figure::new("ours", "1/s", vec![95.0]).against(&baseline);
+        assert!(figure.clone().at_least_times(0.94).is_kept());
+        assert!(!figure.at_least_times(0.96).is_kept());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `hivemind-bench footprint|containers|all [--json] [--check]`: measures, and prints a table, or one JSON object a line.
+//! `hivemind-bench footprint|containers|telemetry|all [--json] [--check]`: measures, and prints a table, or one JSON object a line.
 //! With `--check` it exits 1 if a figure breaks its bound. `cargo xtask bench` builds what it measures and runs it.
 #![forbid(unsafe_code)]
 
@@ -19,9 +19,16 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &[String]) -> Result<ExitCode> {
-    if let Some(("calls", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
-        bench::serve_calls(rest)?;
-        return Ok(ExitCode::SUCCESS);
+    if let Some((first, rest)) = arguments.split_first() {
+        let end = match first.as_str() {
+            "calls" => Some(bench::serve_calls(rest)),
+            "echo" => Some(bench::echo(rest)),
+            "ping" => Some(bench::ping(rest)),
+            _ => None,
+        };
+        if let Some(end) = end {
+            return end.map(|()| ExitCode::SUCCESS);
+        }
     }
     let (mut name, mut json, mut check) = (None, false, false);
     for argument in arguments {
@@ -29,7 +36,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
             "--json" => json = true,
             "--check" => check = true,
             word if name.is_none() && !word.starts_with('-') => name = Some(word),
-            _ => bail!("usage: hivemind-bench footprint|containers|all [--json] [--check]"),
+            _ => bail!("usage: hivemind-bench footprint|containers|telemetry|all [--json] [--check]"),
         }
     }
     let figures = bench::run(name.unwrap_or("all"), &mut |line| eprintln!("{line}"))?;

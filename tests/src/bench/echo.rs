@@ -1,0 +1,154 @@
+//! The two ends of the benches of the network: a server that sends back what it gets, and clients that count how often.
+//!
+//! They are programs of their own (`hivemind-bench echo` and `hivemind-bench ping`), so that each can be put into a
+//! network namespace and onto one processor.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::socket::{setsockopt, sockopt};
+
+/// How long an answer may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// However long it is asked to, a client ends after this.
+const RUN_MAX: Duration = Duration::from_secs(60);
+
+/// How many clients share the work of opening connections at a given rate.
+const OPENERS: u32 = 4;
+
+/// Serves TCP and UDP at the address in the only argument until it is killed.
+///
+/// # Errors
+/// When the argument is no address, or the address cannot be taken.
+pub fn echo(arguments: &[String]) -> Result<()> {
+    let [address] = arguments else { bail!("usage: hivemind-bench echo ADDRESS:PORT") };
+    let address: SocketAddr = address.parse().context("the address cannot be read")?;
+    let udp = UdpSocket::bind(address)?;
+    let tcp = TcpListener::bind(address)?;
+    thread::spawn(move || {
+        let mut datagram = [0; 64];
+        while let Ok((bytes, from)) = udp.recv_from(&mut datagram) {
+            let _ = udp.send_to(&datagram[..bytes], from);
+        }
+    });
+    println!("ready");
+    for stream in tcp.incoming() {
+        // One thread a connection: many are open at a time while they are only counted.
+        let stream = stream?;
+        thread::spawn(move || send_back(stream));
+    }
+    Ok(())
+}
+
+fn send_back(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut byte = [0];
+    while stream.read(&mut byte)? == 1 {
+        stream.write_all(&byte)?;
+    }
+    Ok(())
+}
+
+/// `ping tcp|udp|open ADDRESS:PORT MILLISECONDS [PER_SECOND]`: asks as often as it can and prints how many answers came and
+/// in how many microseconds; with `open`, each request is a connection of its own, at most so many a second.
+///
+/// # Errors
+/// When the arguments cannot be read, when an answer does not come.
+pub fn ping(arguments: &[String]) -> Result<()> {
+    let (kind, address, millis, per_s) = match arguments {
+        [kind, address, millis] => (kind, address, millis, None),
+        [kind, address, millis, per_s] => (kind, address, millis, Some(per_s.parse::<u32>()?)),
+        _ => bail!("usage: hivemind-bench ping tcp|udp|open ADDRESS:PORT MILLISECONDS [PER_SECOND]"),
+    };
+    let address: SocketAddr = address.parse().context("the address cannot be read")?;
+    let time = Duration::from_millis(millis.parse()?).min(RUN_MAX);
+    let began = Instant::now();
+    let answers = match kind.as_str() {
+        "tcp" => ping_tcp(address, began, time)?,
+        "udp" => ping_udp(address, began, time)?,
+        "open" => open_all(address, began, time, per_s.unwrap_or(u32::MAX))?,
+        other => bail!("{other} is none of tcp, udp and open"),
+    };
+    println!("{answers} {}", began.elapsed().as_micros());
+    Ok(())
+}
+
+fn ping_tcp(address: SocketAddr, began: Instant, time: Duration) -> Result<u64> {
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    let mut byte = [0];
+    let mut answers = 0;
+    while began.elapsed() < time {
+        stream.write_all(&byte)?;
+        stream.read_exact(&mut byte).context("no answer")?;
+        answers += 1;
+    }
+    Ok(answers)
+}
+
+fn ping_udp(address: SocketAddr, began: Instant, time: Duration) -> Result<u64> {
+    let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0".parse()? } else { "[::]:0".parse()? };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(address)?;
+    socket.set_read_timeout(Some(ANSWER_LIMIT))?;
+    let mut byte = [0];
+    let mut answers = 0;
+    while began.elapsed() < time {
+        socket.send(&byte)?;
+        socket.recv(&mut byte).context("no answer")?;
+        answers += 1;
+    }
+    Ok(answers)
+}
+
+fn open_all(address: SocketAddr, began: Instant, time: Duration, per_s: u32) -> Result<u64> {
+    let opener = move || open_one_after_the_other(address, began, time, (per_s / OPENERS).max(1));
+    let openers: Vec<_> = (0..OPENERS).map(|_| thread::spawn(opener)).collect();
+    openers.into_iter().try_fold(0, |answers, opener| {
+        let more = opener.join().map_err(|_| anyhow::anyhow!("an opener failed"))??;
+        Ok(answers + more)
+    })
+}
+
+/// Opens a connection at each tick of the rate; those that it is late for, it makes up for.
+fn open_one_after_the_other(address: SocketAddr, began: Instant, time: Duration, per_s: u32) -> Result<u64> {
+    let mut answers: u64 = 0;
+    while began.elapsed() < time {
+        let due = Duration::from_nanos(answers * 1_000_000_000 / u64::from(per_s));
+        if let Some(early) = due.checked_sub(began.elapsed()) {
+            thread::sleep(early);
+        }
+        let mut stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT)?;
+        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+        // Reset at the end: ports that wait for a minute would run out.
+        let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(&stream, sockopt::Linger, &linger)?;
+        let mut byte = [0];
+        stream.write_all(&byte)?;
+        stream.read_exact(&mut byte).context("no answer")?;
+        answers += 1;
+    }
+    Ok(answers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_client_gets_answers_from_the_server() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        thread::spawn(move || echo(&[free.to_string()]));
+        crate::eventually(ANSWER_LIMIT, "the server", || TcpStream::connect(free)).unwrap();
+        let time = Duration::from_millis(50);
+        assert!(ping_tcp(free, Instant::now(), time).unwrap() > 1);
+        assert!(ping_udp(free, Instant::now(), time).unwrap() > 1);
+        let opened = open_all(free, Instant::now(), time, 400).unwrap();
+        assert!((4..=40).contains(&opened), "{opened} connections in 50 ms at 400 a second");
+    }
+}
