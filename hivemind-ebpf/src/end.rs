@@ -6,7 +6,7 @@ use crate::{
     maps::{ENDPOINT_BY_INTERFACE, ENDPOINT_STATE, GENERATION, Maps},
 };
 use hivemind_common::{
-    conntrack::{Entry, Side},
+    conntrack::Entry,
     drop_reason::DropReason,
     endpoint::{EndpointState, NO_GENERATION, OUTSIDE},
 };
@@ -47,8 +47,7 @@ fn endpoint(index: u32) -> Result<(u32, u64, &'static EndpointState), DropReason
 
 /// Writes an endpoint of this node as one end.
 #[inline(always)]
-fn put(entry: &mut Entry, side: Side, index: u32, generation: u64, interface: u32, state: &EndpointState) {
-    let i = side.index();
+fn put(entry: &mut Entry, i: usize, index: u32, generation: u64, interface: u32, state: &EndpointState) {
     entry.endpoints[i] = index;
     entry.generations[i] = generation;
     entry.interfaces[i] = interface;
@@ -58,8 +57,7 @@ fn put(entry: &mut Entry, side: Side, index: u32, generation: u64, interface: u3
 
 /// Writes what is reached through the host's stack as one end.
 #[inline(always)]
-fn put_outside(entry: &mut Entry, side: Side, identity: u32) {
-    let i = side.index();
+fn put_outside(entry: &mut Entry, i: usize, identity: u32) {
     entry.endpoints[i] = OUTSIDE;
     entry.generations[i] = generation(OUTSIDE);
     entry.interfaces[i] = 0;
@@ -72,7 +70,7 @@ fn put_outside(entry: &mut Entry, side: Side, identity: u32) {
 pub(crate) fn sender<F: Maps>(frame: Frame, flow: &Flow<F>, entry: &mut Entry) -> Result<(), DropReason> {
     let interface = frame.interface();
     let (index, generation, state) = endpoint_at(interface)?;
-    put(entry, flow.side, index, generation, interface, state);
+    put(entry, flow.from(), index, generation, interface, state);
     if F::address_of(state) != flow.source() {
         return Err(DropReason::SpoofedSource);
     }
@@ -88,7 +86,7 @@ pub(crate) fn sender<F: Maps>(frame: Frame, flow: &Flow<F>, entry: &mut Entry) -
 pub(crate) fn behind<F: Maps>(frame: Frame, flow: &Flow<F>, entry: &mut Entry) -> Result<(), DropReason> {
     let interface = frame.interface();
     let (index, generation, state) = endpoint_at(interface)?;
-    put(entry, flow.side.other(), index, generation, interface, state);
+    put(entry, flow.to(), index, generation, interface, state);
     if F::address_of(state) != flow.destination() {
         return Err(DropReason::WrongEndpoint);
     }
@@ -98,7 +96,7 @@ pub(crate) fn behind<F: Maps>(frame: Frame, flow: &Flow<F>, entry: &mut Entry) -
 /// Whoever has the destination address.
 #[inline(always)]
 pub(crate) fn receiver<F: Maps>(flow: &Flow<F>, entry: &mut Entry) -> Result<(), DropReason> {
-    let side = flow.side.other();
+    let side = flow.to();
     let Some(found) = F::address_exact().get_ptr(flow.destination()) else {
         put_outside(entry, side, identity_outside::<F>(flow.destination()));
         return Ok(());
@@ -123,16 +121,16 @@ pub(crate) fn receiver<F: Maps>(flow: &Flow<F>, entry: &mut Entry) -> Result<(),
 pub(crate) fn stranger<F: Maps>(frame: Frame, flow: &Flow<F>, entry: &mut Entry) -> Result<(), DropReason> {
     // A replica that reached another by the host: its address was replaced by the host's on the way.
     if let Some(identity) = frame.marked_identity() {
-        put_outside(entry, flow.side, identity);
+        put_outside(entry, flow.from(), identity);
         return Ok(());
     }
     let Some(found) = F::address_exact().get_ptr(flow.source()) else {
-        put_outside(entry, flow.side, identity_outside::<F>(flow.source()));
+        put_outside(entry, flow.from(), identity_outside::<F>(flow.source()));
         return Ok(());
     };
     // SAFETY: a value of the map, as above.
     let (identity, index) = unsafe { ((*found).identity, (*found).endpoint) };
-    put_outside(entry, flow.side, identity);
+    put_outside(entry, flow.from(), identity);
     // A replica of this node never comes this way under its own address: somebody outside pretends to be one.
     if index == OUTSIDE { Ok(()) } else { Err(DropReason::SpoofedSource) }
 }

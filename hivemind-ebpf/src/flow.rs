@@ -26,8 +26,9 @@ pub(crate) fn now_ns() -> u64 {
 /// A packet's flow.
 pub(crate) struct Flow<F: Family> {
     pub(crate) key: Key<F::Address>,
-    /// The side that sent the packet.
-    pub(crate) side: Side,
+    /// The index of the side that sent the packet. Not a [`Side`]: read back from memory, of one the compiler knows that it
+    /// is 0 or 1, and leaves out the mask by which the verifier would know it too.
+    sender: u32,
     pub(crate) tcp_flags: u8,
     pub(crate) now: u64,
 }
@@ -36,7 +37,7 @@ impl<F: Maps + Tell> Flow<F> {
     #[inline(always)]
     pub(crate) fn of(packet: Packet<F::Address>) -> Self {
         let (key, side) = Key::of(&packet);
-        Self { key, side, tcp_flags: packet.tcp_flags, now: now_ns() }
+        Self { key, sender: side.index() as u32, tcp_flags: packet.tcp_flags, now: now_ns() }
     }
 
     /// Whether nothing that the entry's verdicts depended on has changed since, and the packet is part of it.
@@ -52,7 +53,7 @@ impl<F: Maps + Tell> Flow<F> {
     /// Notes the packet in an entry that stands.
     #[inline(always)]
     pub(crate) fn observe(&self, frame: Frame, entry: &mut Entry) {
-        let seen = conntrack::observe(entry.seen, self.side, self.tcp_flags);
+        let seen = conntrack::observe(entry.seen, self.side(), self.tcp_flags);
         if does(FEATURE_TELEMETRY) {
             self.count(frame, entry);
         }
@@ -87,11 +88,11 @@ impl<F: Maps + Tell> Flow<F> {
     #[inline(always)]
     fn count(&self, frame: Frame, entry: &mut Entry) {
         let (bytes, packets) = (frame.ip_bytes(), frame.segments());
-        let side = self.side.index();
+        let side = self.from();
         entry.bytes[side] += bytes;
         entry.packets[side] += packets;
         if let Some(counters) = PAIR_COUNTERS.get_ptr_mut(entry.pair) {
-            let way = usize::from(entry.begun_by() != self.side);
+            let way = usize::from(entry.begun_by() != self.side());
             // SAFETY: a pointer to this CPU's slot; programs on one CPU do not preempt one another within it.
             unsafe {
                 (*counters).bytes[way] += bytes;
@@ -115,10 +116,30 @@ impl<F: Maps + Tell> Flow<F> {
     }
 }
 
+impl<F: Family> Flow<F> {
+    /// The side that sent the packet.
+    #[inline(always)]
+    pub(crate) fn side(&self) -> Side {
+        if self.sender & 1 == 0 { Side::Low } else { Side::High }
+    }
+
+    /// The index of that side.
+    #[inline(always)]
+    pub(crate) fn from(&self) -> usize {
+        (self.sender & 1) as usize
+    }
+
+    /// The index of the other side.
+    #[inline(always)]
+    pub(crate) fn to(&self) -> usize {
+        (!self.sender & 1) as usize
+    }
+}
+
 impl<F: Maps> Flow<F> {
     #[inline(always)]
     pub(crate) fn source(&self) -> F::Address {
-        match self.side {
+        match self.side() {
             Side::Low => self.key.addresses[0],
             Side::High => self.key.addresses[1],
         }
@@ -127,7 +148,7 @@ impl<F: Maps> Flow<F> {
     /// Where the packet goes.
     #[inline(always)]
     pub(crate) fn destination(&self) -> F::Address {
-        match self.side {
+        match self.side() {
             Side::Low => self.key.addresses[1],
             Side::High => self.key.addresses[0],
         }

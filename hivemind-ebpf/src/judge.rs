@@ -45,13 +45,13 @@ pub(crate) fn settle<F: Maps + Tell>(
     let known = flow.entry().filter(|known| {
         known.expires_ns > flow.now && !conntrack::reopens(known.seen, flow.key.protocol, flow.tcp_flags)
     });
-    let side = flow.side.index();
+    let side = flow.from();
     let ports = flow.key.ports;
     let (begun_by, seen) = match &known {
         Some(known) => (known.begun_by(), known.seen),
         None => {
             let (own, other) = if side == 0 { (ports[0], ports[1]) } else { (ports[1], ports[0]) };
-            (conntrack::beginner(flow.side, flow.key.protocol, flow.tcp_flags, own, other), [0; 2])
+            (conntrack::beginner(flow.side(), flow.key.protocol, flow.tcp_flags, own, other), [0; 2])
         }
     };
     let verdict = if does(FEATURE_POLICY) { F::verdict(flow, entry, begun_by.index() as u32) } else { 0 };
@@ -69,7 +69,7 @@ pub(crate) fn settle<F: Maps + Tell>(
         return Err(reason);
     }
     let is_new = known.is_none();
-    entry.seen = conntrack::observe(seen, flow.side, flow.tcp_flags);
+    entry.seen = conntrack::observe(seen, flow.side(), flow.tcp_flags);
     entry.expires_ns = flow.now + conntrack::timeout_ns(flow.key.protocol, entry.seen);
     entry.flags = if matches!(begun_by, Side::High) { BEGUN_BY_HIGH } else { 0 };
     entry.padding = 0;
@@ -81,8 +81,8 @@ pub(crate) fn settle<F: Maps + Tell>(
     }
     if does(FEATURE_TELEMETRY) {
         entry.pair = count_attempt(frame, flow, entry, begun_by, ALLOW, u64::from(is_new));
-        entry.bytes[side & 1] += frame.ip_bytes();
-        entry.packets[side & 1] += frame.segments();
+        entry.bytes[side] += frame.ip_bytes();
+        entry.packets[side] += frame.segments();
     }
     flow.remember(entry)?;
     if does(FEATURE_TELEMETRY) && is_new {
@@ -191,7 +191,7 @@ fn count_attempt<F: Maps>(
     let number = pair_number(source, destination, port, flow.key.protocol, verdict);
     if let Some(counters) = PAIR_COUNTERS.get_ptr_mut(number) {
         let way =
-            usize::from(!matches!((begun_by, flow.side), (Side::Low, Side::Low) | (Side::High, Side::High)));
+            usize::from(!matches!((begun_by, flow.side()), (Side::Low, Side::Low) | (Side::High, Side::High)));
         // SAFETY: a pointer to this CPU's slot, as above.
         unsafe {
             (*counters).bytes[way] += frame.ip_bytes();

@@ -96,7 +96,7 @@ fn judge_entering_v6(frame: Frame, flow: &Flow<V6>) -> i32 {
 #[inline(always)]
 fn leave<F: Maps + Tell>(frame: Frame, packet: Packet<F::Address>, judge: fn(Frame, &Flow<F>) -> i32) -> i32 {
     let flow = Flow::<F>::of(packet);
-    let (from, to) = (flow.side.index(), flow.side.other().index());
+    let (from, to) = (flow.from(), flow.to());
     if let Some(entry) = flow.entry() {
         // The entry names the interface at which its sender sits, which is as good as looking the sender up: a
         // spoofed source finds another's interface there, and is judged and refused below.
@@ -125,7 +125,7 @@ fn judge_leaving<F: Maps + Tell>(frame: Frame, flow: &Flow<F>) -> Result<i32, Dr
     if does(FEATURE_TRACKING) {
         judge::settle::<F>(frame, flow, entry)?;
     }
-    let (from, to) = (flow.side.index(), flow.side.other().index());
+    let (from, to) = (flow.from(), flow.to());
     frame.mark(entry.identities[from], entry.identities[to]);
     frame.deliver(entry.interfaces[to], &entry.frame_macs[to])
 }
@@ -133,7 +133,7 @@ fn judge_leaving<F: Maps + Tell>(frame: Frame, flow: &Flow<F>) -> Result<i32, Dr
 #[inline(always)]
 fn enter<F: Maps + Tell>(frame: Frame, packet: Packet<F::Address>, judge: fn(Frame, &Flow<F>) -> i32) -> i32 {
     let flow = Flow::<F>::of(packet);
-    let (from, to) = (flow.side.index(), flow.side.other().index());
+    let (from, to) = (flow.from(), flow.to());
     if let Some(entry) = flow.entry() {
         let ours = entry.interfaces[to] == frame.interface() && entry.endpoints[from] == OUTSIDE;
         if ours && flow.stands(entry) {

@@ -83,7 +83,7 @@ pub(crate) fn drop_flow<F: Maps + Tell>(frame: Frame, flow: &Flow<F>, reason: Dr
     {
         let begun_by = match flow.entry() {
             Some(known) => known.begun_by(),
-            None => flow.side,
+            None => flow.side(),
         };
         let what = begun_first(begun_by, EVENT_DROPPED, reason as u8);
         // SAFETY: this CPU's slot, which nobody else writes meanwhile.

@@ -35,8 +35,10 @@ impl Bench {
     fn new() -> Self {
         let mut loader = EbpfLoader::new();
         for map in name::MAPS {
-            if map != name::DROP_COUNTERS && map != name::COLLECTOR {
-                loader.map_max_entries(map, 16);
+            match map {
+                name::DROP_COUNTERS | name::COLLECTOR | name::EVENT_BUDGETS | name::SCRATCH => {}
+                name::EVENTS => drop(loader.map_max_entries(map, 4096)),
+                _ => drop(loader.map_max_entries(map, 16)),
             }
         }
         let mut ebpf = loader.load(OBJECT).unwrap();
