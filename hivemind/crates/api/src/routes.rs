@@ -8,6 +8,7 @@ mod replicas;
 mod services;
 pub(crate) mod status;
 mod volumes;
+mod watch;
 
 use axum::Json;
 use axum::{
@@ -31,6 +32,7 @@ pub(crate) fn described() -> OpenApiRouter<Serving> {
         .routes(routes!(status::healthz))
         .routes(routes!(status::openapi))
         .routes(routes!(status::status))
+        .routes(routes!(watch::watch))
         .routes(routes!(apps::list))
         .routes(routes!(apps::create))
         .routes(routes!(apps::get, apps::replace, apps::delete))

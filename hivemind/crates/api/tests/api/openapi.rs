@@ -32,6 +32,7 @@ async fn the_document_names_every_route_with_its_errors() {
         "GET /healthz",
         "GET /openapi.json",
         "GET /v1/status",
+        "GET /v1/watch",
         "GET /v1/apps",
         "GET /v1/replicas",
         "GET /v1/services",
@@ -152,6 +153,20 @@ fn the_check_itself_finds_what_does_not_fit() {
     for wrong in [json!({}), json!({"replicas": "1"}), json!({"replicas": 1, "more": 2}), json!([])] {
         assert!(fits(&document, &schema, &wrong, "").is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn the_reference_of_the_api_is_what_the_program_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../docs/reference/openapi.json");
+    let document = hivemind_api::document().to_pretty_json().unwrap() + "\n";
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        std::fs::write(path, &document).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        written == document,
+        "docs/reference/openapi.json is out of date: run this test with UPDATE_REFERENCE=1"
+    );
 }
 
 fn check(document: &Value, schema: &Value, value: &Value, at: &str) {

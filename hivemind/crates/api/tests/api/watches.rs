@@ -202,3 +202,32 @@ async fn a_watch_says_why_when_the_store_fails_under_it() {
     assert_eq!((&line["type"], &line["error"]["code"]), (&json!("error"), &json!("HM0508")));
     assert_eq!(watch.line().await, None);
 }
+
+#[tokio::test]
+async fn several_kinds_are_watched_over_one_connection() {
+    let server = Server::start().await;
+    server.create_app(app("a")).await;
+    let mut watch = server.lines("/v1/watch?kinds=apps,replicas").await;
+    assert_eq!(watch.content_type, "application/x-ndjson");
+    let mut first = Vec::new();
+    for _ in 0..3 {
+        first.push(watch.json().await);
+    }
+    let added = first.iter().find(|line| line["line"]["type"] == "added").unwrap();
+    assert_eq!((&added["kind"], &added["line"]["object"]["metadata"]["name"]), (&json!("apps"), &json!("a")));
+    let marked =
+        |kind: &str| first.iter().any(|line| line["kind"] == kind && line["line"]["type"] == "bookmark");
+    assert!(marked("apps") && marked("replicas"), "{first:?}");
+
+    server.create_replica("a", "a-abcde").await;
+    let line = watch.json().await;
+    assert_eq!((&line["kind"], &line["line"]["type"]), (&json!("replicas"), &json!("added")));
+    server.send("PUT", &format!("{APPS}/a/scale"), json!({"replicas": 3})).await;
+    let line = watch.json().await;
+    assert_eq!((&line["kind"], &line["line"]["type"]), (&json!("apps"), &json!("modified")));
+
+    let error =
+        server.refused("GET", "/v1/watch?kinds=apps,pods", Value::Null, 400, ErrorCode::OutOfRange).await;
+    assert_eq!(error.field.as_deref(), Some("kinds"));
+    assert!(error.hint.contains("networkpolicies"), "{}", error.hint);
+}
