@@ -33,7 +33,10 @@ pub use flow::{Flow, FlowEnd, FlowEvent, FlowLine, FlowLoss, FlowVerdict, RuleRe
 pub use id::{short_id, template_hash};
 pub use identity::{Identity, IdentitySpec};
 pub use metadata::Metadata;
-pub use name::{DEFAULT_NAMESPACE, check_hostname, check_image, check_label, check_name, normalize_hostname};
+pub use name::{
+    DEFAULT_NAMESPACE, check_hostname, check_image, check_label, check_name, is_label_key, is_label_value,
+    normalize_hostname,
+};
 pub use namespace::{NAMESPACE_NAME_LABEL, Namespace, SYSTEM_NAMESPACE};
 pub use network_policy::{
     AppliedPolicies, AppliedPolicy, ApplyAction, ApplyPolicies, EgressRule, IngressRule, IpBlock,

@@ -54,19 +54,31 @@ pub fn normalize_hostname(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
-/// Label keys (`name` or `domain/name`) and values as Kubernetes has them: 63 characters of letters, digits, `-`, `_`, `.`
+/// Whether `key` can be a label's key: `name` or `domain/name`, as Kubernetes has it.
+pub fn is_label_key(key: &str) -> bool {
+    match key.split_once('/') {
+        Some((domain, name)) => {
+            domain.len() <= 253 && domain.split('.').all(is_label_part) && is_label_part(name)
+        }
+        None => is_label_part(key),
+    }
+}
+
+/// Whether `value` can be a label's value: nothing, or up to 63 characters of letters, digits, `-`, `_`, `.`
+pub fn is_label_value(value: &str) -> bool {
+    value.is_empty() || is_label_part(value)
+}
+
+fn is_label_part(s: &str) -> bool {
+    (1..=63).contains(&s.len())
+        && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && s.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && s.bytes().last().is_some_and(|b| b.is_ascii_alphanumeric())
+}
+
+/// Label keys and values: see [`is_label_key`] and [`is_label_value`].
 pub fn check_label(field: &str, key: &str, value: &str, problems: &mut Problems) {
-    let part = |s: &str| {
-        (1..=63).contains(&s.len())
-            && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-            && s.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-            && s.bytes().last().is_some_and(|b| b.is_ascii_alphanumeric())
-    };
-    let key_ok = match key.split_once('/') {
-        Some((domain, name)) => domain.len() <= 253 && domain.split('.').all(part) && part(name),
-        None => part(key),
-    };
-    if !key_ok {
+    if !is_label_key(key) {
         problems.add(
             ErrorCode::InvalidLabel,
             field,
@@ -74,7 +86,7 @@ pub fn check_label(field: &str, key: &str, value: &str, problems: &mut Problems)
             "use letters, digits, '-', '_' and '.', for example tier or example.com/tier",
         );
     }
-    if !value.is_empty() && !part(value) {
+    if !is_label_value(value) {
         problems.add(
             ErrorCode::InvalidLabel,
             field,

@@ -1,8 +1,26 @@
 //! Network policies and workload identities in, verdicts and the data path's table entries out. No I/O.
 //!
-//! [`Tables`] are what the data path holds for one identity: [`hivemind_common::policy`] says how it decides by them.
+//! A [`World`] holds namespaces, identities and policies. [`compile()`] turns it into the [`Tables`] of one identity, by which
+//! the data path decides as [`hivemind_common::policy`] says; changing a world tells which identities have to be compiled
+//! again. [`judge`] says the same as Kubernetes' documentation does, plainly and slowly: tests hold the two against each
+//! other. [`check()`] refuses what cannot be meant, [`warnings()`] tells what may not have been.
+//!
+//! What it does not do: follow the store or write to the kernel (the agent does), give numbers to identities (the controller
+//! does) or to policies (the API does).
 #![forbid(unsafe_code)]
 
+mod check;
+mod cidr;
+mod compile;
+mod reference;
+mod rules;
 mod tables;
+mod warnings;
+mod world;
 
+pub use check::{COMBINATIONS_MAX, EXCEPTIONS_MAX, PEERS_MAX, RULES_MAX, check};
+pub use compile::compile;
+pub use reference::{Judgement, OtherEnd, Speaks, judge};
 pub use tables::{TableEntry, TablePrefix, Tables, Transport};
+pub use warnings::warnings;
+pub use world::{Touched, World};
