@@ -18,6 +18,9 @@ mod tables;
 mod warnings;
 mod world;
 
+#[cfg(test)]
+mod tests;
+
 pub use check::{COMBINATIONS_MAX, EXCEPTIONS_MAX, PEERS_MAX, RULES_MAX, check};
 pub use compile::compile;
 pub use reference::{Judgement, OtherEnd, Speaks, judge};

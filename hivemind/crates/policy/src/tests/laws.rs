@@ -1,0 +1,83 @@
+//! What holds in every world.
+
+use std::collections::BTreeMap;
+
+use hivemind_common::policy::EGRESS;
+use hivemind_model::{Identity, PolicyType};
+use proptest::{collection::vec, prelude::*};
+
+use super::{data_path, generate};
+use crate::{OtherEnd, Speaks, Tables, World, compile, judge};
+
+/// How many random worlds; each is asked about [`QUESTIONS`] connections of each of its identities in both directions:
+/// some hundred thousand in all.
+const WORLDS: u32 = 400;
+const QUESTIONS: usize = 60;
+
+fn questions() -> impl Strategy<Value = Vec<(OtherEnd, Speaks)>> {
+    let one = (generate::other_identity(), generate::address(), generate::speaks())
+        .prop_map(|(identity, address, speaks)| (OtherEnd { identity, address }, speaks));
+    vec(one, QUESTIONS)
+}
+
+fn all_tables(world: &World) -> BTreeMap<u32, Tables> {
+    let numbers = (0..generate::IDENTITIES).map(|n| Identity::FIRST + n);
+    numbers.filter_map(|number| Some((number, compile(number, world)?))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: WORLDS, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_tables_decide_as_the_reference_does_and_name_a_rule_that_says_so(
+        world in generate::world(), questions in questions()
+    ) {
+        for (number, tables) in all_tables(&world) {
+            data_path::assert_well_formed(&tables);
+            for (other, speaks) in &questions {
+                for (direction, bit) in [(PolicyType::Ingress, 0), (PolicyType::Egress, EGRESS)] {
+                    let meant = judge(&world, number, direction, *other, *speaks);
+                    let (allowed, rule) = data_path::verdict(&tables, bit, *other, *speaks);
+                    prop_assert_eq!(allowed, meant.allowed, "{} {:?} {:?} {:?}", number, direction, other, speaks);
+                    prop_assert!(meant.rules.contains(&rule), "{rule:x} is none of {:x?}", meant.rules);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_touches_every_identity_of_which_the_tables_change(
+        start in generate::world(), changes in vec(generate::change(), 1..12)
+    ) {
+        let mut world = start;
+        let mut before = all_tables(&world);
+        for change in changes {
+            let touched = change.carry_out(&mut world);
+            let after = all_tables(&world);
+            let numbers = before.keys().chain(after.keys());
+            for number in numbers {
+                let same = before.get(number) == after.get(number);
+                prop_assert!(same || touched.contains(number), "{number} was changed by {change:?}");
+            }
+            before = after;
+        }
+    }
+
+    #[test]
+    fn a_world_does_not_depend_on_its_history(start in generate::world(), changes in vec(generate::change(), 0..12)) {
+        let mut world = start;
+        changes.iter().for_each(|change| drop(change.carry_out(&mut world)));
+        let mut fresh = World::new();
+        world.policies().for_each(|policy| drop(fresh.set_policy(policy)));
+        for spec in world.identities().filter(|spec| spec.number >= Identity::FIRST) {
+            let identity = Identity::new(spec.number, &spec.namespace, &spec.app, spec.labels.clone());
+            fresh.set_identity(&identity);
+        }
+        for name in ["blue", "green", "hivemind-system"] {
+            let mut namespace = hivemind_model::Namespace::new(name);
+            namespace.metadata.labels = (*world.namespace_labels(name)).clone();
+            fresh.set_namespace(&namespace);
+        }
+        prop_assert_eq!(all_tables(&world), all_tables(&fresh));
+    }
+}
