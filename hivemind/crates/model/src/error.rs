@@ -117,6 +117,10 @@ codes! {
     InvalidCidr = "HM0111" Invalid;
     /// A policy allows less than its author may have meant.
     PolicyWarning = "HM0112" Invalid;
+    /// A document has a field that its kind does not have.
+    UnknownField = "HM0113" Invalid;
+    /// A field is missing, or its value is of another type than the field wants.
+    WrongType = "HM0114" Invalid;
     /// No such app.
     AppNotFound = "HM0201" NotFound;
     /// No such replica.

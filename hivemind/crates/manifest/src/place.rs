@@ -1,0 +1,28 @@
+//! Where something stands in a text.
+
+use granit_parser::{Marker, Span};
+
+/// A piece of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// From 1.
+    pub(crate) line: usize,
+    /// In characters, from 1.
+    pub(crate) column: usize,
+    /// In characters, at least 1; what goes on in the next line is not counted.
+    pub(crate) width: usize,
+}
+
+impl Place {
+    /// One character at the parser's `marker`, which counts columns from 0.
+    pub(crate) fn of_marker(marker: &Marker) -> Self {
+        Place { line: marker.line().max(1), column: marker.col() + 1, width: 1 }
+    }
+
+    /// Where `span` begins, as wide as it is within its first line.
+    pub(crate) fn of_span(span: &Span) -> Self {
+        let same_line = span.start.line() == span.end.line();
+        let width = if same_line { span.end.col().saturating_sub(span.start.col()) } else { 1 };
+        Place { width: width.max(1), ..Place::of_marker(&span.start) }
+    }
+}

@@ -1,0 +1,104 @@
+//! Documents as trees whose nodes know their places.
+
+use std::sync::Arc;
+
+use crate::place::Place;
+
+/// A value.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) place: Place,
+    pub(crate) value: Value,
+    /// Bytes that it and all below it stand for, aliases counted each time.
+    pub(crate) weight: usize,
+    /// How many lists and maps are nested in it, itself included.
+    pub(crate) height: usize,
+}
+
+/// What a value is.
+#[derive(Debug)]
+pub(crate) enum Value {
+    /// A scalar.
+    Scalar {
+        text: String,
+        /// Whether it stands without quotes, so that its text decides whether it is a number.
+        plain: bool,
+    },
+    List(Vec<Arc<Node>>),
+    Map(Vec<Entry>),
+}
+
+/// A key and its value.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) key_place: Place,
+    pub(crate) value: Arc<Node>,
+}
+
+/// What a node weighs besides its text.
+const NODE_BYTES: usize = 16;
+
+impl Node {
+    pub(crate) fn new(place: Place, value: Value) -> Self {
+        let (inner, height) = match &value {
+            Value::Scalar { text, .. } => (text.len(), 0),
+            Value::List(items) => (
+                items.iter().fold(0, |sum: usize, n| sum.saturating_add(n.weight)),
+                1 + items.iter().map(|n| n.height).max().unwrap_or(0),
+            ),
+            Value::Map(entries) => (
+                entries.iter().fold(0, |sum: usize, e| sum.saturating_add(e.key.len() + e.value.weight)),
+                1 + entries.iter().map(|e| e.value.height).max().unwrap_or(0),
+            ),
+        };
+        Node { place, value, weight: inner.saturating_add(NODE_BYTES), height }
+    }
+
+    /// Whether nothing is said.
+    pub(crate) fn is_null(&self) -> bool {
+        matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    }
+
+    /// Whether nothing stands there at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(&self.value, Value::Scalar { text, plain: true } if text.is_empty())
+    }
+
+    /// The value of `key`, of a map.
+    pub(crate) fn get(&self, key: &str) -> Option<&Arc<Node>> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|e| e.key == key).map(|e| &e.value),
+            _ => None,
+        }
+    }
+
+    /// The place of the node at `path`, such as `spec.ingress[0].from`, or of the last on the way to it that is there.
+    /// Keys may have dots in them.
+    pub(crate) fn place_of(&self, path: &str) -> Place {
+        let rest = path.strip_prefix('.').unwrap_or(path);
+        match &self.value {
+            Value::Map(entries) => {
+                let tail = |entry: &Entry| -> Option<String> {
+                    let bracketed = rest.strip_prefix('[').and_then(|r| {
+                        let r = r.strip_prefix('"').unwrap_or(r).strip_prefix(entry.key.as_str())?;
+                        r.strip_prefix('"').unwrap_or(r).strip_prefix(']')
+                    });
+                    let tail = bracketed.or_else(|| rest.strip_prefix(entry.key.as_str()))?;
+                    (tail.is_empty() || tail.starts_with(['.', '['])).then(|| tail.to_owned())
+                };
+                let found =
+                    entries.iter().filter_map(|e| Some((e, tail(e)?))).max_by_key(|(e, _)| e.key.len());
+                found.map_or(self.place, |(entry, tail)| entry.value.place_of(&tail))
+            }
+            Value::List(items) => {
+                let Some((index, tail)) = rest.strip_prefix('[').and_then(|r| r.split_once(']')) else {
+                    return self.place;
+                };
+                let item = index.parse::<usize>().ok().and_then(|index| items.get(index));
+                item.map_or(self.place, |item| item.place_of(tail))
+            }
+            Value::Scalar { .. } => self.place,
+        }
+    }
+}

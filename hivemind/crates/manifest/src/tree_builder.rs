@@ -1,0 +1,223 @@
+//! From the parser's events to trees.
+
+use std::{collections::HashMap, sync::Arc};
+
+use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag, options};
+use hivemind_model::ErrorCode;
+
+use crate::{
+    ALIAS_BYTES_MAX, DEPTH_MAX,
+    fault::Faults,
+    hints,
+    place::Place,
+    source::Source,
+    tree::{Entry, Node, Value},
+};
+
+/// The documents of `source` that could be read, and its faults. After a fault it goes on with the next document.
+pub(crate) fn documents(source: &Source, faults: &mut Faults) -> Vec<Arc<Node>> {
+    let text = match source.text() {
+        Ok(text) => text,
+        Err(fault) => {
+            faults.add(|| *fault);
+            return Vec::new();
+        }
+    };
+    let options = options! {
+        emit_comments: false,
+        flow_nesting_limit: DEPTH_MAX,
+        block_nesting_limit: DEPTH_MAX,
+        simple_key_max_lookahead: 4_096,
+    };
+    let mut parser = Parser::new_from_str_with_options(text, options);
+    let mut reading = Reading { source, done: Vec::new(), faults };
+    let mut document = Document::default();
+    while let Some(next) = parser.next_event() {
+        match next {
+            Ok((event, span)) => reading.take(&mut document, &event, &span),
+            Err(error) => {
+                reading.scan_fault(&error);
+                document = Document { spoilt: true, ..Document::default() };
+                // A second error in looking for the next document says the same as the first.
+                if !parser_goes_on(&mut parser) {
+                    break;
+                }
+            }
+        }
+    }
+    reading.done
+}
+
+fn parser_goes_on<'a>(parser: &mut Parser<'a, StrInput<'a>>) -> bool {
+    parser.proceed_next_document().unwrap_or(false)
+}
+
+/// What was read of a source so far.
+struct Reading<'a> {
+    source: &'a Source,
+    done: Vec<Arc<Node>>,
+    faults: &'a mut Faults,
+}
+
+/// A document that is being read.
+#[derive(Default)]
+struct Document {
+    /// Lists and maps that are not closed yet, the outermost first.
+    open: Vec<Open>,
+    root: Option<Arc<Node>>,
+    anchors: HashMap<usize, Arc<Node>>,
+    alias_bytes: usize,
+    /// It has a fault that leaves no tree.
+    spoilt: bool,
+}
+
+struct Open {
+    place: Place,
+    anchor: usize,
+    content: Content,
+}
+
+enum Content {
+    List(Vec<Arc<Node>>),
+    Map {
+        entries: Vec<Entry>,
+        /// The place of each key among the entries.
+        known: HashMap<String, usize>,
+        /// A key whose value has not come yet; without a text if it is of a kind that cannot be a key.
+        key: Option<(Option<String>, Place)>,
+    },
+}
+
+impl Reading<'_> {
+    fn take(&mut self, document: &mut Document, event: &Event<'_>, span: &Span) {
+        let place = Place::of_span(span);
+        match event {
+            Event::DocumentStart(..) => *document = Document::default(),
+            Event::DocumentEnd => {
+                let document = std::mem::take(document);
+                self.done.extend(document.root.filter(|root| !document.spoilt && !root.is_null()));
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let tagged = self.check_tag(tag.as_deref(), place);
+                let plain = matches!(style, ScalarStyle::Plain) && tagged != Some("str");
+                // The parser gives a value that is left out as `~`.
+                let text = if plain && span.is_empty() { String::new() } else { text.to_string() };
+                let node = Node::new(place, Value::Scalar { text, plain });
+                self.close(document, Arc::new(node), *anchor);
+            }
+            Event::SequenceStart(_, anchor, tag) => {
+                self.check_tag(tag.as_deref(), place);
+                document.open.push(Open { place, anchor: *anchor, content: Content::List(Vec::new()) });
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                self.check_tag(tag.as_deref(), place);
+                let content = Content::Map { entries: Vec::new(), known: HashMap::new(), key: None };
+                document.open.push(Open { place, anchor: *anchor, content });
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                if let Some(Open { place, anchor, content }) = document.open.pop() {
+                    let value = match content {
+                        Content::List(items) => Value::List(items),
+                        Content::Map { entries, .. } => Value::Map(entries),
+                    };
+                    self.close(document, Arc::new(Node::new(place, value)), anchor);
+                }
+            }
+            Event::Alias(anchor) => self.alias(document, *anchor, place),
+            _ => {}
+        }
+    }
+
+    /// Puts a whole node where it belongs.
+    fn close(&mut self, document: &mut Document, node: Arc<Node>, anchor: usize) {
+        if anchor != 0 {
+            document.anchors.insert(anchor, node.clone());
+        }
+        let Some(parent) = document.open.last_mut() else {
+            document.root = Some(node);
+            return;
+        };
+        match &mut parent.content {
+            Content::List(items) => items.push(node),
+            Content::Map { entries, known, key } => match key.take() {
+                None => *key = Some(self.key(&node)),
+                Some((None, _)) => {}
+                Some((Some(text), key_place)) => {
+                    if let Some(first) = known.get(&text) {
+                        let line = entries.get(*first).map_or(0, |e| e.key_place.line);
+                        let message = format!("{text:?} stands twice in one map, first in line {line}");
+                        self.add(key_place, ErrorCode::Repeated, message, "leave one of the two");
+                        return;
+                    }
+                    // What is left out is told at its key: there is nothing else to point at.
+                    let value = if node.is_empty() { Arc::new(empty_at(key_place)) } else { node };
+                    known.insert(text.clone(), entries.len());
+                    entries.push(Entry { key: text, key_place, value });
+                }
+            },
+        }
+    }
+
+    fn key(&mut self, node: &Node) -> (Option<String>, Place) {
+        let Value::Scalar { text, .. } = &node.value else {
+            let message = "a list or map cannot be a key here".to_owned();
+            self.add(node.place, ErrorCode::WrongType, message, "write a name and ':' before the value");
+            return (None, node.place);
+        };
+        if text == "<<" {
+            let message = "merge keys are not supported: YAML 1.2 has none".to_owned();
+            self.add(node.place, ErrorCode::Unsupported, message, "write the fields out");
+            return (None, node.place);
+        }
+        (Some(text.clone()), node.place)
+    }
+
+    fn alias(&mut self, document: &mut Document, anchor: usize, place: Place) {
+        let target = match document.anchors.get(&anchor) {
+            None => Err("an alias within what it stands for"),
+            Some(node) if document.open.len() + node.height > DEPTH_MAX => Err("aliases nested too deep"),
+            Some(node) if document.alias_bytes.saturating_add(node.weight) > ALIAS_BYTES_MAX => {
+                Err("aliases that stand for too much")
+            }
+            Some(node) => Ok(node.clone()),
+        };
+        match target {
+            Ok(node) => {
+                document.alias_bytes += node.weight;
+                self.close(document, node, 0);
+            }
+            Err(message) => {
+                if !document.spoilt {
+                    self.add(place, ErrorCode::OutOfRange, message.to_owned(), "write it out instead");
+                }
+                document.spoilt = true;
+                self.close(document, Arc::new(empty_at(place)), 0);
+            }
+        }
+    }
+
+    /// The name of a tag of YAML's core schema; a fault at any other.
+    fn check_tag<'t>(&mut self, tag: Option<&'t Tag>, place: Place) -> Option<&'t str> {
+        let tag = tag?;
+        let name = tag.core_suffix();
+        if name.is_none() {
+            let message = format!("the tag {:?} is not supported", tag.original());
+            self.add(place, ErrorCode::Unsupported, message, "leave it out");
+        }
+        name
+    }
+
+    fn scan_fault(&mut self, error: &ScanError) {
+        let place = Place::of_marker(error.marker());
+        let (message, hint) = hints::of_syntax(error.kind());
+        self.add(place, ErrorCode::Malformed, message, hint);
+    }
+
+    fn add(&mut self, place: Place, code: ErrorCode, message: String, hint: &str) {
+        self.faults.add(|| self.source.fault(place, code, "", message, hint));
+    }
+}
+
+fn empty_at(place: Place) -> Node {
+    Node::new(place, Value::Scalar { text: String::new(), plain: true })
+}
