@@ -1,10 +1,15 @@
 //! The handle on the node's data path.
 
 use crate::{
-    Config, Endpoint, EndpointInfo, EndpointSpec, Error, Protocol, ServiceSpec, Statistics, endpoint,
-    node::Node, service, teardown::teardown, worker::Workers,
+    Config, Endpoint, EndpointInfo, EndpointSpec, Error, FlowEvent, FlowEvents, Protocol, ServiceSpec,
+    Statistics, endpoint,
+    node::Node,
+    service,
+    teardown::teardown,
+    telemetry::{connections, events::EventReader},
+    worker::Workers,
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tokio::task::spawn_blocking;
 
 /// The data path of this node: the one place from which it is changed.
@@ -28,6 +33,7 @@ use tokio::task::spawn_blocking;
 pub struct Datapath {
     node: Arc<Node>,
     workers: Workers,
+    events: EventReader,
 }
 
 impl Datapath {
@@ -55,7 +61,8 @@ impl Datapath {
         let open = spawn_blocking(move || Node::open(config, may_use_tcx));
         let node = Arc::new(open.await.map_err(|_| Error::Stopped)??);
         let workers = Workers::start(&node)?;
-        Ok(Self { node, workers })
+        let events = EventReader::start(&node.pins)?;
+        Ok(Self { node, workers, events })
     }
 
     /// Makes the endpoint: a network namespace with `eth0`, its addresses and routes, known to the maps. Packets flow
@@ -140,7 +147,31 @@ impl Datapath {
         self.workers.on_services(Node::refresh_addresses).await
     }
 
-    /// Figures about maps and drops. Collects expired connections first, so that live ones are counted; takes some
+    /// What happens to connections from now on. Readers that are too slow miss events, and are told how many.
+    pub fn flow_events(&self) -> FlowEvents {
+        self.events.subscribe()
+    }
+
+    /// At most `max` of the connections that are live now. Takes some microseconds a connection; traffic goes on
+    /// meanwhile, so one that begins or ends may be missed.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub async fn connections(&self, max: usize) -> Result<Vec<FlowEvent>, Error> {
+        let node = Arc::clone(&self.node);
+        let live = spawn_blocking(move || connections::live(&node.pins, max));
+        live.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// Forgets totals and round trips of identities that no endpoint has any more.
+    ///
+    /// # Errors
+    /// What the kernel refused; asking again completes it.
+    pub async fn forget_identities(&self, gone: BTreeSet<u32>) -> Result<(), Error> {
+        self.workers.on_services(move |node| node.pairs().forget(&gone)).await
+    }
+
+    /// Figures about maps, drops, pairs and events. Collects expired connections first, so that live ones are counted; takes some
     /// milliseconds.
     ///
     /// # Errors

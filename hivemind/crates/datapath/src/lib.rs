@@ -31,6 +31,7 @@ mod service;
 mod slab;
 mod statistics;
 mod teardown;
+mod telemetry;
 mod worker;
 
 pub use config::{Config, MapSizes};
@@ -40,3 +41,7 @@ pub use error::Error;
 pub use hivemind_common::drop_reason::DropReason;
 pub use service::{BackendSpec, Protocol, PublishedPort, ServicePort, ServicePorts, ServiceSpec};
 pub use statistics::{DropStatistics, MapStatistics, Statistics};
+pub use telemetry::{
+    EventStatistics, FlowEvent, FlowItem, FlowKind, FlowPeer, PairStatistics, PairTotals,
+    RoundTripStatistics, events::FlowEvents,
+};

@@ -11,6 +11,7 @@ use crate::{
     requirements,
     service::{self, table::ServiceTable},
     statistics::DropStatistics,
+    telemetry::pairs::Pairs,
 };
 use hivemind_common::{
     drop_reason::DropReason,
@@ -40,6 +41,7 @@ pub(crate) struct Node {
     maps: Mutex<Maps>,
     endpoints: Mutex<EndpointTable>,
     services: Mutex<ServiceTable>,
+    pairs: Mutex<Pairs>,
     generation: AtomicU64,
 }
 
@@ -65,6 +67,7 @@ impl Node {
             mtu: host::mtu(&config, &mut netlink)?,
             endpoints: Mutex::new(EndpointTable::new(maps.endpoint_state.len().saturating_sub(1))),
             services: Mutex::new(ServiceTable::new(maps.service_table.len())),
+            pairs: Mutex::new(Pairs::open(&pins)?),
             generation: AtomicU64::new(generation.max(1)),
             maps: Mutex::new(maps),
             config,
@@ -92,6 +95,10 @@ impl Node {
 
     pub(crate) fn services(&self) -> MutexGuard<'_, ServiceTable> {
         self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn pairs(&self) -> MutexGuard<'_, Pairs> {
+        self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A generation that was never used. Drawn with the maps locked.
@@ -136,6 +143,8 @@ impl Node {
         let services = service::lifecycle::fill(self)?;
         let endpoints = self.endpoints().len() as u64;
         let (cells, _) = self.services().cells();
+        let (pairs, other_pairs) = self.pairs().totals()?;
+        let (round_trips, events) = (self.pairs().round_trips()?, self.pairs().events()?);
         let maps = self.maps();
         let collector = maps.collector.get(&0, 0).map_err(failed(name::COLLECTOR))?;
         let mut entries = services;
@@ -148,13 +157,15 @@ impl Node {
             (name::SERVICE_TABLE, u64::from(cells)),
             (name::NODE_ADDRESS_V4, maps.node_address_v4.keys().count() as u64),
             (name::NODE_ADDRESS_V6, maps.node_address_v6.keys().count() as u64),
+            (name::PAIR, pairs.len() as u64),
+            (name::RTT, round_trips.len() as u64),
         ]);
         let capacities = maps.capacities.iter();
         let fill = capacities.filter_map(|&(name, capacity)| {
             let (_, entries) = entries.iter().find(|(other, _)| *other == name)?;
             Some(MapStatistics { name, entries: *entries, capacity: capacity.into() })
         });
-        Ok(Statistics { maps: fill.collect(), drops: drops(&maps)? })
+        Ok(Statistics { maps: fill.collect(), drops: drops(&maps)?, pairs, other_pairs, round_trips, events })
     }
 }
 

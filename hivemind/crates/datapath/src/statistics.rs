@@ -1,5 +1,6 @@
 //! Figures about the maps and about what was dropped.
 
+use crate::{EventStatistics, PairStatistics, PairTotals, RoundTripStatistics};
 use hivemind_common::drop_reason::DropReason;
 
 /// A snapshot of the data path's figures.
@@ -9,6 +10,14 @@ pub struct Statistics {
     pub maps: Vec<MapStatistics>,
     /// Packets dropped since the maps were made, for every reason, zeros too.
     pub drops: Vec<DropStatistics>,
+    /// Totals of pairs, sorted by identities, protocol and port.
+    pub pairs: Vec<PairStatistics>,
+    /// Totals of what found no pair of its own.
+    pub other_pairs: PairTotals,
+    /// Round trips, sorted by identities.
+    pub round_trips: Vec<RoundTripStatistics>,
+    /// Events by class.
+    pub events: Vec<EventStatistics>,
 }
 
 /// Fill of one map.

@@ -1,0 +1,126 @@
+//! The connections that are known now.
+
+use crate::{
+    Error, FlowEvent, FlowKind, FlowPeer,
+    bpffs::Pins,
+    maps::failed,
+    telemetry::{events::Clocks, open},
+};
+use aya::{
+    Pod,
+    maps::{HashMap, Map, MapData, MapError},
+};
+use hivemind_common::{
+    conntrack::{Entry, Key, REFUSED},
+    family::{Address4, Address6},
+    name,
+};
+use std::net::IpAddr;
+
+/// The most entries that are looked at in a table.
+const LOOKS_MAX: usize = 1 << 20;
+
+/// At most `max` connections that are live. Blocks for about a microsecond a connection.
+pub(crate) fn live(pins: &Pins, max: usize) -> Result<Vec<FlowEvent>, Error> {
+    let mut found = Vec::new();
+    let clocks = Clocks::now();
+    let v4 = table::<Key<Address4>>(pins, name::CONNTRACK_V4)?;
+    read(&v4, name::CONNTRACK_V4, |key, entry| {
+        found.extend(told(key, entry, clocks, |address: Address4| address.octets().into()));
+        found.len() < max
+    })?;
+    let v6 = table::<Key<Address6>>(pins, name::CONNTRACK_V6)?;
+    if found.len() < max {
+        read(&v6, name::CONNTRACK_V6, |key, entry| {
+            found.extend(told(key, entry, clocks, |address: Address6| address.octets().into()));
+            found.len() < max
+        })?;
+    }
+    Ok(found)
+}
+
+fn table<K: Pod>(pins: &Pins, map: &'static str) -> Result<HashMap<MapData, K, Entry>, Error> {
+    HashMap::try_from(Map::HashMap(open(pins, map)?)).map_err(failed(map))
+}
+
+/// Hands every entry to `take` until that has enough. The table changes meanwhile: an entry may be missed, or met twice
+/// if the kernel begins again because the one that it stood at is gone; so it ends after a bounded number of looks.
+fn read<K: Pod>(
+    table: &HashMap<MapData, K, Entry>,
+    map: &'static str,
+    mut take: impl FnMut(&K, &Entry) -> bool,
+) -> Result<(), Error> {
+    for found in table.iter().take(LOOKS_MAX) {
+        match found {
+            Ok((key, entry)) => {
+                if !take(&key, &entry) {
+                    return Ok(());
+                }
+            }
+            // It went between the look at its key and the look at its value.
+            Err(MapError::KeyNotFound) => {}
+            Err(error) => return Err(failed(map)(error)),
+        }
+    }
+    Ok(())
+}
+
+fn told<A: Copy>(key: &Key<A>, entry: &Entry, clocks: Clocks, ip: impl Fn(A) -> IpAddr) -> Option<FlowEvent> {
+    if entry.expires_ns <= clocks.monotonic_ns() || entry.flags & REFUSED != 0 {
+        return None;
+    }
+    let first = entry.begun_by().index();
+    let second = entry.begun_by().other().index();
+    let peer = |end: usize| FlowPeer {
+        address: Some(ip(key.addresses[end])),
+        port: u16::from_be(key.ports[end]),
+        identity: entry.identities[end],
+    };
+    Some(FlowEvent {
+        time: clocks.time(clocks.monotonic_ns()),
+        began: Some(clocks.time(entry.began_ns)),
+        kind: FlowKind::Live,
+        source: peer(first),
+        destination: peer(second),
+        protocol: key.protocol,
+        egress_rule: entry.rules[first],
+        ingress_rule: entry.rules[second],
+        bytes: [entry.bytes[first], entry.bytes[second]],
+        packets: [entry.packets[first], entry.packets[second]],
+        interface: entry.interfaces[first],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hivemind_common::conntrack::BEGUN_BY_HIGH;
+
+    #[test]
+    fn a_connection_is_told_from_the_end_that_began_it() {
+        let key = Key {
+            addresses: [Address4::from_octets([10, 0, 0, 1]), Address4::from_octets([10, 0, 0, 2])],
+            ports: [80_u16.to_be(), 40_000_u16.to_be()],
+            protocol: 6,
+            padding: [0; 3],
+        };
+        let clocks = Clocks::now();
+        let entry = Entry {
+            expires_ns: u64::MAX,
+            identities: [301, 300],
+            rules: [4097, 0],
+            bytes: [200, 100],
+            flags: BEGUN_BY_HIGH,
+            ..Entry::default()
+        };
+        let ip = |address: Address4| address.octets().into();
+        let flow = told(&key, &entry, clocks, ip).unwrap();
+        assert_eq!((flow.source.identity, flow.source.port), (300, 40_000));
+        assert_eq!((flow.destination.identity, flow.destination.port), (301, 80));
+        assert_eq!((flow.egress_rule, flow.ingress_rule, flow.bytes), (0, 4097, [100, 200]));
+        let refused = Entry { flags: BEGUN_BY_HIGH | REFUSED, ..entry };
+        assert!(told(&key, &refused, clocks, ip).is_none());
+        let expired = Entry { expires_ns: 0, ..entry };
+        assert!(told(&key, &expired, clocks, ip).is_none());
+    }
+}
