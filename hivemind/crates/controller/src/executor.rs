@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hivemind_model::{ApiError, App, ErrorCode, Node, Replica, Service, Volume, short_id};
+use hivemind_model::{ApiError, App, ErrorCode, Namespace, Node, Replica, Service, Volume, short_id};
 use hivemind_store::{Changes, Object, Objects};
 use jiff::Timestamp;
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
+    identity_counter,
     plan::{Action, plan},
     snapshot::Snapshot,
 };
@@ -55,6 +56,7 @@ async fn run(objects: Objects) {
         signal_changes::<Replica>(&objects, changed.clone()),
         signal_changes::<Service>(&objects, changed.clone()),
         signal_changes::<Volume>(&objects, changed.clone()),
+        signal_changes::<Namespace>(&objects, changed.clone()),
         signal_changes::<Node>(&objects, changed),
         async {
             while changes.recv().await.is_some() {
@@ -93,6 +95,9 @@ async fn reconcile(objects: &Objects) -> Result<(), ApiError> {
             services: objects.list(None).await?.items,
             volumes: objects.list(None).await?.items,
             nodes: objects.list(None).await?.items,
+            namespaces: objects.list(None).await?.items,
+            identities: objects.list(None).await?.items,
+            last_identity: identity_counter::last(objects).await?,
         };
         let actions = plan(&snapshot, || short_id("").trim_start_matches('-').to_owned());
         if actions.is_empty() {
@@ -100,9 +105,15 @@ async fn reconcile(objects: &Objects) -> Result<(), ApiError> {
         }
         for action in actions {
             debug!(?action, "Acting");
+            let others_need_it = matches!(action, Action::CreateIdentity(_));
             match act(objects, action).await {
                 // Somebody else was faster: the next plan knows.
-                Err(error) if is_outdated(&error) => debug!(%error, "An action came too late"),
+                Err(error) if is_outdated(&error) => {
+                    debug!(%error, "An action came too late");
+                    if others_need_it {
+                        break;
+                    }
+                }
                 done => done?,
             }
         }
@@ -110,12 +121,31 @@ async fn reconcile(objects: &Objects) -> Result<(), ApiError> {
 }
 
 fn is_outdated(error: &ApiError) -> bool {
-    use ErrorCode::{AppNotFound, ReplicaNotFound, ServiceNotFound, Stale, VolumeNotFound};
-    matches!(error.code, Stale | AppNotFound | ReplicaNotFound | ServiceNotFound | VolumeNotFound)
+    use ErrorCode::{
+        AppNotFound, NamespaceExists, PathNotFound, ReplicaNotFound, ServiceNotFound, Stale, VolumeNotFound,
+    };
+    let missing =
+        matches!(error.code, AppNotFound | ReplicaNotFound | ServiceNotFound | VolumeNotFound | PathNotFound);
+    missing || matches!(error.code, Stale | NamespaceExists)
 }
 
 async fn act(objects: &Objects, action: Action) -> Result<(), ApiError> {
     match action {
+        Action::CreateNamespace(namespace) => objects.create(&*namespace).await.map(drop),
+        Action::CreateIdentity(identity) => {
+            // Counted first: whatever happens then, the number is not given a second time.
+            identity_counter::advance(objects, identity.spec.number).await?;
+            objects.create(&*identity).await.map(drop)
+        }
+        Action::SetReplicaIdentity { namespace, name, identity } => {
+            info!(replica = name, identity, "A replica is given its identity");
+            let set = |replica: &mut Replica| {
+                replica.spec.identity = identity;
+                Ok(())
+            };
+            objects.update_with(&namespace, &name, set).await.map(drop)
+        }
+        Action::RemoveIdentity(identity) => objects.delete(&*identity).await,
         Action::CreateReplica(replica) => {
             info!(replica = replica.metadata.name, node = replica.spec.node, "A replica is made");
             objects.create(&*replica).await.map(drop)

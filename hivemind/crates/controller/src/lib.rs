@@ -2,11 +2,13 @@
 //!
 //! [`plan`] is pure: a snapshot of all objects in, a list of [`Action`]s out, the same for the same snapshot save for the
 //! names of new replicas. [`Controller`] is its executor: it lists, plans, acts, and does so again whenever something
-//! changed. It may be killed at any point and started again: it remembers nothing. Containers are none of its business;
+//! changed. It may be killed at any point and started again: it remembers nothing. Besides apps and what belongs to them,
+//! it keeps the workload identities that policies and flows speak of, and the objects of namespaces. Containers are none of its business;
 //! a node's agent brings up the replicas that are bound to it.
 #![forbid(unsafe_code)]
 
 mod executor;
+mod identity_counter;
 mod plan;
 mod snapshot;
 

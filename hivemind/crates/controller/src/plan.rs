@@ -1,15 +1,34 @@
 //! From what is to what should be.
 
+mod identities;
+mod namespaces;
+
 use hivemind_model::{
-    App, AppStatus, Endpoint, Metadata, Problem, Replica, ReplicaSpec, ReplicaStatus, Service, Volume,
-    VolumeSpec, VolumeStatus, template_hash,
+    App, AppStatus, Endpoint, Identity, Metadata, Namespace, Problem, Replica, ReplicaSpec, ReplicaStatus,
+    Service, Volume, VolumeSpec, VolumeStatus, template_hash,
 };
 
+use self::identities::Identities;
 use crate::snapshot::Snapshot;
 
 /// One change that brings the cluster nearer to what users want.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
+    /// Make this namespace: something is in it, or it is built in.
+    CreateNamespace(Box<Namespace>),
+    /// Make this identity; no other gets its number for as long as possible.
+    CreateIdentity(Box<Identity>),
+    /// Give the replica, which an older version made, its identity.
+    SetReplicaIdentity {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// The identity's number.
+        identity: u32,
+    },
+    /// Remove this identity: nothing has it or is about to.
+    RemoveIdentity(Box<Identity>),
     /// Make this replica.
     CreateReplica(Box<Replica>),
     /// Ask the replica's node to take it down; the node removes the object when that is done.
@@ -45,10 +64,13 @@ pub enum Action {
 
 /// The actions that are due in `snapshot`. `suffix` gives five letters for the name of each new replica.
 ///
-/// Actions are in the order in which they should be carried out: endpoints leave their service before their replica is
-/// told to stop. The plan after all of them were carried out, and nothing else happened, is empty.
+/// Actions are in the order in which they should be carried out: an identity is made before the replica that has it,
+/// endpoints leave their service before their replica is told to stop. The plan after all of them were carried out, and nothing else happened, is empty.
 pub fn plan(snapshot: &Snapshot, mut suffix: impl FnMut() -> String) -> Vec<Action> {
     let mut actions = Vec::new();
+    let mut identities = Identities::of(snapshot);
+    namespaces::plan(snapshot, &mut actions);
+    identities.plan_missing(snapshot, &mut actions);
     for app in &snapshot.apps {
         let stopping = replicas_to_stop(snapshot, app);
         plan_endpoints(snapshot, app, &stopping, &mut actions);
@@ -63,10 +85,11 @@ pub fn plan(snapshot: &Snapshot, mut suffix: impl FnMut() -> String) -> Vec<Acti
             continue;
         }
         plan_volumes(snapshot, app, &mut actions);
-        plan_new_replicas(snapshot, app, &mut suffix, &mut actions);
+        plan_new_replicas(snapshot, app, &mut identities, &mut suffix, &mut actions);
         plan_status(snapshot, app, &mut actions);
     }
     plan_orphans(snapshot, &mut actions);
+    identities.plan_removals(snapshot, &mut actions);
     actions
 }
 
@@ -128,9 +151,10 @@ fn replicas_to_stop<'a>(snapshot: &'a Snapshot, app: &'a App) -> Vec<&'a Replica
     stopping
 }
 
-fn plan_new_replicas(
-    snapshot: &Snapshot,
-    app: &App,
+fn plan_new_replicas<'a>(
+    snapshot: &'a Snapshot,
+    app: &'a App,
+    identities: &mut Identities<'a>,
     suffix: &mut impl FnMut() -> String,
     actions: &mut Vec<Action>,
 ) {
@@ -141,7 +165,12 @@ fn plan_new_replicas(
         0 => missing,
         stale => (wanted + 1).saturating_sub(generations.present.len() + stale),
     };
+    if missing.min(room) == 0 {
+        return;
+    }
     let Some(node) = snapshot.emptiest_node() else { return };
+    let place = (app.metadata.namespace.as_str(), app.metadata.name.as_str(), &app.spec.template.labels);
+    let Some(identity) = identities.number_for(place, actions) else { return };
     for _ in 0..missing.min(room) {
         let name = format!("{}-{}", app.metadata.name, suffix());
         let mut metadata = Metadata::new(&app.metadata.namespace, name);
@@ -149,7 +178,7 @@ fn plan_new_replicas(
         let spec = ReplicaSpec {
             app: app.metadata.name.clone(),
             node: node.metadata.name.clone(),
-            identity: 0,
+            identity,
             template_hash: template_hash(&app.spec.template),
             template: app.spec.template.clone(),
         };

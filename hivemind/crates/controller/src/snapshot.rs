@@ -1,6 +1,6 @@
 //! What the controller looks at.
 
-use hivemind_model::{App, Node, Replica, Service, Volume};
+use hivemind_model::{App, Identity, Namespace, Node, Replica, Service, Volume};
 
 /// All objects that a plan depends on, as of about one moment.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +15,12 @@ pub struct Snapshot {
     pub volumes: Vec<Volume>,
     /// All nodes.
     pub nodes: Vec<Node>,
+    /// All namespaces.
+    pub namespaces: Vec<Namespace>,
+    /// All workload identities.
+    pub identities: Vec<Identity>,
+    /// The number that was given to an identity last; zero if none ever was.
+    pub last_identity: u32,
 }
 
 impl Snapshot {

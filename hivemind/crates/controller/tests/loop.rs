@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use hivemind_controller::Controller;
 use hivemind_model::{
-    App, AppSpec, AppStatus, Container, Metadata, Node, NodeSpec, NodeStatus, Replica, Service, ServiceSpec,
-    ServiceStatus, Template,
+    App, AppSpec, AppStatus, Container, Identity, Metadata, Namespace, Node, NodeSpec, NodeStatus, Replica,
+    Service, ServiceSpec, ServiceStatus, Template,
 };
 use hivemind_store::{Object, Objects, Options, RedbStore};
 use jiff::Timestamp;
@@ -109,6 +109,40 @@ async fn an_app_is_brought_up_scaled_and_taken_down_through_the_store() {
     until::<App>(&objects, "the app gone", |apps| apps.is_empty()).await;
     assert!(objects.list::<Service>(None).await.unwrap().items.is_empty());
     controller.stop().await;
+}
+
+#[tokio::test]
+async fn identities_are_made_before_replicas_and_their_numbers_survive_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let objects = objects(&directory).await;
+    let first = Controller::start(objects.clone());
+    create_app(&objects, 1).await;
+    let replica = until::<Replica>(&objects, "a replica", |r| r.len() == 1).await.remove(0);
+    let identity = objects.list::<Identity>(None).await.unwrap().items.remove(0);
+    assert_eq!((replica.spec.identity, identity.spec.number), (Identity::FIRST, Identity::FIRST));
+    let names = until::<Namespace>(&objects, "the built-in namespaces", |n| n.len() == 2).await;
+    assert!(names.iter().all(|namespace| Namespace::is_built_in(&namespace.metadata.name)));
+
+    let delete = |app: &mut App| {
+        app.metadata.deletion_timestamp = Some(Timestamp::now());
+        Ok(())
+    };
+    objects.update_with::<App>("default", "web", delete).await.unwrap();
+    let replica =
+        until::<Replica>(&objects, "it is told to stop", |r| r[0].metadata.is_deleting()).await.remove(0);
+    assert_eq!(objects.list::<Identity>(None).await.unwrap().items.len(), 1, "the replica still has it");
+    objects.delete(&replica).await.unwrap();
+    until::<Identity>(&objects, "no identity", |identities| identities.is_empty()).await;
+    until::<App>(&objects, "no app", |apps| apps.is_empty()).await;
+    first.stop().await;
+
+    let second = Controller::start(objects.clone());
+    let node = objects.list::<Node>(None).await.unwrap().items.remove(0);
+    objects.delete(&node).await.unwrap();
+    create_app(&objects, 1).await;
+    let replica = until::<Replica>(&objects, "a replica", |r| r.len() == 1).await.remove(0);
+    assert_eq!(replica.spec.identity, Identity::FIRST + 1);
+    second.stop().await;
 }
 
 #[tokio::test]

@@ -68,7 +68,30 @@ impl World {
     fn carry_out(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
+                Action::CreateNamespace(namespace) => self.snapshot.namespaces.push(*namespace),
+                Action::CreateIdentity(identity) => {
+                    let is_new = |known: &Identity| known.spec.number != identity.spec.number;
+                    assert!(self.snapshot.identities.iter().all(is_new), "a number is given twice");
+                    self.snapshot.last_identity = identity.spec.number;
+                    self.snapshot.identities.push(*identity);
+                }
+                Action::RemoveIdentity(identity) => {
+                    let number = identity.spec.number;
+                    assert!(
+                        self.snapshot.replicas.iter().all(|r| r.spec.identity != number),
+                        "{number} is in use"
+                    );
+                    self.snapshot.identities.retain(|known| known.spec.number != number);
+                }
+                Action::SetReplicaIdentity { name, identity, .. } => {
+                    let replica =
+                        self.snapshot.replicas.iter_mut().find(|r| r.metadata.name == name).unwrap();
+                    replica.spec.identity = identity;
+                }
                 Action::CreateReplica(mut replica) => {
+                    let number = replica.spec.identity;
+                    let identity = self.snapshot.identities.iter().find(|known| known.spec.number == number);
+                    assert_eq!(identity.unwrap().spec.labels, replica.metadata.labels);
                     replica.metadata.creation_timestamp =
                         Timestamp::from_second(i64::from(self.made)).unwrap();
                     self.snapshot.replicas.push(*replica);
@@ -194,7 +217,7 @@ fn a_deleted_app_goes_only_after_its_last_replica() {
     world.carry_out(actions);
     assert!(world.snapshot.services[0].status.endpoints.is_empty());
     world.take_down();
-    assert!(matches!(world.plan().as_slice(), [Action::RemoveApp(_)]));
+    assert!(matches!(world.plan().as_slice(), [Action::RemoveApp(_), Action::RemoveIdentity(_)]));
 }
 
 #[test]
@@ -230,19 +253,94 @@ fn without_a_node_the_app_says_so() {
     assert!(world.app().status.problem.is_some());
 }
 
+fn identities(world: &World) -> Vec<u32> {
+    world.snapshot.identities.iter().map(|identity| identity.spec.number).collect()
+}
+
+#[test]
+fn all_replicas_of_an_app_have_one_identity_that_outlives_them() {
+    let mut world = World::with_app(3);
+    world.settle();
+    assert_eq!(identities(&world), [Identity::FIRST]);
+    assert!(world.snapshot.replicas.iter().all(|r| r.spec.identity == Identity::FIRST));
+    let spec = &world.snapshot.identities[0].spec;
+    assert_eq!((spec.namespace.as_str(), spec.app.as_str()), ("default", "web"));
+    world.app().spec.template.containers[0].image = "nginx:2".into();
+    world.settle();
+    world.app().spec.replicas = 0;
+    world.settle();
+    world.app().spec.replicas = 1;
+    world.settle();
+    assert_eq!(identities(&world), [Identity::FIRST]);
+}
+
+#[test]
+fn other_labels_are_another_identity_and_the_old_one_goes_with_its_last_replica() {
+    let mut world = World::with_app(2);
+    world.settle();
+    world.app().spec.template.labels.insert("tier".into(), "front".into());
+    let actions = world.plan();
+    world.carry_out(actions);
+    assert_eq!(identities(&world), [Identity::FIRST, Identity::FIRST + 1]);
+    world.settle();
+    assert_eq!(identities(&world), [Identity::FIRST + 1]);
+    world.app().spec.template.labels.clear();
+    world.settle();
+    assert_eq!(identities(&world), [Identity::FIRST + 2], "a number does not come up again");
+}
+
+#[test]
+fn numbers_begin_again_only_after_the_last() {
+    let mut world = World::with_app(1);
+    world.snapshot.last_identity = Identity::LAST - 1;
+    world.settle();
+    assert_eq!(identities(&world), [Identity::LAST]);
+    world.app().spec.template.labels.insert("tier".into(), "front".into());
+    world.settle();
+    assert_eq!(identities(&world), [Identity::FIRST]);
+}
+
+#[test]
+fn replicas_of_an_older_version_are_given_an_identity() {
+    let mut world = World::with_app(2);
+    world.settle();
+    world.snapshot.identities.clear();
+    world.snapshot.replicas.iter_mut().for_each(|r| r.spec.identity = 0);
+    let before = world.snapshot.replicas.len();
+    world.settle();
+    assert_eq!(world.snapshot.replicas.len(), before, "none is replaced");
+    let number = identities(&world)[0];
+    assert!(world.snapshot.replicas.iter().all(|r| r.spec.identity == number));
+}
+
+#[test]
+fn namespaces_are_there_once_something_is_in_them() {
+    let mut world = World::with_app(1);
+    world.app().metadata.namespace = "shop".into();
+    world.snapshot.services[0].metadata.namespace = "shop".into();
+    world.settle();
+    let names: Vec<_> = world.snapshot.namespaces.iter().map(|n| n.metadata.name.as_str()).collect();
+    assert_eq!(names, ["default", "hivemind-system", "shop"]);
+    assert_eq!(world.snapshot.namespaces[2].labels()["kubernetes.io/metadata.name"], "shop");
+}
+
 proptest! {
     /// Whatever is asked in whatever order, it ends with exactly what was asked last, and a plan that was carried out
     /// leaves nothing to do.
     #[test]
     fn any_history_ends_with_what_was_asked_last(
-        steps in prop::collection::vec((0_u32..6, 0_usize..4, any::<bool>()), 1..30)
+        steps in prop::collection::vec((0_u32..6, 0_usize..4, any::<bool>(), any::<bool>()), 1..30)
     ) {
         let mut world = World::with_app(1);
-        for (replicas, come_up, retemplate) in steps {
+        for (replicas, come_up, retemplate, relabel) in steps {
             world.app().spec.replicas = replicas;
             if retemplate {
                 let image = format!("nginx:{}", world.made);
                 world.app().spec.template.containers[0].image = image;
+            }
+            if relabel {
+                let value = format!("{}", world.made % 3);
+                world.app().spec.template.labels.insert("tier".into(), value);
             }
             let actions = world.plan();
             world.carry_out(actions);
@@ -261,5 +359,8 @@ proptest! {
         prop_assert_eq!(world.active().len(), wanted);
         prop_assert!(world.active().iter().all(|r| r.spec.template_hash == hash));
         prop_assert_eq!(world.snapshot.services[0].status.endpoints.len(), wanted);
+        world.take_down();
+        world.settle();
+        prop_assert!(world.snapshot.identities.len() <= 1);
     }
 }
