@@ -25,7 +25,9 @@ use tracing::{info, warn};
 
 use crate::{
     addresses::AddressPool,
-    fault, node,
+    fault,
+    flows::Flows,
+    node,
     services::{ServiceWriter, Services},
     worker::Worker,
 };
@@ -63,6 +65,7 @@ pub(crate) struct Shared {
     pub(crate) volumes: Volumes,
 
     pub(crate) services: Services,
+    pub(crate) flows: Flows,
     pub(crate) addresses: Mutex<AddressPool>,
     pub(crate) stop: CancellationToken,
 }
@@ -113,6 +116,7 @@ impl Agent {
         let writer =
             ServiceWriter::new(Arc::clone(&datapath), dns, objects.clone(), config.cluster_domain.clone());
         let services = writer.start(stop.clone(), &mut tasks);
+        let flows = Flows::start(Arc::clone(&datapath), &objects, config.node.clone(), &stop, &mut tasks);
         let mut pool = AddressPool::new(config.replica_ranges.0, config.replica_ranges.1);
         for endpoint in datapath.endpoints() {
             pool.claim(endpoint.spec.ipv4);
@@ -124,6 +128,7 @@ impl Agent {
             datapath,
             volumes,
             services: services.clone(),
+            flows,
             addresses: Mutex::new(pool),
             stop,
         });

@@ -1,0 +1,246 @@
+//! Flows: what the data path tells, in words.
+//!
+//! The data path speaks of numbers and addresses. [`names`] follows the objects that they stand for, [`selector`] says
+//! which flows somebody wants, and here is the log of the last [`LOG_MAX`] of them, for those who ask later. The log keeps
+//! numbers; they become words only for whoever reads.
+
+pub(crate) mod names;
+mod selector;
+mod told;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::stream::{self, BoxStream, StreamExt};
+use hivemind_datapath::{Datapath, FlowEvent, FlowItem};
+use hivemind_model::{ApiError, FlowLine, FlowLoss, FlowVerdict};
+use hivemind_store::Objects;
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    names::{Names, follow_names},
+    selector::Selector,
+};
+use crate::{Agent, fault};
+
+/// How many flows are kept for those who ask later.
+pub(crate) const LOG_MAX: usize = 4096;
+
+/// How many flows wait for a reader that is busy.
+const WAITING_MAX: usize = 1024;
+
+/// Which flows are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlowQuery {
+    /// Only those that this began: `app`, `namespace/app`, `host`, `dns`, `world`, `unknown`, an address or a CIDR.
+    pub from: Option<String>,
+    /// Only those with this at the other end; as `from`.
+    pub to: Option<String>,
+    /// Only those that were judged so.
+    pub verdict: Option<FlowVerdict>,
+    /// Whether to go on with new ones as they come.
+    pub follow: bool,
+    /// At most this many of the last ones that are known already.
+    pub tail: usize,
+}
+
+/// The log of flows, and what names them.
+pub(crate) struct Flows {
+    datapath: Arc<Datapath>,
+    node: String,
+    names: Arc<Mutex<Names>>,
+    log: Arc<Log>,
+}
+
+struct Log {
+    kept: Mutex<VecDeque<FlowEvent>>,
+    items: broadcast::Sender<FlowItem>,
+}
+
+impl Flows {
+    /// Begins to keep the log and to follow the names, until `stop`.
+    pub(crate) fn start(
+        datapath: Arc<Datapath>,
+        objects: &Objects,
+        node: String,
+        stop: &CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
+        let (items, _) = broadcast::channel(WAITING_MAX);
+        let log = Arc::new(Log { kept: Mutex::default(), items });
+        let names = Arc::new(Mutex::new(Names::default()));
+        tasks.spawn(keep(Arc::clone(&datapath), Arc::clone(&log), stop.clone()));
+        follow_names(objects, &names, stop, tasks);
+        Flows { datapath, node, names, log }
+    }
+
+    fn names(&self) -> std::sync::MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log {
+    fn kept(&self) -> std::sync::MutexGuard<'_, VecDeque<FlowEvent>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps an item and hands it to those who follow, under one lock: who subscribes under it misses none and gets none
+    /// twice.
+    fn take(&self, item: FlowItem) {
+        let mut kept = self.kept();
+        if let FlowItem::Event(event) = item {
+            if kept.len() == LOG_MAX {
+                kept.pop_front();
+            }
+            kept.push_back(event);
+        }
+        let _ = self.items.send(item);
+    }
+}
+
+async fn keep(datapath: Arc<Datapath>, log: Arc<Log>, stop: CancellationToken) {
+    let mut events = datapath.flow_events();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            item = events.next() => match item {
+                Some(item) => log.take(item),
+                None => return,
+            },
+        }
+    }
+}
+
+impl Agent {
+    /// Flows of this node: the last ones, those that are live, and, if it is asked for, new ones as they come. A reader that
+    /// is too slow is told how many it missed.
+    ///
+    /// # Errors
+    /// `Malformed` for a selector that cannot be read; when the data path cannot be read.
+    pub async fn flows(
+        &self,
+        query: &FlowQuery,
+    ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError> {
+        let wanted = Wanted::of(query)?;
+        let flows = &self.shared.flows;
+        let (kept, items) = {
+            let kept = flows.log.kept();
+            (kept.iter().copied().collect::<Vec<_>>(), flows.log.items.subscribe())
+        };
+        let mut lines = told_last(kept.iter().rev(), query.tail, flows, &wanted);
+        lines.reverse();
+        if !query.follow {
+            let mut live =
+                flows.datapath.connections(LOG_MAX).await.map_err(|error| fault::explain_datapath(&error))?;
+            live.sort_by_key(|event| event.began);
+            let mut live = told_last(live.iter().rev(), query.tail, flows, &wanted);
+            live.reverse();
+            lines.extend(live);
+            return Ok(stream::iter(lines.into_iter().map(Ok)).boxed());
+        }
+        let reader = Reader {
+            backlog: lines.into(),
+            items,
+            wanted,
+            names: Arc::clone(&flows.names),
+            node: flows.node.clone(),
+            stop: self.shared.stop.clone(),
+        };
+        Ok(stream::unfold(reader, |mut reader| async move {
+            let line = reader.next().await?;
+            Some((Ok(line), reader))
+        })
+        .boxed())
+    }
+
+    /// Namespace and app of every identity that is in use, or was a moment ago.
+    pub fn identity_names(&self) -> BTreeMap<u32, (String, String)> {
+        self.shared.flows.names().identities()
+    }
+}
+
+/// The first `max` of `events` that are wanted.
+fn told_last<'a>(
+    events: impl Iterator<Item = &'a FlowEvent>,
+    max: usize,
+    flows: &Flows,
+    wanted: &Wanted,
+) -> Vec<FlowLine> {
+    let names = flows.names();
+    events
+        .map(|event| told::flow(event, &names, &flows.node))
+        .filter(|flow| wanted.wants(flow))
+        .take(max)
+        .map(|flow| FlowLine::Flow(Box::new(flow)))
+        .collect()
+}
+
+/// A query that was understood.
+struct Wanted {
+    from: Option<Selector>,
+    to: Option<Selector>,
+    verdict: Option<FlowVerdict>,
+}
+
+impl Wanted {
+    fn of(query: &FlowQuery) -> Result<Self, ApiError> {
+        let read = |field: &str, word: &Option<String>| {
+            word.as_deref().map(|word| Selector::parse(field, word)).transpose()
+        };
+        Ok(Wanted { from: read("from", &query.from)?, to: read("to", &query.to)?, verdict: query.verdict })
+    }
+
+    fn wants(&self, flow: &hivemind_model::Flow) -> bool {
+        self.verdict.is_none_or(|verdict| verdict == flow.verdict)
+            && self.from.as_ref().is_none_or(|from| from.selects(&flow.source))
+            && self.to.as_ref().is_none_or(|to| to.selects(&flow.destination))
+    }
+}
+
+/// Somebody who follows.
+struct Reader {
+    backlog: VecDeque<FlowLine>,
+    items: broadcast::Receiver<FlowItem>,
+    wanted: Wanted,
+    names: Arc<Mutex<Names>>,
+    node: String,
+    stop: CancellationToken,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<FlowLine> {
+        if let Some(line) = self.backlog.pop_front() {
+            return Some(line);
+        }
+        loop {
+            let item = tokio::select! {
+                () = self.stop.cancelled() => return None,
+                item = self.items.recv() => item,
+            };
+            match item {
+                Ok(FlowItem::Event(event)) => {
+                    let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+                    let flow = told::flow(&event, &names, &self.node);
+                    if self.wanted.wants(&flow) {
+                        return Some(FlowLine::Flow(Box::new(flow)));
+                    }
+                }
+                Ok(FlowItem::Lost(events)) | Err(RecvError::Lagged(events)) => {
+                    return Some(lost(events, "stream"));
+                }
+                Ok(FlowItem::LostInKernel(events)) => return Some(lost(events, "kernel")),
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+fn lost(events: u64, place: &str) -> FlowLine {
+    FlowLine::Lost(FlowLoss { events, place: place.to_owned() })
+}

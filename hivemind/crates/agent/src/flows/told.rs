@@ -1,0 +1,187 @@
+//! A flow's numbers in words.
+
+use hivemind_common::policy::{RULE_HOST, rule_parts};
+use hivemind_datapath::{FlowEvent, FlowKind, FlowPeer};
+use hivemind_model::{
+    Flow, FlowEnd, FlowEvent as Happened, FlowVerdict, Identity, RuleRef, SYSTEM_NAMESPACE,
+};
+
+use super::names::Names;
+
+/// How the rule is called by which the node's own processes always reach its replicas.
+const HOST_RULE: &str = "node-to-replicas";
+
+/// The event as users see it.
+pub(crate) fn flow(event: &FlowEvent, names: &Names, node: &str) -> Flow {
+    let (happened, verdict, reason, explanation) = match event.kind {
+        FlowKind::New => (Happened::New, FlowVerdict::Allowed, "", ""),
+        FlowKind::Live => (Happened::Live, FlowVerdict::Allowed, "", ""),
+        FlowKind::Closed => (Happened::Closed, FlowVerdict::Allowed, "", ""),
+        FlowKind::Dropped(reason) if reason.is_denial() => {
+            (Happened::Denied, FlowVerdict::Denied, reason.name(), reason.meaning())
+        }
+        FlowKind::Dropped(reason) => {
+            (Happened::Dropped, FlowVerdict::Dropped, reason.name(), reason.meaning())
+        }
+    };
+    let has_ports = matches!(event.protocol, 6 | 17 | 132);
+    Flow {
+        time: event.time,
+        node: node.to_owned(),
+        event: happened,
+        verdict,
+        reason: reason.to_owned(),
+        explanation: explanation.to_owned(),
+        egress_rule: rule(event.egress_rule, names),
+        ingress_rule: rule(event.ingress_rule, names),
+        source: end(&event.source, has_ports, names),
+        destination: end(&event.destination, has_ports, names),
+        protocol: protocol(event.protocol),
+        began: event.began,
+        bytes_sent: event.bytes[0],
+        bytes_received: event.bytes[1],
+        packets_sent: event.packets[0],
+        packets_received: event.packets[1],
+    }
+}
+
+fn end(peer: &FlowPeer, has_ports: bool, names: &Names) -> FlowEnd {
+    let mut end = FlowEnd {
+        kind: kind(peer.identity).to_owned(),
+        identity: peer.identity,
+        address: peer.address,
+        port: has_ports.then_some(peer.port),
+        ..FlowEnd::default()
+    };
+    if let Some((namespace, app)) = names.identity(peer.identity) {
+        (end.namespace, end.app) = (namespace.to_owned(), app.to_owned());
+    }
+    if let Some(replica) = peer.address.and_then(|address| names.replica(address, peer.identity)) {
+        end.replica = replica.name.clone();
+        if end.app.is_empty() {
+            (end.namespace, end.app) = (replica.namespace.clone(), replica.app.clone());
+        }
+    }
+    end
+}
+
+fn kind(identity: u32) -> &'static str {
+    match identity {
+        Identity::HOST => "host",
+        Identity::WORLD => "world",
+        Identity::DNS => "dns",
+        Identity::FIRST.. => "replica",
+        _ => "unknown",
+    }
+}
+
+fn rule(number: u32, names: &Names) -> Option<RuleRef> {
+    if number == RULE_HOST {
+        return Some(RuleRef {
+            namespace: SYSTEM_NAMESPACE.to_owned(),
+            policy: HOST_RULE.to_owned(),
+            direction: "ingress".to_owned(),
+            index: None,
+        });
+    }
+    let parts = rule_parts(number)?;
+    let (namespace, policy) = match names.policy(parts.policy) {
+        Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
+        None => (String::new(), format!("policy {}", parts.policy)),
+    };
+    let direction = if parts.egress { "egress" } else { "ingress" };
+    Some(RuleRef { namespace, policy, direction: direction.to_owned(), index: parts.index })
+}
+
+fn protocol(number: u8) -> String {
+    match number {
+        0 => String::new(),
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        58 => "icmpv6".to_owned(),
+        132 => "sctp".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hivemind_common::policy::rule_number;
+    use hivemind_datapath::DropReason;
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn event(kind: FlowKind) -> FlowEvent {
+        FlowEvent {
+            time: Timestamp::UNIX_EPOCH,
+            began: None,
+            kind,
+            source: FlowPeer { address: Some([10, 200, 0, 7].into()), port: 40_000, identity: 300 },
+            destination: FlowPeer { address: Some([192, 0, 2, 1].into()), port: 80, identity: 2 },
+            protocol: 6,
+            egress_rule: 0,
+            ingress_rule: 0,
+            bytes: [1, 2],
+            packets: [3, 4],
+            interface: 5,
+        }
+    }
+
+    fn names() -> Names {
+        let mut names = Names::default();
+        names.know_identity(300, "shop", "web");
+        names.know_policy(7, "shop", "only-client");
+        names
+    }
+
+    #[test]
+    fn a_denial_is_told_from_a_drop_and_both_from_what_passes() {
+        let judged = |kind| {
+            let flow = flow(&event(kind), &names(), "n");
+            (flow.event, flow.verdict, flow.reason)
+        };
+        assert_eq!(
+            judged(FlowKind::Dropped(DropReason::PolicyIngress)),
+            (Happened::Denied, FlowVerdict::Denied, "policy_ingress".to_owned())
+        );
+        assert_eq!(
+            judged(FlowKind::Dropped(DropReason::SpoofedSource)),
+            (Happened::Dropped, FlowVerdict::Dropped, "spoofed_source".to_owned())
+        );
+        assert_eq!(judged(FlowKind::New), (Happened::New, FlowVerdict::Allowed, String::new()));
+    }
+
+    #[test]
+    fn ends_and_rules_have_their_names() {
+        let rules = FlowEvent {
+            egress_rule: rule_number(7, hivemind_common::policy::EGRESS, Some(2)),
+            ingress_rule: rule_number(9, 0, None),
+            ..event(FlowKind::New)
+        };
+        let flow = flow(&rules, &names(), "n");
+        assert_eq!((flow.source.namespace.as_str(), flow.source.app.as_str()), ("shop", "web"));
+        assert_eq!((flow.destination.kind.as_str(), flow.destination.port), ("world", Some(80)));
+        let egress = flow.egress_rule.unwrap();
+        assert_eq!(
+            (egress.policy.as_str(), egress.direction.as_str(), egress.index),
+            ("only-client", "egress", Some(2))
+        );
+        let ingress = flow.ingress_rule.unwrap();
+        assert_eq!((ingress.policy.as_str(), ingress.index), ("policy 9", None), "it is gone");
+    }
+
+    #[test]
+    fn the_nodes_own_rule_has_a_name_and_no_rule_has_none() {
+        assert_eq!(rule(RULE_HOST, &names()).unwrap().policy, HOST_RULE);
+        assert_eq!(rule(0, &names()), None);
+    }
+
+    #[test]
+    fn a_ping_has_no_ports() {
+        let ping = FlowEvent { protocol: 1, ..event(FlowKind::New) };
+        let flow = flow(&ping, &names(), "n");
+        assert_eq!((flow.source.port, flow.protocol.as_str()), (None, "icmp"));
+    }
+}
