@@ -17,6 +17,7 @@ use utoipa::{
             status of its code's kind, on every path: also 404 for paths and 405 for methods that are not listed here.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
+    components(schemas(hivemind_model::FlowLine, hivemind_model::Login, hivemind_model::Session)),
     tags(
         (name = "apps", description = "What users deploy"),
         (name = "replicas", description = "Running copies of apps"),

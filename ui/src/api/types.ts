@@ -1,0 +1,31 @@
+// The API's objects, by the names that the rest of the page uses; `schema.d.ts` is made from the API's own description.
+
+import type { components } from "./schema";
+
+type Schemas = components["schemas"];
+
+export type ApiError = Schemas["ApiError"];
+export type App = Schemas["App"];
+export type Flow = Schemas["Flow"];
+export type FlowEnd = Schemas["FlowEnd"];
+export type FlowLine = Schemas["FlowLine"];
+export type FlowVerdict = Schemas["FlowVerdict"];
+export type KindLine = Schemas["KindLine"];
+export type LabelSelector = Schemas["LabelSelector"];
+export type Metadata = Schemas["Metadata"];
+export type NetworkPolicy = Extract<Schemas["WatchLine_NetworkPolicy"], { type: "added" }>["object"];
+export type PolicyPeer = Schemas["PolicyPeer"];
+export type PolicyPort = Schemas["PolicyPort"];
+export type Port = Schemas["Port"];
+export type Problem = Schemas["Problem"];
+export type Replica = Schemas["Replica"];
+export type RuleRef = Schemas["RuleRef"];
+export type Service = Schemas["Service"];
+export type Session = Schemas["Session"];
+export type Status = Schemas["Status"];
+
+/** The last line of a stream that cannot go on. */
+export interface ErrorLine {
+  type: "error";
+  error: ApiError;
+}
