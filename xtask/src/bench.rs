@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
-use crate::{ebpf, images, process, setup, up};
+use crate::{ebpf, images, process, setup, ui, up};
 
 /// The benches, by name.
 const BENCHES: [&str; 4] = ["footprint", "containers", "telemetry", "all"];
@@ -45,6 +45,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let output = if options.json { Some(set_output_aside()?) } else { None };
     setup::install(workspace)?;
     ebpf::build(workspace)?;
+    ui::build(workspace)?;
     images::build(workspace)?;
     process::run(workspace.cargo()?.args([
         "build",

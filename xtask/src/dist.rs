@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
-use crate::{ebpf, images, process, setup, test};
+use crate::{ebpf, images, process, setup, test, ui};
 
 /// The shells that the program writes completions for.
 const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
@@ -49,6 +49,7 @@ pub(crate) struct Packages {
 pub(crate) fn build(workspace: &Workspace) -> Result<Packages> {
     setup::install(workspace)?;
     ebpf::build(workspace)?;
+    ui::build(workspace)?;
     process::run(workspace.cargo()?.args(["build", "--release", "--locked", "--package", "hivemind"]))?;
     let release = Release::of(workspace)?;
     let directory = workspace.root().join("dist");

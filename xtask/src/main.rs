@@ -1,6 +1,6 @@
 //! `cargo xtask COMMAND`: every command that CI or a person runs on this repository.
 //!
-//! It prepares a machine (`setup`), makes what cargo alone cannot make (`build-ebpf`, `images`), checks everything
+//! It prepares a machine (`setup`), makes what cargo alone cannot make (`build-ebpf`, `ui`, `images`), checks everything
 //! (`test`), measures (`bench`) and packs a release (`dist`). It holds no logic of the product itself. Start at
 //! [`workspace`] for where things lie, then at the module named after the command.
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ mod images;
 mod process;
 mod setup;
 mod test;
+mod ui;
 mod up;
 mod workspace;
 
@@ -27,6 +28,7 @@ usage: cargo xtask COMMAND
 
   setup [--check]         install what a bare Debian 12 with Rust lacks; --check only reports
   build-ebpf              build the eBPF programs into target/ebpf/hivemind.bpf.o
+  ui                      check and build the dashboard into ui/dist, from where the program embeds it
   images                  make the images that the tests run, and a registry that serves them
   up [--check]            start the daemon with a demo app until Ctrl-C; --check plays a node's story and tears it down
   test [--fast] [FILTER]  everything that must pass before a change lands; --fast leaves out the end-to-end tests
@@ -54,6 +56,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["setup"] => setup::install(&workspace),
         ["setup", "--check"] => setup::check(&workspace),
         ["build-ebpf"] => ebpf::build(&workspace),
+        ["ui"] => ui::build(&workspace),
         ["images"] => images::build(&workspace),
         ["up"] => up::run(&workspace),
         ["up", "--check"] => up::check(&workspace),

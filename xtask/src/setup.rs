@@ -7,6 +7,7 @@
 
 mod bpf_linker;
 mod cargo_tools;
+mod node;
 mod packages;
 mod registry;
 pub(crate) mod rust_source;
@@ -25,6 +26,8 @@ enum Step {
     Registry,
     /// A cargo subcommand, below `target/tools`.
     CargoTool(&'static CargoTool),
+    /// Node.js and npm, below `target/tools`.
+    Node,
     /// The sources of `core`, below `target/ebpf-tools`.
     RustSource,
     /// bpf-linker, built below `target/ebpf-tools`.
@@ -67,7 +70,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
 fn missing(workspace: &Workspace) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     let tools: Vec<_> = CargoTool::ALL.iter().filter(|tool| !tool.is_present(workspace)).collect();
-    let packages = packages::missing(workspace, !tools.is_empty());
+    let node_is_missing = !node::is_present(workspace);
+    let packages = packages::missing(workspace, !tools.is_empty() || node_is_missing);
     if !packages.is_empty() {
         steps.push(Step::SystemPackages(packages));
     }
@@ -75,6 +79,9 @@ fn missing(workspace: &Workspace) -> Result<Vec<Step>> {
         steps.push(Step::Registry);
     }
     steps.extend(tools.into_iter().map(Step::CargoTool));
+    if node_is_missing {
+        steps.push(Step::Node);
+    }
     if rust_source::find(workspace)?.is_none() {
         steps.push(Step::RustSource);
     }
@@ -108,6 +115,9 @@ impl Step {
             Self::CargoTool(tool) => {
                 vec![format!("{:<22} into target/tools: {}", tool.program, tool.purpose)]
             }
+            Self::Node => {
+                vec![format!("{:<22} into target/tools, with npm: builds the dashboard", "node")]
+            }
             Self::RustSource => {
                 vec![format!("{:<22} into target/ebpf-tools: core, to build for the eBPF target", "rust-src")]
             }
@@ -122,6 +132,7 @@ impl Step {
             Self::SystemPackages(packages) => packages::install(packages),
             Self::Registry => registry::install(workspace),
             Self::CargoTool(tool) => tool.install(workspace),
+            Self::Node => node::install(workspace),
             Self::RustSource => rust_source::fetch(workspace),
             Self::BpfLinker => bpf_linker::install(workspace),
         }

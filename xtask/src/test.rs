@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
-use crate::{dist, ebpf, images, process, setup};
+use crate::{dist, ebpf, images, process, setup, ui};
 
 /// All of it ends within this.
 const TOTAL_LIMIT: Duration = Duration::from_secs(80 * 60);
@@ -96,6 +96,7 @@ fn steps<'a>(workspace: &'a Workspace, options: &'a Options) -> Vec<Step<'a>> {
     let mut steps = vec![
         step("setup", Failure::Ends, Box::new(|_| setup::install(workspace))),
         step("build-ebpf", Failure::Ends, Box::new(|_| ebpf::build(workspace))),
+        step("ui", Failure::Ends, Box::new(|_| ui::build(workspace))),
         step("images", Failure::Ends, Box::new(|_| images::build(workspace))),
     ];
     if options.filter.is_none() {
@@ -182,7 +183,7 @@ mod tests {
         let names =
             |options: Options| steps(&workspace, &options).iter().map(|step| step.name).collect::<Vec<_>>();
         let filtered = names(Options { filter: Some("x".to_owned()), fast: false });
-        assert_eq!(filtered, ["setup", "build-ebpf", "images", "build", "tests"]);
+        assert_eq!(filtered, ["setup", "build-ebpf", "ui", "images", "build", "tests"]);
         assert!(names(Options::default()).contains(&"packages"));
         assert!(!names(Options { fast: true, filter: None }).contains(&"packages"));
     }

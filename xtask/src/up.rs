@@ -17,7 +17,7 @@ use nix::{
     unistd::geteuid,
 };
 
-use crate::{ebpf, images, process, setup, workspace::Workspace};
+use crate::{ebpf, images, process, setup, ui, workspace::Workspace};
 
 /// How long the daemon may take until it answers.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -74,6 +74,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
 fn prepare(workspace: &Workspace) -> Result<()> {
     setup::install(workspace)?;
     ebpf::build(workspace)?;
+    ui::build(workspace)?;
     images::build(workspace)
 }
 

@@ -24,7 +24,7 @@ enum Presence {
     File(&'static str),
 }
 
-const PACKAGES: [SystemPackage; 14] = [
+const PACKAGES: [SystemPackage; 15] = [
     program("gcc", "gcc", "links Rust programs"),
     file("libc6-dev", "/usr/include/stdlib.h", "links Rust programs"),
     program("containerd", "containerd", "runs containers"),
@@ -37,12 +37,13 @@ const PACKAGES: [SystemPackage; 14] = [
     program("procps", "ps", "looks at processes"),
     program("curl", "curl", "asks web servers in tests"),
     program("iputils-ping", "ping", "reaches replicas in tests"),
+    program("chromium", "chromium", "looks at the dashboard in its test"),
     program("util-linux", "nsenter", "enters namespaces"),
     file("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "registries over HTTPS"),
 ];
 
-/// Needed only to fetch the cargo tools, so only where one of those is missing.
-const PIP: SystemPackage = program("python3-pip", "pip3", "fetches prebuilt cargo tools");
+/// Needed only to fetch the cargo tools and Node.js, so only where one of those is missing.
+const PIP: SystemPackage = program("python3-pip", "pip3", "fetches prebuilt tools");
 
 const fn program(name: &'static str, program: &'static str, purpose: &'static str) -> SystemPackage {
     SystemPackage { name, purpose, present_if: Presence::Program(program) }
