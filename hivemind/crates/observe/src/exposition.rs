@@ -1,0 +1,186 @@
+//! What a scrape writes: the families, from what is kept and from the last snapshot.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+
+use crate::{
+    AppSample, Process, Snapshot,
+    ends::Ends,
+    families::*,
+    family::{Family, Value},
+    flows::{self, Flows},
+    restarts::Restarts,
+    round_trips::RoundTrips,
+    snapshot::Figure,
+};
+
+/// What is kept from scrape to scrape.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// The last one, without what was added up.
+    pub(crate) snapshot: Snapshot,
+    pub(crate) ends: Ends,
+    pub(crate) flows: Flows,
+    pub(crate) round_trips: RoundTrips,
+    pub(crate) restarts: Restarts,
+    pub(crate) flow_label_sets_max: u64,
+}
+
+impl State {
+    pub(crate) fn observe(&mut self, mut snapshot: Snapshot) {
+        self.ends.update(std::mem::take(&mut snapshot.identities), &snapshot.apps);
+        let pairs = std::mem::take(&mut snapshot.pairs);
+        self.flows.observe(&mut self.ends, &snapshot.apps, &pairs, &snapshot.collective);
+        let round_trips = std::mem::take(&mut snapshot.round_trips);
+        self.round_trips.observe(&mut self.ends, &round_trips);
+        let replicas = std::mem::take(&mut snapshot.replicas);
+        self.restarts.observe(&snapshot.apps, &replicas);
+        snapshot.apps.sort_by(|a, b| a.app.cmp(&b.app));
+        self.snapshot = snapshot;
+    }
+}
+
+/// Writes the state, whenever it is asked to.
+#[derive(Debug)]
+pub(crate) struct Exposition(pub(crate) Arc<Mutex<State>>);
+
+impl Collector for Exposition {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (encoder, snapshot) = (&mut encoder, &state.snapshot);
+        BUILD.encode(encoder, |s| s.add([&snapshot.version, &snapshot.node], Value::Whole(1)))?;
+        flows(encoder, &state)?;
+        round_trips(encoder, &state)?;
+        datapath(encoder, snapshot)?;
+        figures(encoder, &DNS_QUERIES, &snapshot.dns_queries)?;
+        single(encoder, &STORE_REVISION, snapshot.store.revision)?;
+        single(encoder, &STORE_SIZE, snapshot.store.size_bytes)?;
+        apps(encoder, &state)?;
+        let policies = snapshot.policies;
+        POLICIES.encode(encoder, |s| {
+            s.add(["enforced"], Value::Whole(policies.enforced))?;
+            s.add(["pending"], Value::Whole(policies.pending))?;
+            s.add(["failed"], Value::Whole(policies.failed))
+        })?;
+        single(encoder, &CONTAINERD_UP, u64::from(snapshot.containerd))?;
+        snapshot.process.as_ref().map_or(Ok(()), |figures| process(encoder, figures))
+    }
+}
+
+fn single(encoder: &mut DescriptorEncoder<'_>, family: &Family, value: u64) -> fmt::Result {
+    family.encode(encoder, |series| series.add([], Value::Whole(value)))
+}
+
+fn figures(encoder: &mut DescriptorEncoder<'_>, family: &Family, figures: &[Figure]) -> fmt::Result {
+    family.encode(encoder, |series| {
+        figures.iter().try_for_each(|figure| series.add([figure.name], Value::Whole(figure.value)))
+    })
+}
+
+fn flows(encoder: &mut DescriptorEncoder<'_>, state: &State) -> fmt::Result {
+    let label_sets: Vec<_> = state
+        .flows
+        .sorted()
+        .into_iter()
+        .map(|(labels, numbers)| (labels, labels.port.label(), labels.ends.protocol(), numbers))
+        .collect();
+    for (family, ways) in [(&FLOW_BYTES, flows::BYTES), (&FLOW_PACKETS, flows::PACKETS)] {
+        family.encode(encoder, |series| {
+            for (labels, port, protocol, numbers) in &label_sets {
+                let [a, b, c, d] = ends(labels);
+                for (direction, way) in ["sent", "received"].into_iter().zip(ways) {
+                    let values = [a, b, c, d, port, protocol, labels.ends.verdict(), direction];
+                    series.add(values, Value::Whole(numbers[way]))?;
+                }
+            }
+            Ok(())
+        })?;
+    }
+    FLOW_CONNECTIONS.encode(encoder, |series| {
+        for (labels, port, protocol, numbers) in &label_sets {
+            let [a, b, c, d] = ends(labels);
+            let values = [a, b, c, d, port, protocol, labels.ends.verdict()];
+            series.add(values, Value::Whole(numbers[flows::CONNECTIONS]))?;
+        }
+        Ok(())
+    })?;
+    single(encoder, &FLOW_LABEL_SETS, label_sets.len() as u64)?;
+    single(encoder, &FLOW_LABEL_SETS_CAPACITY, state.flow_label_sets_max)
+}
+
+fn ends(labels: &flows::Labels) -> [&str; 4] {
+    let (source, destination) = (&labels.ends.source, &labels.ends.destination);
+    [source.namespace(), source.app(), destination.namespace(), destination.app()]
+}
+
+fn round_trips(encoder: &mut DescriptorEncoder<'_>, state: &State) -> fmt::Result {
+    let pairs = state.round_trips.sorted();
+    TCP_ROUND_TRIP.encode(encoder, |series| {
+        for ((local, peer), measured) in &pairs {
+            let value = Value::Observations { buckets: &measured.buckets, sum: measured.sum_s };
+            series.add([local.namespace(), local.app(), peer.namespace(), peer.app()], value)?;
+        }
+        Ok(())
+    })?;
+    TCP_RETRANSMITS.encode(encoder, |series| {
+        for ((local, peer), measured) in &pairs {
+            let labels = [local.namespace(), local.app(), peer.namespace(), peer.app()];
+            series.add(labels, Value::Whole(measured.retransmits))?;
+        }
+        Ok(())
+    })
+}
+
+fn datapath(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    figures(encoder, &DATAPATH_DROPS, &snapshot.drops)?;
+    DATAPATH_MAP_ENTRIES.encode(encoder, |series| {
+        snapshot.maps.iter().try_for_each(|map| series.add([map.name], Value::Whole(map.entries)))
+    })?;
+    DATAPATH_MAP_CAPACITY.encode(encoder, |series| {
+        snapshot.maps.iter().try_for_each(|map| series.add([map.name], Value::Whole(map.capacity)))
+    })?;
+    DATAPATH_EVENTS.encode(encoder, |series| {
+        snapshot.events.iter().try_for_each(|events| series.add([events.class], Value::Whole(events.told)))
+    })?;
+    DATAPATH_EVENTS_LOST.encode(encoder, |series| {
+        snapshot.events.iter().try_for_each(|events| series.add([events.class], Value::Whole(events.lost)))
+    })
+}
+
+/// A number of an app.
+type Count = fn(&AppSample) -> u32;
+
+fn apps(encoder: &mut DescriptorEncoder<'_>, state: &State) -> fmt::Result {
+    let counts: [(&Family, Count); 3] = [
+        (&APP_REPLICAS_WANTED, |app| app.wanted),
+        (&APP_REPLICAS, |app| app.replicas),
+        (&APP_REPLICAS_READY, |app| app.ready),
+    ];
+    for (family, count) in counts {
+        family.encode(encoder, |series| {
+            state.snapshot.apps.iter().try_for_each(|sample| {
+                series.add([&sample.app.namespace, &sample.app.name], Value::Whole(count(sample).into()))
+            })
+        })?;
+    }
+    APP_RESTARTS.encode(encoder, |series| {
+        let totals = state.restarts.sorted();
+        totals
+            .into_iter()
+            .try_for_each(|(app, restarts)| series.add([&app.namespace, &app.name], Value::Whole(restarts)))
+    })
+}
+
+fn process(encoder: &mut DescriptorEncoder<'_>, process: &Process) -> fmt::Result {
+    PROCESS_CPU.encode(encoder, |series| series.add([], Value::Real(process.cpu_s)))?;
+    PROCESS_START_TIME.encode(encoder, |series| series.add([], Value::Real(process.start_s)))?;
+    single(encoder, &PROCESS_RESIDENT, process.resident_bytes)?;
+    single(encoder, &PROCESS_VIRTUAL, process.virtual_bytes)?;
+    single(encoder, &PROCESS_OPEN_FDS, process.open_fds)?;
+    single(encoder, &PROCESS_MAX_FDS, process.max_fds)?;
+    single(encoder, &PROCESS_THREADS, process.threads)
+}

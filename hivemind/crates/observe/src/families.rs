@@ -1,0 +1,239 @@
+//! Every family there is, with what it means. The reference page is written from this list.
+
+use crate::family::{Family, Kind, Unit};
+
+const FLOW: &[&str] = &[
+    "source_namespace",
+    "source_app",
+    "destination_namespace",
+    "destination_app",
+    "port",
+    "protocol",
+    "verdict",
+];
+const FLOW_WAY: &[&str] = &[
+    "source_namespace",
+    "source_app",
+    "destination_namespace",
+    "destination_app",
+    "port",
+    "protocol",
+    "verdict",
+    "direction",
+];
+const PEERS: &[&str] = &["namespace", "app", "peer_namespace", "peer_app"];
+const APP: &[&str] = &["namespace", "app"];
+
+const fn counter(stem: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
+    Family { stem, unit: None, kind: Kind::Counter, labels, help }
+}
+
+const fn gauge(stem: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
+    Family { stem, unit: None, kind: Kind::Gauge, labels, help }
+}
+
+const fn of(unit: Unit, family: Family) -> Family {
+    Family { unit: Some(unit), ..family }
+}
+
+pub(crate) const BUILD: Family = Family {
+    stem: "hivemind_build",
+    unit: None,
+    kind: Kind::Info,
+    labels: &["version", "node"],
+    help: "The running program and its node.",
+};
+
+pub(crate) const FLOW_BYTES: Family = of(
+    Unit::Bytes,
+    counter(
+        "hivemind_flow",
+        FLOW_WAY,
+        "Bytes of IP packets of connections, as sent and as received by the app that began them. A rise is traffic; of \
+         denied ones, attempts that policies refused.",
+    ),
+);
+pub(crate) const FLOW_PACKETS: Family = counter(
+    "hivemind_flow_packets",
+    FLOW_WAY,
+    "IP packets of connections, as sent and as received by the app that began them. A rise is traffic; of denied ones, \
+     attempts that policies refused.",
+);
+pub(crate) const FLOW_CONNECTIONS: Family = counter(
+    "hivemind_flow_connections",
+    FLOW,
+    "Connections that began; of denied ones, attempts. A rise of denied ones means that an app tries what no policy \
+     allows.",
+);
+pub(crate) const FLOW_LABEL_SETS: Family = gauge(
+    "hivemind_flow_label_sets",
+    &[],
+    "Label sets of flows that are told singly. Near the capacity means that further flows soon count for the app other.",
+);
+pub(crate) const FLOW_LABEL_SETS_CAPACITY: Family =
+    gauge("hivemind_flow_label_sets_capacity", &[], "Label sets of flows that can be told singly.");
+
+pub(crate) const TCP_ROUND_TRIP: Family = Family {
+    stem: "hivemind_tcp_round_trip",
+    unit: Some(Unit::Seconds),
+    kind: Kind::Histogram,
+    labels: PEERS,
+    help: "Smoothed round trips of TCP as the app's sockets measured them to the peer. More in high buckets means a slow \
+           network or an overloaded peer.",
+};
+pub(crate) const TCP_RETRANSMITS: Family = counter(
+    "hivemind_tcp_retransmits",
+    PEERS,
+    "TCP segments that the app sent to the peer again. A rise means loss on the way, or a peer that does not answer.",
+);
+
+pub(crate) const DATAPATH_DROPS: Family = counter(
+    "hivemind_datapath_drops",
+    &["reason"],
+    "Packets that the data path dropped. A rise of policy_* means refused traffic, of conntrack_full too many \
+     connections, of spoofed_* a replica that sends from a false address.",
+);
+pub(crate) const DATAPATH_MAP_ENTRIES: Family = gauge(
+    "hivemind_datapath_map_entries",
+    &["map"],
+    "Entries in a map of the data path. Near its capacity means that new ones are soon refused.",
+);
+pub(crate) const DATAPATH_MAP_CAPACITY: Family =
+    gauge("hivemind_datapath_map_capacity", &["map"], "Entries that fit a map of the data path.");
+pub(crate) const DATAPATH_EVENTS: Family = counter(
+    "hivemind_datapath_events",
+    &["class"],
+    "Events of connections and drops that the kernel told. A rise is connections coming and going, or drops.",
+);
+pub(crate) const DATAPATH_EVENTS_LOST: Family = counter(
+    "hivemind_datapath_events_lost",
+    &["class"],
+    "Events that the kernel did not tell, being too many. A rise means that flows are missing in the list of flows; \
+     totals are exact all the same.",
+);
+
+pub(crate) const DNS_QUERIES: Family = counter(
+    "hivemind_dns_queries",
+    &["outcome"],
+    "DNS queries answered. A rise of failed means that no upstream answers; of refused or malformed, a strange client.",
+);
+
+pub(crate) const STORE_REVISION: Family = gauge(
+    "hivemind_store_revision",
+    &[],
+    "The newest revision of the store. It rises by one with each write; fast rises mean that something changes all the \
+     time.",
+);
+pub(crate) const STORE_SIZE: Family = of(
+    Unit::Bytes,
+    gauge(
+        "hivemind_store_size",
+        &[],
+        "Size of the store's file. It rises with objects and their history, and does not shrink by itself.",
+    ),
+);
+
+pub(crate) const APP_REPLICAS_WANTED: Family = gauge(
+    "hivemind_app_replicas_wanted",
+    APP,
+    "Replicas that an app should have. A rise means that it was scaled up.",
+);
+pub(crate) const APP_REPLICAS: Family = gauge(
+    "hivemind_app_replicas",
+    APP,
+    "Replicas that an app has. More than wanted for long means that old ones do not go.",
+);
+pub(crate) const APP_REPLICAS_READY: Family = gauge(
+    "hivemind_app_replicas_ready",
+    APP,
+    "Replicas that take connections. Fewer than wanted for long means that the app is not up.",
+);
+pub(crate) const APP_RESTARTS: Family = counter(
+    "hivemind_app_restarts",
+    APP,
+    "Times that a container of an app was started again. A rise means that it ends or cannot start.",
+);
+
+pub(crate) const POLICIES: Family = gauge(
+    "hivemind_policies",
+    &["state"],
+    "Network policies that are enforced, pending or failed. Any failed one means that the node judges by an older version \
+     of it, or not at all.",
+);
+
+pub(crate) const CONTAINERD_UP: Family = gauge(
+    "hivemind_containerd_up",
+    &[],
+    "1 if containerd answers. 0 means that containers can be neither started nor stopped.",
+);
+
+pub(crate) const PROCESS_CPU: Family = of(
+    Unit::Seconds,
+    counter(
+        "process_cpu",
+        &[],
+        "Processor time of the daemon. A rise by one a second means one processor kept busy.",
+    ),
+);
+pub(crate) const PROCESS_START_TIME: Family = of(
+    Unit::Seconds,
+    gauge(
+        "process_start_time",
+        &[],
+        "When the daemon started, since 1970. A rise means that it was started again.",
+    ),
+);
+pub(crate) const PROCESS_RESIDENT: Family = of(
+    Unit::Bytes,
+    gauge("process_resident_memory", &[], "Memory of the daemon. A rise that does not end means a leak."),
+);
+pub(crate) const PROCESS_VIRTUAL: Family = of(
+    Unit::Bytes,
+    gauge(
+        "process_virtual_memory",
+        &[],
+        "Addresses that the daemon has reserved. A rise alone means nothing.",
+    ),
+);
+pub(crate) const PROCESS_OPEN_FDS: Family = gauge(
+    "process_open_fds",
+    &[],
+    "File descriptors that the daemon has open. Near process_max_fds means that connections are soon refused.",
+);
+pub(crate) const PROCESS_MAX_FDS: Family =
+    gauge("process_max_fds", &[], "File descriptors that the daemon may have open.");
+pub(crate) const PROCESS_THREADS: Family =
+    gauge("process_threads", &[], "Threads of the daemon. They are bounded; more than 60 are a fault.");
+
+/// All families, in the order in which they are written.
+pub const FAMILIES: &[Family] = &[
+    BUILD,
+    FLOW_BYTES,
+    FLOW_PACKETS,
+    FLOW_CONNECTIONS,
+    FLOW_LABEL_SETS,
+    FLOW_LABEL_SETS_CAPACITY,
+    TCP_ROUND_TRIP,
+    TCP_RETRANSMITS,
+    DATAPATH_DROPS,
+    DATAPATH_MAP_ENTRIES,
+    DATAPATH_MAP_CAPACITY,
+    DATAPATH_EVENTS,
+    DATAPATH_EVENTS_LOST,
+    DNS_QUERIES,
+    STORE_REVISION,
+    STORE_SIZE,
+    APP_REPLICAS_WANTED,
+    APP_REPLICAS,
+    APP_REPLICAS_READY,
+    APP_RESTARTS,
+    POLICIES,
+    CONTAINERD_UP,
+    PROCESS_CPU,
+    PROCESS_START_TIME,
+    PROCESS_RESIDENT,
+    PROCESS_VIRTUAL,
+    PROCESS_OPEN_FDS,
+    PROCESS_MAX_FDS,
+    PROCESS_THREADS,
+];

@@ -1,0 +1,34 @@
+//! The node's figures as Prometheus reads them.
+//!
+//! A [`Snapshot`] of what the parts of the daemon count goes in, the text of a scrape comes out: OpenMetrics 1.0.0, or the
+//! older text format 0.0.4 ([`Format::negotiate`]). What the kernel counts by identity and port is added up by app, with a
+//! bounded number of series ([`Metrics`]); a series is there as long as the apps that it speaks of, and never goes back.
+//! It reads nothing by itself, save for the process's own figures ([`Process::read`]), and serves nothing: the daemon
+//! gathers, the API serves.
+//!
+//! Start at [`Metrics`]; every family is described in `families.rs`, from which the reference page is written.
+#![forbid(unsafe_code)]
+
+mod accumulator;
+mod ends;
+mod exposition;
+mod families;
+mod family;
+mod flows;
+mod format;
+mod metrics;
+mod process;
+mod restarts;
+mod round_trips;
+mod snapshot;
+mod text_format;
+
+pub use families::FAMILIES;
+pub use family::{Family, Kind};
+pub use format::Format;
+pub use metrics::{FLOW_LABEL_SETS_MAX, Metrics, PORTS_MAX, ROUND_TRIP_PAIRS_MAX};
+pub use process::Process;
+pub use snapshot::{
+    AppName, AppSample, EventSample, Figure, MapSample, PairSample, Policies, ReplicaSample, RoundTripSample,
+    Snapshot, StoreSample, Transport,
+};

@@ -1,0 +1,173 @@
+//! What goes in: the figures of the daemon's parts at one moment.
+
+use std::{collections::HashMap, sync::Arc};
+
+use hivemind_common::telemetry::{PairCounters, RttHistogram};
+
+use crate::Process;
+
+/// An app, by namespace and name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct AppName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// All that a scrape tells, as it is at one moment.
+///
+/// Counters are totals since some beginning of their own; one that is smaller than in the snapshot before is taken to have
+/// begun again. `identities` has to be read after `pairs` and `round_trips`, so that every identity in them that has a
+/// name is in it.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The program's version.
+    pub version: String,
+    /// The node's name.
+    pub node: String,
+    /// The apps that exist. What is told of apps is told of these only.
+    pub apps: Vec<AppSample>,
+    /// Their replicas.
+    pub replicas: Vec<ReplicaSample>,
+    /// The apps of the identities.
+    pub identities: HashMap<u32, Arc<AppName>>,
+    /// What was counted for each pair of identities.
+    pub pairs: Vec<PairSample>,
+    /// What was counted for pairs that found no room in the kernel.
+    pub collective: PairCounters,
+    /// What the kernel measured of TCP connections.
+    pub round_trips: Vec<RoundTripSample>,
+    /// Packets dropped, by the name of the reason.
+    pub drops: Vec<Figure>,
+    /// The fill of the maps.
+    pub maps: Vec<MapSample>,
+    /// Events by class.
+    pub events: Vec<EventSample>,
+    /// DNS queries by outcome.
+    pub dns_queries: Vec<Figure>,
+    /// The store.
+    pub store: StoreSample,
+    /// Network policies by state.
+    pub policies: Policies,
+    /// Whether containerd answers.
+    pub containerd: bool,
+    /// The daemon's process, if it could be looked at.
+    pub process: Option<Process>,
+}
+
+/// A number with a name from a fixed, small set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Figure {
+    /// What is counted.
+    pub name: &'static str,
+    /// How many.
+    pub value: u64,
+}
+
+/// One app.
+#[derive(Clone, Debug, Default)]
+pub struct AppSample {
+    /// Its name.
+    pub app: Arc<AppName>,
+    /// Replicas that it should have.
+    pub wanted: u32,
+    /// Replicas that it has.
+    pub replicas: u32,
+    /// Replicas that are in its service.
+    pub ready: u32,
+    /// Ports of its containers that are published.
+    pub ports: Vec<(Transport, u16)>,
+}
+
+/// One replica.
+#[derive(Clone, Debug, Default)]
+pub struct ReplicaSample {
+    /// Unique over all time.
+    pub uid: u128,
+    /// Its app.
+    pub app: Arc<AppName>,
+    /// Times that its container was started again.
+    pub restarts: u32,
+}
+
+/// A transport protocol, by its number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Transport(pub u8);
+
+impl Transport {
+    /// TCP.
+    pub const TCP: Transport = Transport(6);
+    /// UDP.
+    pub const UDP: Transport = Transport(17);
+}
+
+/// What was counted for connections of one identity to another, to one port, with one verdict.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PairSample {
+    /// The identity of the end that began.
+    pub source: u32,
+    /// The identity of the other end.
+    pub destination: u32,
+    /// The protocol.
+    pub protocol: Transport,
+    /// The port of the other end; 0 where the protocol has none.
+    pub port: u16,
+    /// Whether policies let it pass.
+    pub allowed: bool,
+    /// The counters.
+    pub counters: PairCounters,
+}
+
+/// What TCP sockets of one identity measured on their connections with another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RoundTripSample {
+    /// The identity of the side that measured.
+    pub local: u32,
+    /// The identity of the other side.
+    pub peer: u32,
+    /// What it measured.
+    pub histogram: RttHistogram,
+}
+
+/// The fill of one map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MapSample {
+    /// The map's name.
+    pub name: &'static str,
+    /// Entries in it.
+    pub entries: u64,
+    /// Entries that fit.
+    pub capacity: u64,
+}
+
+/// Events of one class.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EventSample {
+    /// The class: `new`, `closed`, or the name of a reason to drop.
+    pub class: &'static str,
+    /// Events that were told.
+    pub told: u64,
+    /// Events that were not.
+    pub lost: u64,
+}
+
+/// The store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StoreSample {
+    /// Its newest revision.
+    pub revision: u64,
+    /// The size of its file.
+    pub size_bytes: u64,
+}
+
+/// How many network policies are in which state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Policies {
+    /// The node judges by their last change.
+    pub enforced: u64,
+    /// Their last change is on its way to the node.
+    pub pending: u64,
+    /// The node could not put them into effect.
+    pub failed: u64,
+}

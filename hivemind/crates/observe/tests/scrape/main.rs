@@ -1,0 +1,7 @@
+//! Laws of scrapes, over what may be observed.
+
+mod document;
+mod laws;
+mod reference;
+mod sample;
+mod series;

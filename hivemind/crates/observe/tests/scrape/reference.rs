@@ -1,0 +1,81 @@
+//! The reference page is written from the families, and every family is told as it is described.
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use hivemind_observe::*;
+
+use crate::sample::{app, pair, round_trip, scrape, snapshot};
+
+#[test]
+fn the_reference_of_the_metrics_is_what_the_program_tells() {
+    let mut page = format!(
+        "# Metrics\n\n\
+         What `GET /metrics` tells; see [the guide](../guide/metrics.md) for how to scrape it and what to ask.\n\n\
+         A series is there as long as the apps that its labels name. Ends of connections that are no apps have an empty\n\
+         namespace: `host` (the machine's own processes), `world`, `dns`, `unknown`, and `other` for what found no room:\n\
+         at most {FLOW_LABEL_SETS_MAX} label sets of flows and {ROUND_TRIP_PAIRS_MAX} pairs of apps are told singly, and\n\
+         {PORTS_MAX} ports of the same ends.\n\n\
+         | family | type | labels | what it is, and what a rise means |\n|---|---|---|---|\n"
+    );
+    for family in FAMILIES {
+        let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+        let (name, kind) = (family.name(), family.kind.name());
+        writeln!(page, "| `{name}` | {kind} | {} | {} |", labels.join(", "), family.help).unwrap();
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../docs/reference/metrics.md");
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        written == page,
+        "docs/reference/metrics.md is out of date: run this test with UPDATE_REFERENCE=1"
+    );
+}
+
+/// A snapshot in which nothing is empty.
+fn full() -> Snapshot {
+    let web = app("default", "web");
+    let mut now = snapshot(&[&web]);
+    now.pairs = vec![pair(256, 2, 80, true, 1)];
+    now.round_trips = vec![round_trip(256, 2, 1)];
+    let figure = |name| vec![Figure { name, value: 1 }];
+    (now.drops, now.dns_queries) = (figure("no_policy"), figure("local"));
+    now.maps = vec![MapSample { name: "pair", entries: 1, capacity: 2 }];
+    now.events = vec![EventSample { class: "new", told: 1, lost: 2 }];
+    now.process = Some(Process::default());
+    now
+}
+
+#[test]
+fn every_family_is_told_with_its_type_its_help_and_its_labels() {
+    let read = scrape(&Metrics::new(), full());
+    assert_eq!(read.families.len(), FAMILIES.len());
+    for family in FAMILIES {
+        let name = family.name();
+        let described = match family.kind {
+            Kind::Counter => name.trim_end_matches("_total"),
+            Kind::Info => name.trim_end_matches("_info"),
+            Kind::Gauge | Kind::Histogram => &name,
+        };
+        let told = &read.families[described];
+        assert_eq!(told.kind.as_deref(), Some(family.kind.name()), "{name}");
+        assert_eq!(told.help.as_deref(), Some(family.help), "{name}");
+        let series = if family.kind == Kind::Histogram { format!("{name}_count") } else { name };
+        let (labels, _) =
+            read.matching(&series, &[]).next().unwrap_or_else(|| panic!("{series} is not told"));
+        let (told, described): (BTreeSet<_>, BTreeSet<_>) =
+            (labels.keys().map(String::as_str).collect(), family.labels.iter().copied().collect());
+        assert_eq!(told, described, "{series}");
+    }
+}
+
+#[test]
+fn names_and_helps_are_fit_for_both_formats() {
+    for family in FAMILIES {
+        let name = family.name();
+        assert!(name.starts_with("hivemind_") || name.starts_with("process_"), "{name}");
+        assert!(!family.help.contains(['"', '\\', '\n']), "{name}: the formats escape this differently");
+        assert!(family.help.ends_with('.'), "{name}: the help is no sentence");
+    }
+}
