@@ -5,19 +5,48 @@ use std::net::IpAddr;
 
 use hickory_proto::ProtoError;
 use hickory_proto::rr::{LowerName, Name};
+use ipnet::IpNet;
 use thiserror::Error;
 
-/// The names we answer for: name to addresses, and address to name.
+/// The names we answer for: name to addresses, servers of services and texts, and address to name.
 ///
 /// A table is filled, then handed to [`DnsServer::publish`](crate::DnsServer::publish), which replaces the
 /// whole of the previous one at once; a query sees one or the other.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
-    addresses: HashMap<LowerName, Vec<IpAddr>>,
+    entries: HashMap<LowerName, Entry>,
     pointers: HashMap<IpAddr, Name>,
-    /// Every proper ancestor of a name in `addresses`: such a name exists, without data (RFC 8020).
+    /// Networks of ours: an address in one of them has the name that is given here, or none.
+    networks: Vec<Network>,
+    /// Every proper ancestor of a name in `entries`: such a name exists, without data (RFC 8020).
     ancestors: HashSet<LowerName>,
 }
+
+/// What a name has. With nothing, it exists and has no data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) texts: Vec<String>,
+}
+
+/// Where a service is served (RFC 2782). All of ours are of one priority and weight: behind each is the service's
+/// balancing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Server {
+    pub(crate) target: Name,
+    pub(crate) port: u16,
+}
+
+/// A network of ours, and the zone of its reverse names.
+#[derive(Clone, Debug)]
+struct Network {
+    net: IpNet,
+    zone: LowerName,
+}
+
+/// The longest text of a TXT record in bytes (RFC 1035 section 3.3).
+const TEXT_BYTES_MAX: usize = 255;
 
 /// Why a name was not taken; the table is as it was before.
 #[derive(Debug, Error)]
@@ -34,15 +63,25 @@ pub enum NameError {
     /// The empty name or the root, which cannot be ours. Name something below it.
     #[error("the root is not a name for a service")]
     Root,
+    /// A text of more than 255 bytes, which no TXT record holds. Shorten it.
+    #[error("the text for `{name}` is longer than {TEXT_BYTES_MAX} bytes")]
+    LongText {
+        /// The name as it was given.
+        name: String,
+    },
 }
 
 /// What the table knows of a name.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found<'a> {
-    /// A name of ours with its addresses, of which there may be none.
-    Addresses(&'a [IpAddr]),
+    /// A name of ours with what it has.
+    Entry(&'a Entry),
     /// The reverse name of an address, and the name that the address has.
     Pointer(&'a Name),
+    /// The reverse name of an address in a network of ours that has no name, with the network's zone.
+    NoPointer(&'a LowerName),
+    /// A reverse name in a network of ours, or its very zone, that is no address's; with the network's zone.
+    ReverseZone(&'a LowerName),
     /// Names below it are ours.
     Ancestor,
     /// Not in the table.
@@ -66,15 +105,68 @@ impl Records {
         name: &str,
         addresses: impl IntoIterator<Item = IpAddr>,
     ) -> Result<(), NameError> {
-        let name = LowerName::new(&parse_name(name)?);
-        self.insert_ancestors(&name);
-        let known = self.addresses.entry(name).or_default();
+        let known = &mut self.entry(name)?.addresses;
         for address in addresses {
             if !known.contains(&address) {
                 known.push(address);
             }
         }
         Ok(())
+    }
+
+    /// Adds a server to `name`, which is then that of a service (`_http._tcp.…`, RFC 2782): `target` serves it at `port`.
+    /// Answers carry the target's addresses, too, if they are in the table. One that is there already is not added again.
+    ///
+    /// # Errors
+    /// [`NameError`] if one of them is not a name.
+    pub fn insert_server(&mut self, name: &str, target: &str, port: u16) -> Result<(), NameError> {
+        let server = Server { target: parse_name(target)?.to_lowercase(), port };
+        let known = &mut self.entry(name)?.servers;
+        if !known.contains(&server) {
+            known.push(server);
+        }
+        Ok(())
+    }
+
+    /// Adds a text of at most 255 bytes to `name`.
+    ///
+    /// # Errors
+    /// [`NameError`] if it is not a name, or the text is too long.
+    pub fn insert_text(&mut self, name: &str, text: &str) -> Result<(), NameError> {
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(NameError::LongText { name: name.to_owned() });
+        }
+        self.entry(name)?.texts.push(text.to_owned());
+        Ok(())
+    }
+
+    /// Makes the reverse names of a network ours: an address in it that has no name here has none, and nobody else is
+    /// asked. The zone is that of the nearest whole label (RFC 1035 section 3.5, RFC 3596 section 2.5): a /14 is four
+    /// zones of /16, of which the one asked for is named.
+    pub fn own_network(&mut self, net: IpNet) {
+        let bits = match net {
+            IpNet::V4(_) => 8,
+            IpNet::V6(_) => 4,
+        };
+        let length = net.prefix_len().div_ceil(bits) * bits;
+        let Ok(parts) = net.subnets(length) else { return };
+        for part in parts {
+            let labels = usize::from(length / bits);
+            let whole = Name::from(part.network());
+            let zone = LowerName::new(&whole.trim_to(labels + ARPA_LABELS));
+            self.networks.push(Network { net: part, zone });
+        }
+    }
+
+    fn entry(&mut self, name: &str) -> Result<&mut Entry, NameError> {
+        let name = LowerName::new(&parse_name(name)?);
+        self.insert_ancestors(&name);
+        Ok(self.entries.entry(name).or_default())
+    }
+
+    /// The addresses of a name.
+    pub(crate) fn addresses(&self, name: &Name) -> &[IpAddr] {
+        self.entries.get(&LowerName::new(name)).map_or(&[], |entry| &entry.addresses)
     }
 
     /// Lets the reverse lookup of `address` give `name`, in place of what it gave before.
@@ -89,22 +181,35 @@ impl Records {
 
     /// How many names have an entry, reverse ones not counted.
     pub fn len(&self) -> usize {
-        self.addresses.len()
+        self.entries.len()
     }
 
     /// Whether the table has neither names nor reverse names.
     pub fn is_empty(&self) -> bool {
-        self.addresses.is_empty() && self.pointers.is_empty()
+        self.entries.is_empty() && self.pointers.is_empty()
     }
 
     pub(crate) fn find(&self, name: &LowerName) -> Found<'_> {
-        if let Some(addresses) = self.addresses.get(name) {
-            return Found::Addresses(addresses);
+        if let Some(entry) = self.entries.get(name) {
+            return Found::Entry(entry);
         }
-        if let Some(pointer) = reverse_address(name).and_then(|address| self.pointers.get(&address)) {
-            return Found::Pointer(pointer);
+        if name.iter().next_back() == Some(b"arpa") {
+            return self.find_reverse(name);
         }
         if self.ancestors.contains(name) { Found::Ancestor } else { Found::Nothing }
+    }
+
+    fn find_reverse(&self, name: &LowerName) -> Found<'_> {
+        let address = reverse_address(name);
+        if let Some(pointer) = address.and_then(|address| self.pointers.get(&address)) {
+            return Found::Pointer(pointer);
+        }
+        if let Some(address) = address {
+            let network = self.networks.iter().find(|network| network.net.contains(&address));
+            return network.map_or(Found::Nothing, |network| Found::NoPointer(&network.zone));
+        }
+        let network = self.networks.iter().find(|network| network.zone.zone_of(name));
+        network.map_or(Found::Nothing, |network| Found::ReverseZone(&network.zone))
     }
 
     fn insert_ancestors(&mut self, name: &LowerName) {
@@ -127,11 +232,11 @@ pub(crate) fn parse_name(text: &str) -> Result<Name, NameError> {
     Ok(name)
 }
 
+/// `in-addr.arpa` and `ip6.arpa` have two labels.
+const ARPA_LABELS: usize = 2;
+
 /// The address whose reverse name this is; none for a network's name.
 fn reverse_address(name: &Name) -> Option<IpAddr> {
-    if name.iter().next_back() != Some(b"arpa") {
-        return None;
-    }
     let network = name.parse_arpa_name().ok()?;
     (network.prefix_len() == network.max_prefix_len()).then(|| network.addr())
 }
@@ -150,7 +255,8 @@ mod tests {
         records.insert("Web.Local", ["10.0.0.1".parse().unwrap()]).unwrap();
         records.insert("web.local.", ["10.0.0.2".parse().unwrap(), "10.0.0.1".parse().unwrap()]).unwrap();
         let expected: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
-        assert_eq!(records.find(&lower("WEB.LOCAL")), Found::Addresses(&expected));
+        let entry = Entry { addresses: expected.to_vec(), ..Entry::default() };
+        assert_eq!(records.find(&lower("WEB.LOCAL")), Found::Entry(&entry));
         assert_eq!(records.len(), 1);
     }
 
@@ -158,7 +264,7 @@ mod tests {
     fn what_lies_between_a_name_and_the_root_exists_without_data() {
         let mut records = Records::new();
         records.insert("a.b.c", []).unwrap();
-        assert_eq!(records.find(&lower("a.b.c")), Found::Addresses(&[]));
+        assert_eq!(records.find(&lower("a.b.c")), Found::Entry(&Entry::default()));
         assert_eq!(records.find(&lower("b.c")), Found::Ancestor);
         assert_eq!(records.find(&lower("c")), Found::Ancestor);
         assert_eq!(records.find(&lower("x.b.c")), Found::Nothing);
@@ -174,6 +280,31 @@ mod tests {
         assert_eq!(records.find(&lower("0.204.10.in-addr.arpa")), Found::Nothing);
         let v6 = Name::from("fd00::7".parse::<IpAddr>().unwrap());
         assert_eq!(records.find(&LowerName::new(&v6)), Found::Pointer(&web));
+    }
+
+    #[test]
+    fn an_address_in_a_network_of_ours_has_its_name_or_none_and_nobody_else_is_asked() {
+        let mut records = Records::new();
+        records.own_network("10.200.0.0/14".parse().unwrap());
+        records.own_network("fd00:1::/48".parse().unwrap());
+        records.insert_reverse("10.200.0.7".parse().unwrap(), "web.local").unwrap();
+        let web = parse_name("web.local").unwrap();
+        let zone = lower("201.10.in-addr.arpa");
+        assert_eq!(records.find(&lower("7.0.200.10.in-addr.arpa")), Found::Pointer(&web));
+        assert_eq!(records.find(&lower("8.0.201.10.in-addr.arpa")), Found::NoPointer(&zone));
+        assert_eq!(records.find(&lower("0.201.10.in-addr.arpa")), Found::ReverseZone(&zone));
+        assert_eq!(records.find(&lower("201.10.in-addr.arpa")), Found::ReverseZone(&zone));
+        assert_eq!(records.find(&lower("10.in-addr.arpa")), Found::Nothing, "that is everybody's");
+        assert_eq!(records.find(&lower("7.0.204.10.in-addr.arpa")), Found::Nothing);
+        let v6 = Name::from("fd00:1::9".parse::<IpAddr>().unwrap());
+        assert!(matches!(records.find(&LowerName::new(&v6)), Found::NoPointer(_)));
+    }
+
+    #[test]
+    fn a_text_that_no_record_holds_is_refused() {
+        let mut records = Records::new();
+        assert!(matches!(records.insert_text("a.b", &"x".repeat(256)), Err(NameError::LongText { .. })));
+        assert!(records.insert_text("a.b", &"x".repeat(255)).is_ok());
     }
 
     #[test]

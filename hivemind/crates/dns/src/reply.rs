@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use hickory_proto::ProtoError;
 use hickory_proto::op::{Edns, Message, Metadata, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, PTR, SOA};
+use hickory_proto::rr::rdata::{A, AAAA, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record};
 use hickory_proto::serialize::binary::{BinDecoder, BinEncoder};
 use hickory_server::server::ResponseInfo;
@@ -14,6 +14,7 @@ use hickory_server::zone_handler::{MessageResponse, MessageResponseBuilder, Quer
 
 use crate::limits::{LOCAL_TTL, UDP_PAYLOAD_BYTES_MAX};
 use crate::question::Question;
+use crate::records::Server;
 
 /// Length of an OPT record without options: a root name, type, payload, flags and an empty body.
 const OPT_BYTES: u16 = 11;
@@ -25,12 +26,30 @@ pub(crate) enum Local<'a> {
     Addresses(Vec<IpAddr>),
     /// The name of an address.
     Pointer(&'a Name),
+    /// Servers of a service, each with its addresses.
+    Servers(Vec<(&'a Server, &'a [IpAddr])>),
+    /// Texts.
+    Texts(&'a [String]),
     /// The start of authority that was asked for.
     Authority,
+    /// Who answers for the zone: ourselves, with our addresses.
+    NameServer(&'a [IpAddr]),
     /// The name exists, the type does not.
     NoData,
     /// There is no such name.
     NoName,
+}
+
+impl Local<'_> {
+    /// Whether there is nothing of what was asked.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Addresses(addresses) => addresses.is_empty(),
+            Self::Servers(servers) => servers.is_empty(),
+            Self::Texts(texts) => texts.is_empty(),
+            _ => false,
+        }
+    }
 }
 
 /// A reply but for the question, which goes back as the client wrote it.
@@ -101,11 +120,23 @@ impl Reply {
         let answer = |data| record(question.query.name().clone(), data);
         match local {
             Local::Addresses(addresses) => {
-                let data = addresses.into_iter().map(|address| match address {
-                    IpAddr::V4(address) => RData::A(A(address)),
-                    IpAddr::V6(address) => RData::AAAA(AAAA(address)),
-                });
-                reply.answers = data.map(answer).collect();
+                reply.answers = addresses.into_iter().map(address_data).map(answer).collect();
+            }
+            Local::Servers(servers) => {
+                for (server, addresses) in servers {
+                    let data = SRV::new(0, 1, server.port, server.target.clone());
+                    reply.answers.push(answer(RData::SRV(data)));
+                    reply.add_addresses(&server.target, addresses);
+                }
+            }
+            Local::Texts(texts) => {
+                let data = |text: &String| RData::TXT(TXT::new(vec![text.clone()]));
+                reply.answers = texts.iter().map(data).map(answer).collect();
+            }
+            Local::NameServer(addresses) => {
+                let name = server_name(zone).unwrap_or_else(|| zone.clone());
+                reply.answers.push(answer(RData::NS(NS(name.clone()))));
+                reply.add_addresses(&name, addresses);
             }
             Local::Pointer(name) => reply.answers.push(answer(RData::PTR(PTR(name.clone())))),
             Local::Authority => reply.answers.push(answer(authority(zone))),
@@ -116,6 +147,14 @@ impl Reply {
             }
         }
         reply
+    }
+
+    /// Adds the addresses of a name that the answers speak of; of one that they speak of twice, once.
+    fn add_addresses(&mut self, name: &Name, addresses: &[IpAddr]) {
+        if self.additionals.iter().all(|record| record.name != *name) {
+            let records = addresses.iter().map(|address| record(name.clone(), address_data(*address)));
+            self.additionals.extend(records);
+        }
     }
 
     /// An upstream's answer for one client: its id and spelling, its flags, TTLs of at most `ttl_max` seconds.
@@ -209,6 +248,18 @@ fn our_edns(question: &Question<'_>) -> Edns {
 
 fn record(name: Name, data: RData) -> Record {
     Record::from_rdata(name, ttl_seconds(), data)
+}
+
+fn address_data(address: IpAddr) -> RData {
+    match address {
+        IpAddr::V4(address) => RData::A(A(address)),
+        IpAddr::V6(address) => RData::AAAA(AAAA(address)),
+    }
+}
+
+/// What we call ourselves in a zone of ours: `dns` in it.
+pub(crate) fn server_name(zone: &Name) -> Option<Name> {
+    zone.prepend_label("dns").ok()
 }
 
 /// The SOA record of a local zone. Its serial never changes, since there are no transfers; the last number is

@@ -1,6 +1,6 @@
 //! What to do with a query: answer it from the records or the cache, or hand it to the upstreams.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -13,8 +13,8 @@ use crate::cache::{Answer, Key};
 use crate::forwarder::Forwarder;
 use crate::limits::ADDRESSES_PER_ANSWER_MAX;
 use crate::question::{Question, Rejection};
-use crate::records::{Found, Records};
-use crate::reply::{Local, Reply};
+use crate::records::{Entry, Found, Records, Server};
+use crate::reply::{Local, Reply, server_name};
 use crate::statistics::{Counters, Outcome, Statistics};
 
 #[derive(Debug)]
@@ -69,8 +69,7 @@ impl Responder {
             Err(Rejection::Refused(reply)) => return Step::Reply(self.count(Outcome::Refused, *reply)),
         };
         let records = Arc::clone(&self.records.read().unwrap_or_else(PoisonError::into_inner));
-        if let Some(local) = self.local(&records, &question) {
-            let zone = if self.domain.zone_of(question.name) { &self.domain } else { question.name };
+        if let Some((local, zone)) = self.local(&records, &question) {
             return Step::Reply(self.count(Outcome::Local, Reply::local(&question, local, zone)));
         }
         if !question.metadata.recursion_desired {
@@ -104,29 +103,29 @@ impl Responder {
         self.failed(question)
     }
 
-    /// What we are the authority for; none if it is the upstreams' matter.
-    fn local<'a>(&self, records: &'a Records, question: &Question<'_>) -> Option<Local<'a>> {
+    /// What we are the authority for, with the zone that it is in; none if it is the upstreams' matter.
+    fn local<'a>(&'a self, records: &'a Records, question: &Question<'a>) -> Option<(Local<'a>, &'a Name)> {
         let ours = self.domain.zone_of(question.name);
         let apex = ours && *question.name == self.domain;
         let asked = question.query.query_type();
-        match records.find(question.name) {
-            _ if apex && asked == RecordType::SOA => Some(Local::Authority),
-            Found::Addresses(addresses) => {
-                let wanted = addresses.iter().filter(|address| match asked {
-                    RecordType::A => address.is_ipv4(),
-                    RecordType::AAAA => address.is_ipv6(),
-                    _ => false,
-                });
-                let wanted: Vec<_> = wanted.copied().take(ADDRESSES_PER_ANSWER_MAX).collect();
-                Some(if wanted.is_empty() { Local::NoData } else { Local::Addresses(wanted) })
+        let zone: &Name = if ours { &self.domain } else { question.name };
+        let local = match records.find(question.name) {
+            _ if apex && asked == RecordType::SOA => Local::Authority,
+            _ if apex && asked == RecordType::NS => Local::NameServer(addresses_of_server(records, &self.domain)),
+            Found::Entry(entry) => of_entry(entry, asked, records),
+            Found::Pointer(name) if asked == RecordType::PTR => Local::Pointer(name),
+            Found::Pointer(_) => Local::NoData,
+            Found::NoPointer(zone) => return Some((Local::NoName, zone)),
+            Found::ReverseZone(zone) if *question.name == *zone && asked == RecordType::SOA => {
+                return Some((Local::Authority, zone));
             }
-            Found::Pointer(name) if asked == RecordType::PTR => Some(Local::Pointer(name)),
-            Found::Pointer(_) => Some(Local::NoData),
-            Found::Ancestor if ours => Some(Local::NoData),
-            Found::Nothing if apex => Some(Local::NoData),
-            Found::Nothing if ours => Some(Local::NoName),
-            Found::Ancestor | Found::Nothing => None,
-        }
+            Found::ReverseZone(zone) => return Some((Local::NoData, zone)),
+            Found::Ancestor if ours => Local::NoData,
+            Found::Nothing if apex => Local::NoData,
+            Found::Nothing if ours => Local::NoName,
+            Found::Ancestor | Found::Nothing => return None,
+        };
+        Some((local, zone))
     }
 
     fn relay(&self, outcome: Outcome, question: &Question<'_>, answer: &Answer, ttl_max: u32) -> Reply {
@@ -147,6 +146,29 @@ impl Responder {
         self.counters.count(outcome);
         reply
     }
+}
+
+/// What a name of ours has of the type that is asked.
+fn of_entry<'a>(entry: &'a Entry, asked: RecordType, records: &'a Records) -> Local<'a> {
+    let local = match asked {
+        RecordType::SRV => {
+            let with_addresses = |server: &'a Server| (server, records.addresses(&server.target));
+            Local::Servers(entry.servers.iter().map(with_addresses).collect())
+        }
+        RecordType::TXT => Local::Texts(&entry.texts),
+        RecordType::A | RecordType::AAAA => {
+            let is_asked = |address: &&IpAddr| address.is_ipv4() == (asked == RecordType::A);
+            let wanted = entry.addresses.iter().filter(is_asked).copied();
+            Local::Addresses(wanted.take(ADDRESSES_PER_ANSWER_MAX).collect())
+        }
+        _ => Local::NoData,
+    };
+    if local.is_empty() { Local::NoData } else { local }
+}
+
+/// The addresses of the name by which we call ourselves in NS and SOA records.
+fn addresses_of_server<'a>(records: &'a Records, domain: &Name) -> &'a [IpAddr] {
+    server_name(domain).map_or(&[], |name| records.addresses(&name))
 }
 
 fn key(question: &Question<'_>) -> Key {

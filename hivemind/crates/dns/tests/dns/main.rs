@@ -9,4 +9,5 @@ mod limits;
 mod local_names;
 mod real_resolver;
 mod robustness;
+mod services;
 mod upstream;
