@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hivemind_agent::{Agent, AgentConfig};
+use hivemind_agent::{Agent, AgentConfig, Zone};
 use hivemind_api::{Api, ApiConfig, ServiceRanges};
 use hivemind_controller::Controller;
 use hivemind_datapath::{Datapath, MapSizes};
@@ -57,14 +57,23 @@ pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
     if let Err(error) = volumes.sweep().await {
         warn!(%error, "Half-made volumes could not be removed");
     }
-    let names = hivemind_agent::names(&objects, &config.cluster_domain).await?;
+    let zone = Zone {
+        domain: config.cluster_domain.clone(),
+        dns: config.dns,
+        networks: vec![
+            ranges.cluster.0.into(),
+            ranges.cluster.1.into(),
+            ranges.services.0.into(),
+            ranges.services.1.into(),
+        ],
+    };
+    let names = hivemind_agent::names(&objects, &zone).await?;
     let dns = Arc::new(start_dns(config, names).await?);
 
     let agent_config = AgentConfig {
         node: config.node_name.clone(),
         replica_ranges: ranges.node,
-        cluster_domain: config.cluster_domain.clone(),
-        dns: config.dns,
+        zone,
         run_dir: config.run_dir.join("replicas"),
     };
     let agent = Agent::start(

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -28,7 +27,7 @@ use crate::{
     fault,
     flows::Flows,
     node,
-    services::{ServiceWriter, Services},
+    services::{ServiceWriter, Services, Zone},
     worker::Worker,
 };
 
@@ -45,10 +44,8 @@ pub struct AgentConfig {
     pub node: String,
     /// The addresses of this node's replicas.
     pub replica_ranges: (Ipv4Net, Ipv6Net),
-    /// The domain of services' names.
-    pub cluster_domain: String,
-    /// Where replicas ask for names.
-    pub dns: (Ipv4Addr, Ipv6Addr),
+    /// The names of services, and where replicas ask for them.
+    pub zone: Zone,
     /// A directory for replicas' `resolv.conf` and `hosts`, gone at the next boot.
     pub run_dir: PathBuf,
 }
@@ -113,8 +110,7 @@ impl Agent {
 
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let writer =
-            ServiceWriter::new(Arc::clone(&datapath), dns, objects.clone(), config.cluster_domain.clone());
+        let writer = ServiceWriter::new(Arc::clone(&datapath), dns, objects.clone(), config.zone.clone());
         let services = writer.start(stop.clone(), &mut tasks);
         let flows = Flows::start(Arc::clone(&datapath), &objects, config.node.clone(), &stop, &mut tasks);
         let mut pool = AddressPool::new(config.replica_ranges.0, config.replica_ranges.1);

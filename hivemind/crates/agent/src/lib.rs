@@ -23,4 +23,4 @@ pub use addresses::{AddressPool, PoolExhausted};
 pub use agent::{Agent, AgentConfig, AgentError};
 pub use fault::{explain_datapath, explain_runtime};
 pub use flows::FlowQuery;
-pub use services::names;
+pub use services::{Zone, names};

@@ -15,6 +15,7 @@ use hivemind_datapath::{BackendSpec, Datapath, PublishedPort, ServicePorts, Serv
 use hivemind_dns::{DnsServer, Records};
 use hivemind_model::{Problem, Protocol, Resource, Service, WatchEvent, WatchKind};
 use hivemind_store::{ObjectWatch, Objects};
+use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -82,7 +83,7 @@ pub(crate) struct ServiceWriter {
     pub(crate) datapath: Arc<Datapath>,
     pub(crate) dns: Arc<DnsServer>,
     pub(crate) objects: Objects,
-    pub(crate) domain: String,
+    pub(crate) zone: Zone,
     services: BTreeMap<Key, Service>,
     withdrawn: BTreeSet<Ipv4Addr>,
     /// Endpoints that workers put into services, which the store may not know of yet.
@@ -95,17 +96,12 @@ pub(crate) struct ServiceWriter {
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
 
 impl ServiceWriter {
-    pub(crate) fn new(
-        datapath: Arc<Datapath>,
-        dns: Arc<DnsServer>,
-        objects: Objects,
-        domain: String,
-    ) -> Self {
+    pub(crate) fn new(datapath: Arc<Datapath>, dns: Arc<DnsServer>, objects: Objects, zone: Zone) -> Self {
         ServiceWriter {
             datapath,
             dns,
             objects,
-            domain,
+            zone,
             services: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
             admitted: BTreeMap::new(),
@@ -188,7 +184,11 @@ impl ServiceWriter {
             WatchKind::Added | WatchKind::Modified => {
                 let before = self.services.insert(key.clone(), event.object);
                 self.write(&key).await;
-                if before.is_none_or(|before| before.spec != self.services[&key].spec) {
+                let after = &self.services[&key];
+                let is_named_as_before = |before: Service| {
+                    before.spec == after.spec && before.status.endpoints == after.status.endpoints
+                };
+                if !before.is_some_and(is_named_as_before) {
                     self.publish_names();
                 }
             }
@@ -282,7 +282,7 @@ impl ServiceWriter {
     }
 
     fn publish_names(&self) {
-        self.dns.publish(records(self.services.values(), &self.domain));
+        self.dns.publish(records(self.services.values(), &self.zone));
     }
 }
 
@@ -307,33 +307,83 @@ pub(crate) fn protocol(protocol: Protocol) -> hivemind_datapath::Protocol {
     }
 }
 
+/// What the names of services are below, and whose addresses are ours.
+#[derive(Clone, Debug)]
+pub struct Zone {
+    /// The cluster domain.
+    pub domain: String,
+    /// Where the DNS server answers.
+    pub dns: (Ipv4Addr, Ipv6Addr),
+    /// The networks of replicas and services: an address in one of them has a name of ours or none.
+    pub networks: Vec<IpNet>,
+}
+
+/// The version of Kubernetes' specification of names that ours follow, told as that specification says.
+const DNS_VERSION: &str = "1.1.0";
+
 /// The names of all services in the store, for a DNS server that starts.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub async fn names(objects: &Objects, domain: &str) -> Result<Records, hivemind_model::ApiError> {
+pub async fn names(objects: &Objects, zone: &Zone) -> Result<Records, hivemind_model::ApiError> {
     let services = objects.list::<Service>(None).await?.items;
-    Ok(records(services.iter(), domain))
+    Ok(records(services.iter(), zone))
 }
 
-/// The names of `services`: `<app>.<namespace>.svc.<domain>`, and those that they were given besides.
-pub(crate) fn records<'a>(services: impl Iterator<Item = &'a Service>, domain: &str) -> Records {
+/// The names of `services`, and those of the zone itself.
+///
+/// A service is `<app>.<namespace>.svc.<domain>`, and whatever it was called besides; below that name, each replica that
+/// takes connections has its own, and each published port has a server (`_80._tcp.…`). Addresses have the name of the
+/// service or of the replica.
+pub(crate) fn records<'a>(services: impl Iterator<Item = &'a Service>, zone: &Zone) -> Records {
     let mut records = Records::new();
+    zone.networks.iter().for_each(|network| records.own_network(*network));
+    if let Err(error) = name_zone(&mut records, zone) {
+        warn!(domain = zone.domain, %error, "The cluster domain's own names cannot be served");
+    }
     for service in services {
-        let own = format!("{}.{}.svc.{domain}", service.metadata.name, service.metadata.namespace);
-        let addresses = [IpAddr::from(service.spec.ipv4), IpAddr::from(service.spec.ipv6)];
-        for name in std::iter::once(&own).chain(&service.spec.hostnames) {
-            if let Err(error) = records.insert(name, addresses) {
-                warn!(name, %error, "A service's name cannot be served");
-            }
-        }
-        for address in addresses {
-            if let Err(error) = records.insert_reverse(address, &own) {
-                warn!(name = own, %error, "A service's name cannot be served");
-            }
+        let own = format!("{}.{}.svc.{}", service.metadata.name, service.metadata.namespace, zone.domain);
+        if let Err(error) = name_service(&mut records, service, &own) {
+            warn!(name = own, %error, "A service's name cannot be served");
         }
     }
     records
+}
+
+fn name_zone(records: &mut Records, zone: &Zone) -> Result<(), hivemind_dns::NameError> {
+    let own = format!("dns.{}", zone.domain);
+    let addresses = [IpAddr::from(zone.dns.0), IpAddr::from(zone.dns.1)];
+    records.insert(&own, addresses)?;
+    for address in addresses {
+        records.insert_reverse(address, &own)?;
+    }
+    records.insert_text(&format!("dns-version.{}", zone.domain), DNS_VERSION)
+}
+
+fn name_service(records: &mut Records, service: &Service, own: &str) -> Result<(), hivemind_dns::NameError> {
+    let addresses = [IpAddr::from(service.spec.ipv4), IpAddr::from(service.spec.ipv6)];
+    records.insert(own, addresses)?;
+    for address in addresses {
+        records.insert_reverse(address, own)?;
+    }
+    for port in &service.spec.published {
+        let name = format!("_{}._{}.{own}", port.container_port, port.protocol.as_str());
+        records.insert_server(&name, own, port.container_port)?;
+    }
+    for endpoint in &service.status.endpoints {
+        let replica = format!("{}.{own}", endpoint.replica);
+        let addresses = [IpAddr::from(endpoint.ipv4), IpAddr::from(endpoint.ipv6)];
+        records.insert(&replica, addresses)?;
+        for address in addresses {
+            records.insert_reverse(address, &replica)?;
+        }
+    }
+    for hostname in &service.spec.hostnames {
+        if let Err(error) = records.insert(hostname, addresses) {
+            warn!(name = hostname, %error, "A service's name cannot be served");
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -351,11 +401,29 @@ mod tests {
                 ipv4: Ipv4Addr::new(10, 204, 0, 10),
                 ipv6: "fd00::10".parse().unwrap(),
                 hostnames: vec!["web.local".into()],
-                published: Vec::new(),
+                published: vec![hivemind_model::PublishedPort {
+                    host_port: 8080,
+                    container_port: 80,
+                    protocol: Protocol::Tcp,
+                }],
             },
-            status: ServiceStatus::default(),
+            status: ServiceStatus {
+                endpoints: vec![hivemind_model::Endpoint {
+                    replica: "web-k3f9q".into(),
+                    node: "n".into(),
+                    ipv4: Ipv4Addr::new(10, 200, 0, 7),
+                    ipv6: "fd00:1::7".parse().unwrap(),
+                }],
+                problem: None,
+            },
         };
-        let records = records([service].iter(), "hivemind.internal");
-        assert_eq!(records.len(), 2);
+        let zone = Zone {
+            domain: "hivemind.internal".into(),
+            dns: (Ipv4Addr::new(169, 254, 20, 10), "fd00:20::10".parse().unwrap()),
+            networks: vec!["10.200.0.0/14".parse().unwrap()],
+        };
+        let records = records([service].iter(), &zone);
+        // The service by two names, its port, its replica; the DNS server and its version.
+        assert_eq!(records.len(), 6);
     }
 }

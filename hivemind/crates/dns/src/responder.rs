@@ -111,7 +111,9 @@ impl Responder {
         let zone: &Name = if ours { &self.domain } else { question.name };
         let local = match records.find(question.name) {
             _ if apex && asked == RecordType::SOA => Local::Authority,
-            _ if apex && asked == RecordType::NS => Local::NameServer(addresses_of_server(records, &self.domain)),
+            _ if apex && asked == RecordType::NS => {
+                Local::NameServer(addresses_of_server(records, &self.domain))
+            }
             Found::Entry(entry) => of_entry(entry, asked, records),
             Found::Pointer(name) if asked == RecordType::PTR => Local::Pointer(name),
             Found::Pointer(_) => Local::NoData,

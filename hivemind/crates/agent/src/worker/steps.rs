@@ -147,8 +147,8 @@ impl Worker {
         let files = NameFiles {
             hostname: &hostname,
             namespace: &namespace,
-            domain: &config.cluster_domain,
-            dns: config.dns,
+            domain: &config.zone.domain,
+            dns: config.zone.dns,
             addresses,
         };
         files.write(&config.run_dir.join(self.id.as_str())).map_err(|error| {

@@ -43,7 +43,8 @@ async fn a_service_names_its_server_with_its_addresses() {
     assert_eq!((code(&none), none.answers.len()), (ResponseCode::NoError, 0), "it exists, without addresses");
     let label = ask(server.addresses()[0], "_tcp.web.default.svc.hivemind.internal", RecordType::SRV).await;
     assert_eq!((code(&label), label.answers.len()), (ResponseCode::NoError, 0));
-    let other = ask(server.addresses()[0], "_81._tcp.web.default.svc.hivemind.internal", RecordType::SRV).await;
+    let other =
+        ask(server.addresses()[0], "_81._tcp.web.default.svc.hivemind.internal", RecordType::SRV).await;
     assert_eq!(code(&other), ResponseCode::NXDomain);
     assert_eq!(upstream.asked_udp(), 0);
 }
