@@ -5,40 +5,35 @@
 
 pub(crate) mod app;
 pub(crate) mod completions;
+pub(crate) mod context;
 pub(crate) mod doctor;
 pub(crate) mod fault;
+pub(crate) mod flows;
 pub(crate) mod image;
+pub(crate) mod namespace;
+mod near;
 pub(crate) mod node;
 pub(crate) mod output;
+mod place;
+pub(crate) mod policy;
 mod rows;
 pub(crate) mod service;
+mod session;
 pub(crate) mod status;
 mod table;
+pub(crate) mod token;
+pub(crate) mod ui;
 mod units;
 pub(crate) mod volume;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use hivemind_client::Client;
-use hivemind_model::{App, DEFAULT_NAMESPACE, ErrorCode};
+use hivemind_model::ErrorCode;
 
-use fault::{Failure, Outcome, fault};
+use fault::{Outcome, fault};
 use output::Format;
-
-/// Where the daemon listens unless it is told otherwise.
-pub(crate) const DEFAULT_SOCKET: &str = "/run/hivemind/api.sock";
-
-/// Flags that all commands have.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct GlobalArgs {
-    /// The daemon's socket [default: /run/hivemind/api.sock]
-    #[arg(long, env = "HIVEMIND_SOCKET", value_name = "PATH", global = true)]
-    pub(crate) socket: Option<PathBuf>,
-    /// The namespace [default: default]
-    #[arg(long, short = 'n', env = "HIVEMIND_NAMESPACE", value_name = "NAMESPACE", global = true)]
-    pub(crate) namespace: Option<String>,
-}
+pub(crate) use session::{DEFAULT_SOCKET, Given, GlobalArgs, Session};
 
 /// The commands besides the daemon.
 #[derive(Subcommand, Debug)]
@@ -49,6 +44,14 @@ pub(crate) enum Command {
     /// Look at the names and addresses that stand in front of apps
     #[command(subcommand)]
     Service(service::ServiceCommand),
+    /// Say by rules who may speak to whom
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Show who speaks to whom, what was refused, and why
+    Flows(flows::FlowsArgs),
+    /// Make, list, label and delete namespaces
+    #[command(subcommand)]
+    Namespace(namespace::NamespaceCommand),
     /// Make, list and delete volumes
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
@@ -58,6 +61,14 @@ pub(crate) enum Command {
     /// Look at the machines
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// Make, list and revoke what lets in those who do not come over the socket
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Keep daemons elsewhere under names, and choose which one is meant
+    #[command(subcommand)]
+    Context(context::ContextCommand),
+    /// Open the dashboard in the browser
+    Ui(ui::UiArgs),
     /// Show how the daemon and its machine are
     Status(status::StatusArgs),
     /// Check whether this machine has what Hivemind needs, and how to get it
@@ -108,33 +119,12 @@ impl NamesArgs {
     }
 }
 
-/// What a command works with.
-#[derive(Clone, Debug)]
-pub(crate) struct Session {
-    pub(crate) client: Client,
-    pub(crate) namespace: String,
-}
-
-impl Session {
-    fn new(global: GlobalArgs) -> Self {
-        Session {
-            client: Client::unix(global.socket.unwrap_or_else(|| DEFAULT_SOCKET.into())),
-            namespace: global.namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
-        }
-    }
-
-    /// The app that answers to `word`.
-    pub(crate) async fn app(&self, word: &str) -> Result<App, Failure> {
-        Ok(self.client.app(&self.namespace, word).await?)
-    }
-}
-
 /// Runs a command to its end. `program` is the whole command line, for the completions.
 pub(crate) fn run(command: Command, global: GlobalArgs, program: clap::Command) -> ExitCode {
     let as_json = command.format() == Format::Json;
     let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
-            let outcome = runtime.block_on(command.run(Session::new(global), program));
+            let outcome = runtime.block_on(command.run(global, program));
             // A file or terminal that is still being read must not keep the program from ending.
             runtime.shutdown_background();
             outcome
@@ -149,16 +139,27 @@ pub(crate) fn run(command: Command, global: GlobalArgs, program: clap::Command) 
 }
 
 impl Command {
-    async fn run(self, session: Session, program: clap::Command) -> Outcome {
-        match self {
+    async fn run(self, global: GlobalArgs, program: clap::Command) -> Outcome {
+        let command = match self {
+            Command::Completions(args) => return args.run(program),
+            Command::Doctor(args) => return args.run(&Session::local(global)).await,
+            Command::Context(command) => return command.run(&global).await,
+            other => other,
+        };
+        let session = Session::new(global)?;
+        match command {
             Command::App(command) => command.run(&session).await,
             Command::Service(command) => command.run(&session).await,
+            Command::Policy(command) => command.run(&session).await,
+            Command::Flows(args) => args.run(&session).await,
+            Command::Namespace(command) => command.run(&session).await,
             Command::Volume(command) => command.run(&session).await,
             Command::Image(command) => command.run(&session).await,
             Command::Node(command) => command.run(&session).await,
+            Command::Token(command) => command.run(&session).await,
+            Command::Ui(args) => args.run(&session).await,
             Command::Status(args) => args.run(&session).await,
-            Command::Doctor(args) => args.run(&session).await,
-            Command::Completions(args) => args.run(program),
+            Command::Completions(_) | Command::Doctor(_) | Command::Context(_) => Ok(ExitCode::SUCCESS),
         }
     }
 
@@ -167,9 +168,15 @@ impl Command {
         match self {
             Command::App(command) => command.format(),
             Command::Service(command) => command.format(),
+            Command::Policy(command) => command.format(),
+            Command::Flows(args) => args.error_format(),
+            Command::Namespace(command) => command.format(),
             Command::Volume(command) => command.format(),
             Command::Image(command) => command.format(),
             Command::Node(command) => command.format(),
+            Command::Token(command) => command.format(),
+            Command::Context(command) => command.format(),
+            Command::Ui(_) => Format::Table,
             Command::Status(args) => args.output.format,
             Command::Doctor(args) => args.output.format,
             Command::Completions(_) => Format::Table,

@@ -9,7 +9,7 @@ mod reference;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use hivemind_runtime::logs::{COLLECTOR_COMMAND, collector_main};
 
 /// Runs containers on one Linux machine or many, built from the network up.
@@ -25,6 +25,9 @@ use hivemind_runtime::logs::{COLLECTOR_COMMAND, collector_main};
   hivemind app deploy --image nginx:latest --name web-app --service web.local
   hivemind app scale --name web-app --replicas 3
   hivemind app info --name web-app
+  hivemind policy apply -f rules.yaml                           who may speak to whom
+  hivemind flows --follow                                       who speaks to whom
+  hivemind ui                                                   the dashboard
 
 Exit codes:
   0 done               1 a fault of Hivemind      2 wrong input     3 no such thing
@@ -58,7 +61,9 @@ fn main() -> ExitCode {
             }
         };
     }
-    let Program { global, command } = Program::parse();
+    let matches = Program::command().get_matches();
+    let Program { mut global, command } = Program::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    global.given = cli::Given::of(&matches);
     match command {
         Command::Daemon(mut args) => {
             args.socket = global.socket;
@@ -91,12 +96,33 @@ mod tests {
             "hivemind app exec -it --name web-app --replica web-app-k3f9q -- sh",
             "hivemind app logs web-app -f --tail 10 --timestamps",
             "hivemind app delete a b c",
+            "hivemind policy apply -f rules.yaml",
+            "hivemind policy apply -f a.yaml -f dir -f - --dry-run -n shop -o json --no-wait",
+            "hivemind policy ls -A -o wide",
+            "hivemind policy get only-client -o yaml",
+            "hivemind policy delete a b",
+            "hivemind namespace label shop tier=front old-",
+            "hivemind flows -f --from web --to 10.0.0.0/8 --verdict denied --tail 5 -o json",
+            "hivemind token create ci --role read-only --expires 30d",
+            "hivemind token revoke ci",
+            "hivemind ui --print",
+            "hivemind context add prod --server https://node-1:4483 --token-file - --ca-file ca.pem",
+            "hivemind --context prod app ls",
             "hivemind completions bash",
         ] {
             if let Err(error) = Program::try_parse_from(line.split(' ')) {
                 panic!("{line}: {error}");
             }
         }
+    }
+
+    #[test]
+    fn what_stands_in_the_command_line_is_told_from_what_a_variable_says() {
+        let given = |line: &str| cli::Given::of(&Program::command().get_matches_from(line.split(' ')));
+        let after = given("hivemind app ls -n shop --socket /tmp/s");
+        assert!(after.namespace && after.socket && !after.context);
+        let before = given("hivemind --context prod app ls");
+        assert!(!before.namespace && !before.socket && before.context);
     }
 
     #[test]

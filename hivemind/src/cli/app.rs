@@ -12,6 +12,8 @@ mod paint;
 mod progress;
 pub(crate) mod scale;
 
+pub(crate) use flags::timeout;
+
 use std::process::ExitCode;
 
 use clap::Subcommand;

@@ -5,8 +5,11 @@ use std::{
     process::ExitCode,
 };
 
-use hivemind_model::{ApiError, ErrorCode, LogLine, Problem};
+use hivemind_manifest::Fault;
+use hivemind_model::{ApiError, ErrorCode, LogLine, Problem, Problems};
 use serde::Serialize;
+
+use super::place;
 
 /// The exit code after Ctrl-C: 128 and the number of SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -34,6 +37,9 @@ pub(crate) struct Told {
     /// The last lines that the replica at fault wrote.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) log: Vec<LogLine>,
+    /// Where in files the faults are, if they are in files.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "place::as_json")]
+    pub(crate) faults: Vec<Fault>,
 }
 
 /// How a command ends. Most end with `ExitCode::SUCCESS`.
@@ -41,7 +47,22 @@ pub(crate) type Outcome = Result<ExitCode, Failure>;
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
-        Failure::Told(Box::new(Told { error, log: Vec::new() }))
+        Failure::Told(Box::new(Told { error, log: Vec::new(), faults: Vec::new() }))
+    }
+}
+
+impl From<Vec<Fault>> for Failure {
+    /// Of faults in files; there has to be one.
+    fn from(faults: Vec<Fault>) -> Self {
+        let mut problems = Problems::default();
+        for Problem { code, field, message, hint } in faults.iter().map(Fault::problem) {
+            problems.add(code, field, message, hint);
+        }
+        let error = problems
+            .into_result()
+            .err()
+            .unwrap_or_else(|| ApiError::new(ErrorCode::Internal, "a command failed without a fault", ""));
+        Failure::Told(Box::new(Told { error, log: Vec::new(), faults }))
     }
 }
 
@@ -122,6 +143,9 @@ impl Colours {
 fn render(told: &Told, colours: Colours) -> String {
     let error = &told.error;
     let mut text = String::new();
+    if !told.faults.is_empty() {
+        return told.faults.iter().map(|fault| place::render(fault, "error", "1;31", colours)).collect();
+    }
     if error.problems.is_empty() {
         let field = error.field.as_deref().unwrap_or_default();
         text.push_str(&one(error.code, &error.message, field, &error.hint, colours));
@@ -152,8 +176,6 @@ fn one(code: ErrorCode, message: &str, field: &str, hint: &str, colours: Colours
 
 #[cfg(test)]
 mod tests {
-    use hivemind_model::Problems;
-
     use super::*;
 
     #[test]
@@ -161,7 +183,7 @@ mod tests {
         let error =
             ApiError::new(ErrorCode::AppExists, "an app named \"web\" exists already", "choose another name")
                 .at("--name");
-        let told = Told { error, log: Vec::new() };
+        let told = Told { error, log: Vec::new(), faults: Vec::new() };
         assert_eq!(
             render(&told, Colours::Off),
             "error[HM0301]: an app named \"web\" exists already\n  at: --name\n  hint: choose another name\n"
@@ -174,7 +196,7 @@ mod tests {
         let mut problems = Problems::default();
         problems.add(ErrorCode::InvalidName, "--name", "\"Web\" is not a valid name", "use a-z");
         problems.add(ErrorCode::OutOfRange, "--replicas", "too many", "");
-        let told = Told { error: problems.into_result().unwrap_err(), log: Vec::new() };
+        let told = Told { error: problems.into_result().unwrap_err(), log: Vec::new(), faults: Vec::new() };
         assert_eq!(
             render(&told, Colours::Off),
             "error[HM0101]: \"Web\" is not a valid name\n  at: --name\n  hint: use a-z\n\
@@ -193,6 +215,7 @@ mod tests {
         let told = Told {
             error: ApiError::new(ErrorCode::CrashLoop, "it ends again and again", ""),
             log: vec![line("one"), line("two")],
+            faults: Vec::new(),
         };
         assert_eq!(
             render(&told, Colours::Off),

@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use clap::{Args, ValueEnum};
 use futures::StreamExt;
 use hivemind_client::{Selection, WatchItem};
-use hivemind_model::{ErrorCode, List, Node, Resource, WatchEvent, WatchKind};
+use hivemind_model::{
+    ErrorCode, List, Namespace, NetworkPolicy, Node, Resource, Token, WatchEvent, WatchKind,
+};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -110,8 +112,19 @@ pub(crate) fn object<T: Resource>(
     }
 }
 
-fn name_line<T: Resource>(object: &T) -> String {
-    format!("{}/{}\n", T::KIND.to_lowercase(), object.metadata().name)
+/// `kind/name`, the kind as its command is called.
+pub(crate) fn name_line<T: Resource>(object: &T) -> String {
+    format!("{}/{}\n", T::ID_PREFIX, object.metadata().name)
+}
+
+/// Whether objects of a kind are in namespaces.
+fn in_namespaces<T: Resource>() -> bool {
+    ![Node::KIND, Namespace::KIND, Token::KIND].contains(&T::KIND)
+}
+
+/// The kind's plural for people.
+fn plural<T: Resource>() -> &'static str {
+    if T::KIND == NetworkPolicy::KIND { "policies" } else { T::PLURAL }
 }
 
 /// How rows of one kind are made: with which columns besides its own.
@@ -194,17 +207,17 @@ fn event<T: Row + Resource>(
 impl Session {
     /// Prints all objects of a kind, or watches them, as `args` say.
     pub(crate) async fn print_list<T: Row + Resource>(&self, args: ListArgs) -> Result<(), Failure> {
-        let namespace = (!args.all_namespaces && T::KIND != Node::KIND).then(|| self.namespace.clone());
+        let namespace = (!args.all_namespaces && in_namespaces::<T>()).then(|| self.namespace.clone());
         let selection = Selection { namespace, app: None };
         let format = args.output.format;
-        let namespaces = args.all_namespaces && T::KIND != Node::KIND;
+        let namespaces = args.all_namespaces && in_namespaces::<T>();
         if args.watch {
             return self.print_watch::<T>(&selection, format, namespaces, |_| true).await;
         }
         let found = self.client.list::<T>(&selection).await?;
         if found.items.is_empty() && !format.is_for_programs() {
             let place = selection.namespace.map(|n| format!(" in namespace {n:?}")).unwrap_or_default();
-            note(&format!("no {}{place}", T::PLURAL));
+            note(&format!("no {}{place}", plural::<T>()));
             return Ok(());
         }
         print(&list(&found, format, namespaces, Timestamp::now())?)

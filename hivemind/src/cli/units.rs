@@ -54,6 +54,19 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     (Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&span).then_some(span)
 }
 
+/// The seconds of each unit of [`lifetime`].
+const SPANS: [(char, i64); 5] = [('s', 1), ('m', 60), ('h', 3_600), ('d', 86_400), ('w', 604_800)];
+
+/// How long something stays valid: a number and `s`, `m`, `h`, `d` or `w`; from a minute to ten years.
+pub(crate) fn lifetime(text: &str) -> Option<SignedDuration> {
+    let unit = text.chars().last()?;
+    let (_, seconds) = SPANS.iter().find(|(name, _)| *name == unit)?;
+    let digits = text.strip_suffix(unit)?;
+    let number: u32 = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())??;
+    let total = i64::from(number) * seconds;
+    (60..=3_650 * 86_400).contains(&total).then(|| SignedDuration::from_secs(total))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +98,17 @@ mod tests {
         }
         for text in ["", "0", "-5m", "5 parsecs", "2 days", "100ms"] {
             assert_eq!(duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn lifetimes_have_a_unit_and_bounds() {
+        for (text, hours) in [("30d", 720), ("12h", 12), ("1w", 168), ("60m", 1), ("3600s", 1)] {
+            assert_eq!(lifetime(text), Some(SignedDuration::from_hours(hours)), "{text}");
+        }
+        for text in ["", "d", "30", "-1d", "+1d", "1.5d", "59s", "3651d", "99999999999w", "30 d", "1y", "1ä"]
+        {
+            assert_eq!(lifetime(text), None, "{text}");
         }
     }
 }

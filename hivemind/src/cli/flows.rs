@@ -1,0 +1,148 @@
+//! `flows`: who speaks to whom, what was refused, and why.
+
+mod line;
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use futures::StreamExt;
+use hivemind_client::FlowOptions;
+use hivemind_model::{ErrorCode, FlowLine, FlowVerdict};
+
+use super::{
+    Session,
+    fault::{Colours, Failure, Outcome, fault},
+    output::{self, note},
+};
+
+/// Flags of `flows`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "A line tells when, whether it may pass, who began it and with whom, and what happened: new (its first packet
+passed), live (it goes on), closed, denied (a policy refused a packet of it) or dropped (it could not be carried, or
+another rule of the network forbade it). policy/ingress[0] names the rule that allowed it; policy/ingress, without a
+number, a policy that governs the replica and has no rule that allows it. Bytes and packets are those sent by who
+began it, and those that came back.
+
+An end is an app, namespace/app, host (the node's own processes), dns, world, unknown, an address or a block
+of addresses. Flows of all namespaces are shown; with -n, apps without a namespace are of that one.
+
+Examples:
+  hivemind flows --follow
+  hivemind flows --verdict denied --to web-app
+  hivemind flows --from 10.0.0.0/8 --tail 20
+  hivemind flows -f -o json | jq -r 'select(.type == \"flow\") | .object.reason'"
+)]
+pub(crate) struct FlowsArgs {
+    /// Only flows that this began
+    #[arg(long, value_name = "END")]
+    from: Option<String>,
+    /// Only flows to this
+    #[arg(long, value_name = "END")]
+    to: Option<String>,
+    /// Only flows that were judged so
+    #[arg(long, value_enum)]
+    verdict: Option<Verdict>,
+    /// Go on with new flows as they come, until Ctrl-C
+    #[arg(long, short = 'f')]
+    follow: bool,
+    /// Of what is known already, only the last N
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    tail: u64,
+    /// How to print; errors too are JSON with json
+    #[arg(long = "output", short = 'o', value_name = "FORMAT", value_enum, default_value_t)]
+    format: FlowFormat,
+}
+
+/// How flows are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum FlowFormat {
+    /// A line each.
+    #[default]
+    Compact,
+    /// The API's JSON, one object a line.
+    Json,
+}
+
+/// Whether a flow may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Verdict {
+    /// It may.
+    Allowed,
+    /// A policy says no.
+    Denied,
+    /// It cannot be carried.
+    Dropped,
+}
+
+impl FlowsArgs {
+    /// How errors are printed.
+    pub(crate) fn error_format(&self) -> output::Format {
+        match self.format {
+            FlowFormat::Compact => output::Format::Table,
+            FlowFormat::Json => output::Format::Json,
+        }
+    }
+
+    /// Prints flows to their end, or until nobody wants them any more.
+    pub(crate) async fn run(&self, session: &Session) -> Outcome {
+        let options = FlowOptions {
+            from: self.from.as_deref().map(|end| in_namespace(session, end)),
+            to: self.to.as_deref().map(|end| in_namespace(session, end)),
+            verdict: self.verdict.map(|verdict| match verdict {
+                Verdict::Allowed => FlowVerdict::Allowed,
+                Verdict::Denied => FlowVerdict::Denied,
+                Verdict::Dropped => FlowVerdict::Dropped,
+            }),
+            follow: self.follow,
+            tail: Some(self.tail),
+        };
+        let mut flows = session.client.flows(&options).await.map_err(at_flag)?;
+        let mut printer = line::Printer::new(Colours::for_stdout());
+        let mut any = false;
+        while let Some(item) = flows.next().await {
+            let item = item?;
+            any = true;
+            output::print(&match self.format {
+                FlowFormat::Compact => printer.text(&item),
+                FlowFormat::Json => json_line(&item)?,
+            })?;
+        }
+        if self.follow {
+            return Err(fault(
+                ErrorCode::DaemonUnreachable,
+                "the daemon ended the stream",
+                "run the command again",
+            ));
+        }
+        if !any && self.format == FlowFormat::Compact {
+            note("no such flows are known; --follow shows those to come");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn json_line(line: &FlowLine) -> Result<String, Failure> {
+    match serde_json::to_string(line) {
+        Ok(text) => Ok(text + "\n"),
+        Err(e) => Err(fault(ErrorCode::Internal, format!("a flow cannot be written as JSON: {e}"), "")),
+    }
+}
+
+/// `end` with the session's namespace, if that was named and `end` is the bare name of an app.
+fn in_namespace(session: &Session, end: &str) -> String {
+    let word = ["host", "dns", "world", "unknown"].contains(&end);
+    let bare = !word && end.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if bare && session.namespace_given { format!("{}/{end}", session.namespace) } else { end.to_owned() }
+}
+
+/// The API's parameters are flags here.
+fn at_flag(mut error: hivemind_model::ApiError) -> Failure {
+    let flag = |field: &str| match field {
+        "from" | "to" | "verdict" | "tail" => format!("--{field}"),
+        other => other.to_owned(),
+    };
+    error.field = error.field.as_deref().map(flag);
+    error.problems.iter_mut().for_each(|problem| problem.field = flag(&problem.field));
+    error.into()
+}

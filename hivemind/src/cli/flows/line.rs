@@ -1,0 +1,255 @@
+//! A flow in one line.
+
+use std::net::IpAddr;
+
+use hivemind_model::{DEFAULT_NAMESPACE, Flow, FlowEnd, FlowEvent, FlowLine, FlowLoss, FlowVerdict, RuleRef};
+
+use crate::cli::{fault::Colours, units::size};
+
+/// The most characters that a column grows to; longer texts push what follows to the right.
+const COLUMN_CHARS_MAX: usize = 48;
+
+/// Prints lines below one another; columns grow with what they have to hold.
+pub(crate) struct Printer {
+    colours: Colours,
+    ends: [usize; 2],
+}
+
+impl Printer {
+    pub(crate) fn new(colours: Colours) -> Self {
+        Printer { colours, ends: [24, 20] }
+    }
+
+    /// One line, ended by a line feed.
+    pub(crate) fn text(&mut self, line: &FlowLine) -> String {
+        match line {
+            FlowLine::Flow(flow) => self.flow(flow),
+            FlowLine::Lost(loss) => self.colours.paint("1;33", &lost(loss)) + "\n",
+        }
+    }
+
+    fn flow(&mut self, flow: &Flow) -> String {
+        let (verdict, colour) = match flow.verdict {
+            FlowVerdict::Allowed => ("allowed", "32"),
+            FlowVerdict::Denied => ("denied", "1;31"),
+            FlowVerdict::Dropped => ("dropped", "33"),
+        };
+        let texts = [end(&flow.source), end(&flow.destination)];
+        for (width, text) in self.ends.iter_mut().zip(&texts) {
+            *width = (*width).max(text.chars().count()).min(COLUMN_CHARS_MAX);
+        }
+        let [source, destination] = texts;
+        let [from, to] = self.ends;
+        let mut line = format!(
+            "{}  {}  {source:<from$} -> {destination:<to$}  {:<5} {:<7}",
+            // The day is of interest to programs, which have the whole time.
+            flow.time.strftime("%H:%M:%S%.3f"),
+            self.colours.paint(colour, &format!("{verdict:<7}")),
+            flow.protocol,
+            event(flow.event),
+        );
+        let notes: Vec<String> =
+            [why(flow), rules(flow), counts(flow)].into_iter().filter(|note| !note.is_empty()).collect();
+        line.push_str(&format!("  {}", notes.join("  ")));
+        line.truncate(line.trim_end().len());
+        line + "\n"
+    }
+}
+
+fn event(event: FlowEvent) -> &'static str {
+    match event {
+        FlowEvent::New => "new",
+        FlowEvent::Live => "live",
+        FlowEvent::Closed => "closed",
+        FlowEvent::Denied => "denied",
+        FlowEvent::Dropped => "dropped",
+    }
+}
+
+/// `web-app-k3f9q:80`, `shop/web-k3f9q:80`, `world 192.0.2.1:443`.
+fn end(end: &FlowEnd) -> String {
+    let port = end.port.map(|port| format!(":{port}")).unwrap_or_default();
+    let address = match end.address {
+        Some(IpAddr::V6(address)) if end.port.is_some() => format!("[{address}]{port}"),
+        Some(address) => format!("{address}{port}"),
+        None => port.clone(),
+    };
+    let named = if end.replica.is_empty() { &end.app } else { &end.replica };
+    match end.kind.as_str() {
+        _ if !named.is_empty() => {
+            let place = match end.namespace.as_str() {
+                "" | DEFAULT_NAMESPACE => String::new(),
+                other => format!("{other}/"),
+            };
+            // A replica that is gone is told by its app and its address.
+            let rest = if end.replica.is_empty() { format!(" {address}") } else { port };
+            format!("{place}{named}{rest}").trim_end().to_owned()
+        }
+        "dns" => format!("dns{port}"),
+        kind => format!("{kind} {address}").trim_end().to_owned(),
+    }
+}
+
+fn why(flow: &Flow) -> String {
+    match flow.verdict {
+        FlowVerdict::Allowed => String::new(),
+        _ if flow.explanation.is_empty() => flow.reason.clone(),
+        _ => flow.explanation.clone(),
+    }
+}
+
+/// The rules that decided, by direction: of a flow that was refused the one that did.
+fn rules(flow: &Flow) -> String {
+    let all = [&flow.egress_rule, &flow.ingress_rule];
+    all.into_iter().flatten().map(rule).collect::<Vec<_>>().join(", ")
+}
+
+fn rule(rule: &RuleRef) -> String {
+    let place = match rule.namespace.as_str() {
+        "" | DEFAULT_NAMESPACE => String::new(),
+        other => format!("{other}/"),
+    };
+    let index = rule.index.map(|index| format!("[{index}]")).unwrap_or_default();
+    format!("{place}{}/{}{index}", rule.policy, rule.direction)
+}
+
+fn counts(flow: &Flow) -> String {
+    let one = |packets: u64, bytes: u64| {
+        let noun = if packets == 1 { "packet" } else { "packets" };
+        format!("{packets} {noun} {}", size(bytes))
+    };
+    match (flow.packets_sent, flow.packets_received) {
+        (0, 0) => String::new(),
+        (_, 0) => one(flow.packets_sent, flow.bytes_sent),
+        _ => format!(
+            "{}, back {}",
+            one(flow.packets_sent, flow.bytes_sent),
+            one(flow.packets_received, flow.bytes_received)
+        ),
+    }
+}
+
+fn lost(loss: &FlowLoss) -> String {
+    let noun = if loss.events == 1 { "event was" } else { "events were" };
+    let why = match loss.place.as_str() {
+        "kernel" => "more came at once than the kernel tells",
+        "stream" => "they came faster than they were read",
+        other => other,
+    };
+    format!("-- {} {noun} lost here: {why} --", loss.events)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(namespace: &str, name: &str, port: u16) -> FlowEnd {
+        FlowEnd {
+            kind: "replica".into(),
+            namespace: namespace.into(),
+            app: name.rsplit_once('-').unwrap().0.into(),
+            replica: name.into(),
+            identity: 256,
+            address: Some("10.200.0.5".parse().unwrap()),
+            port: Some(port),
+        }
+    }
+
+    fn flow() -> Flow {
+        Flow {
+            time: "2026-01-01T12:00:00.123456Z".parse().unwrap(),
+            node: "n1".into(),
+            event: FlowEvent::Closed,
+            verdict: FlowVerdict::Allowed,
+            reason: String::new(),
+            explanation: String::new(),
+            egress_rule: None,
+            ingress_rule: Some(RuleRef {
+                namespace: "default".into(),
+                policy: "only-client".into(),
+                direction: "ingress".into(),
+                index: Some(0),
+            }),
+            source: replica("default", "client-aaaaa", 41_234),
+            destination: replica("shop", "web-bbbbb", 80),
+            protocol: "tcp".into(),
+            began: None,
+            bytes_sent: 420,
+            bytes_received: 1_500,
+            packets_sent: 6,
+            packets_received: 1,
+        }
+    }
+
+    fn text(flow: Flow) -> String {
+        Printer::new(Colours::Off).text(&FlowLine::Flow(Box::new(flow)))
+    }
+
+    #[test]
+    fn a_flow_is_told_in_one_line_with_its_rule_and_counts() {
+        assert_eq!(
+            text(flow()),
+            "12:00:00.123  allowed  client-aaaaa:41234       -> shop/web-bbbbb:80     tcp   closed   \
+             only-client/ingress[0]  6 packets 420 B, back 1 packet 1.5 kB\n"
+        );
+    }
+
+    #[test]
+    fn a_flow_that_was_refused_says_why() {
+        let mut denied = flow();
+        (denied.event, denied.verdict) = (FlowEvent::Denied, FlowVerdict::Denied);
+        denied.reason = "policy_ingress".into();
+        denied.explanation = "no rule of its policies lets it in".into();
+        denied.ingress_rule.as_mut().unwrap().index = None;
+        (denied.packets_sent, denied.packets_received) = (0, 0);
+        denied.source = FlowEnd {
+            kind: "world".into(),
+            address: Some("2001:db8::1".parse().unwrap()),
+            port: Some(5),
+            ..FlowEnd::default()
+        };
+        denied.destination.replica = String::new();
+        assert_eq!(
+            text(denied),
+            "12:00:00.123  denied   world [2001:db8::1]:5    -> shop/web 10.200.0.5:80  tcp   denied   \
+             no rule of its policies lets it in  only-client/ingress\n"
+        );
+    }
+
+    #[test]
+    fn columns_grow_and_stay() {
+        let mut printer = Printer::new(Colours::Off);
+        let mut long = flow();
+        long.source.replica = "a-replica-with-a-rather-long-name-ccccc".into();
+        let wide = printer.text(&FlowLine::Flow(Box::new(long)));
+        let after = printer.text(&FlowLine::Flow(Box::new(flow())));
+        assert_eq!(wide.find(" -> "), after.find(" -> "));
+    }
+
+    #[test]
+    fn losses_stand_on_a_line_of_their_own() {
+        let loss = FlowLine::Lost(FlowLoss { events: 12, place: "kernel".into() });
+        assert_eq!(
+            Printer::new(Colours::Off).text(&loss),
+            "-- 12 events were lost here: more came at once than the kernel tells --\n"
+        );
+    }
+
+    #[test]
+    fn ends_without_a_port_or_an_address_are_told_as_far_as_they_are_known() {
+        let of = |kind: &str, address: Option<&str>, port| FlowEnd {
+            kind: kind.into(),
+            address: address.map(|a| a.parse().unwrap()),
+            port,
+            ..FlowEnd::default()
+        };
+        for (known, told) in [
+            (of("host", Some("10.0.0.1"), Some(22)), "host 10.0.0.1:22"),
+            (of("world", Some("2001:db8::1"), None), "world 2001:db8::1"),
+            (of("dns", Some("169.254.20.10"), Some(53)), "dns:53"),
+            (of("unknown", None, None), "unknown"),
+        ] {
+            assert_eq!(end(&known), told);
+        }
+    }
+}
