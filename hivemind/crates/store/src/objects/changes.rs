@@ -37,8 +37,8 @@ enum Meaning {
     Changed { kind: &'static str, name: String, gone: ApiError },
     /// Somebody else has what is claimed.
     Claimed(Claim),
-    /// The short id is in use.
-    IdTaken { kind: &'static str, name: String },
+    /// The short id is in use, or another made the same thing: the next try does it.
+    Passing { kind: &'static str, name: String },
 }
 
 impl Changes {
@@ -53,6 +53,21 @@ impl Changes {
     /// # Errors
     /// [`ErrorCode::InvalidName`] for a name or namespace that cannot be stored.
     pub fn create<T: Object>(&mut self, object: &mut T) -> Result<(), ApiError> {
+        let name = object.metadata().name.clone();
+        self.make(object, Meaning::Exists { kind: T::KIND, name, code: T::EXISTS })
+    }
+
+    /// As [`Changes::create`], of something that others may make just as well: that it is there by then is no conflict,
+    /// but [`ErrorCode::Stale`].
+    ///
+    /// # Errors
+    /// As [`Changes::create`].
+    pub fn provide<T: Object>(&mut self, object: &mut T) -> Result<(), ApiError> {
+        let name = object.metadata().name.clone();
+        self.make(object, Meaning::Passing { kind: T::KIND, name })
+    }
+
+    fn make<T: Object>(&mut self, object: &mut T, meaning: Meaning) -> Result<(), ApiError> {
         let metadata = object.metadata_mut();
         *metadata = Metadata {
             id: short_id(T::ID_PREFIX),
@@ -65,14 +80,10 @@ impl Changes {
         };
         let (key, owner) = (key_of(object)?, owner(object));
         let name = object.metadata().name.clone();
-        self.guard(
-            Compare::Missing(key.clone()),
-            &owner,
-            Meaning::Exists { kind: T::KIND, name: name.clone(), code: T::EXISTS },
-        );
+        self.guard(Compare::Missing(key.clone()), &owner, meaning);
         self.put(key, encode(object)?);
         let id = id_key(&object.metadata().id).map_err(invalid_name)?;
-        self.guard(Compare::Missing(id.clone()), &owner, Meaning::IdTaken { kind: T::KIND, name });
+        self.guard(Compare::Missing(id.clone()), &owner, Meaning::Passing { kind: T::KIND, name });
         self.put(id, owner.clone());
         for claim in object.claims() {
             self.claim(claim, &owner)?;
@@ -219,7 +230,7 @@ impl Guard {
                 (self.owner.clone(), exists(kind, name, &self.owner, *code, found))
             }
             Meaning::Changed { gone, .. } if found.is_none() => (holder, gone.clone()),
-            Meaning::Changed { kind, name, .. } | Meaning::IdTaken { kind, name } => {
+            Meaning::Changed { kind, name, .. } | Meaning::Passing { kind, name } => {
                 (holder, stale(kind, name))
             }
             Meaning::Claimed(claim) => {
