@@ -9,10 +9,12 @@ use futures::{
     stream::{self, BoxStream},
 };
 use hivemind_agent::Agent;
-use hivemind_api::{EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, NodeAccess};
+use hivemind_api::{
+    EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, MetricsFormat, NodeAccess,
+};
 use hivemind_model::{
-    ApiError, App, DropCount, ErrorCode, ExecExit, ImageSummary, ImportResult, LogLine, MapFill, Port,
-    Problem, Replica, Status, Volume,
+    ApiError, App, DropCount, ErrorCode, ExecExit, FlowLine, ImageSummary, ImportResult, LogLine, MapFill,
+    Port, Problem, Replica, Status, Volume,
 };
 use hivemind_runtime::{ExecSession, ExecSpec, TerminalSize};
 use hivemind_store::Objects;
@@ -132,6 +134,17 @@ impl NodeAccess for LocalNode {
 
     async fn delete_volume(&self, volume: &Volume) -> Result<(), ApiError> {
         self.agent.delete_volume(volume).await
+    }
+
+    async fn flows(
+        &self,
+        _: FlowsRequest,
+    ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError> {
+        Err(ApiError::new(ErrorCode::Unsupported, "this version does not tell flows", ""))
+    }
+
+    async fn metrics(&self, _: MetricsFormat) -> Result<String, ApiError> {
+        Err(ApiError::new(ErrorCode::Unsupported, "this version has no metrics", ""))
     }
 }
 

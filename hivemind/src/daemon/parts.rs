@@ -93,6 +93,7 @@ pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
         objects,
         service_ranges: ServiceRanges { ipv4: ranges.services.0, ipv6: ranges.services.1 },
         cluster_domain: config.cluster_domain.clone(),
+        web_url: format!("http://{}", config.web),
     });
     let servers = serve(config, api, &stop).await?;
     Ok(Parts { stop, servers, controller, agent, dns, store })
@@ -271,11 +272,11 @@ async fn serve(config: &Config, api: Api, stop: &CancellationToken) -> Result<Ve
         fault
     })?;
     let (unix_stop, tcp_stop) = (stop.clone(), stop.clone());
-    let hosts = vec![config.web.ip().to_string()];
+    let web = hivemind_api::Web { hosts: vec![config.web.ip().to_string()], tls: None };
     Ok(vec![
-        tokio::spawn(hivemind_api::serve_unix(unix, api, unix_stop)),
+        tokio::spawn(hivemind_api::serve_unix(unix, api.clone(), unix_stop)),
         tokio::spawn(async move {
-            if let Err(error) = hivemind_api::serve_tcp(tcp, hosts, tcp_stop).await {
+            if let Err(error) = hivemind_api::serve_web(tcp, web, api, tcp_stop).await {
                 warn!(%error, "The web port is not served");
             }
         }),

@@ -5,7 +5,13 @@ use std::{sync::Arc, time::Duration};
 use hivemind_store::Objects;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{addresses::ServiceRanges, node_access::NodeAccess};
+use crate::{
+    access::Access,
+    addresses::ServiceRanges,
+    node_access::NodeAccess,
+    statistics::{Counters, Statistics},
+    watches::Watches,
+};
 
 /// How long a stream may be silent before a sign of life is sent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -20,19 +26,50 @@ pub struct ApiConfig {
     pub service_ranges: ServiceRanges,
     /// The domain below which names are given by Hivemind alone, for example `hivemind.internal`.
     pub cluster_domain: String,
+    /// Where the dashboard is: what one-time codes lead to.
+    pub web_url: String,
 }
 
-/// The API. Cheap to clone; [`crate::serve_unix`] and [`crate::serve_tcp`] serve it.
+/// The API. Cheap to clone; [`crate::serve_unix`], [`crate::serve_web`] and [`crate::serve_metrics`] serve it.
 #[derive(Clone)]
 pub struct Api {
     pub(crate) config: Arc<ApiConfig>,
     pub(crate) keep_alive: Duration,
+    pub(crate) access: Arc<Access>,
+    pub(crate) watches: Watches,
+    pub(crate) counters: Arc<Counters>,
 }
 
 impl Api {
     /// The API of these parts.
     pub fn new(config: ApiConfig) -> Self {
-        Api { config: Arc::new(config), keep_alive: KEEP_ALIVE }
+        Api {
+            access: Arc::new(Access::new(config.objects.clone())),
+            watches: Watches::default(),
+            counters: Arc::default(),
+            config: Arc::new(config),
+            keep_alive: KEEP_ALIVE,
+        }
+    }
+
+    /// What was asked of it so far, and what goes on.
+    pub fn statistics(&self) -> Statistics {
+        let (watches, watches_given_up) = self.watches.counts();
+        let (access_failures, sessions) = self.access.counts();
+        Statistics {
+            requests: self.counters.requests(),
+            watches,
+            watches_given_up,
+            access_failures,
+            sessions,
+        }
+    }
+
+    /// The same with another time that a line of a watch may wait to be read (30 s by default).
+    #[must_use]
+    pub fn with_watch_patience(mut self, patience: Duration) -> Self {
+        self.watches = self.watches.with_patience(patience);
+        self
     }
 
     /// The same with another time between two signs of life on streams that are silent (15 s by default).
@@ -54,6 +91,10 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
+    pub(crate) fn new(api: Api, shutdown: &CancellationToken) -> Self {
+        Serving { api, shutdown: shutdown.clone(), sessions: TaskTracker::new() }
+    }
+
     pub(crate) fn objects(&self) -> &Objects {
         &self.api.config.objects
     }

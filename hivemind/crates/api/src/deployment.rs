@@ -1,8 +1,8 @@
 //! What happens to an app when it is made or changed by a request.
 
 use hivemind_model::{
-    ApiError, App, AppStatus, ErrorCode, Metadata, Problem, Problems, PublishedPort, Service, ServiceSpec,
-    ServiceStatus,
+    ApiError, App, AppStatus, ErrorCode, Metadata, Namespace, Problem, Problems, PublishedPort, Service,
+    ServiceSpec, ServiceStatus,
 };
 use hivemind_store::{Changes, Objects};
 use jiff::Timestamp;
@@ -19,7 +19,7 @@ const TRIES_MAX: usize = 64;
 /// The most hostnames and ports of one app together: they are claimed in one transaction with the app and its service.
 const CLAIMS_MAX: usize = 100;
 
-/// Makes an app, the claims of its hostnames and ports, and its service, all in one transaction; only checks it with
+/// Makes an app, the claims of its hostnames and ports, its service, and its namespace if that is not there, all in one transaction; only checks it with
 /// `dry_run`.
 ///
 /// # Errors
@@ -33,6 +33,7 @@ pub(crate) async fn create(config: &ApiConfig, mut app: App, dry_run: bool) -> R
     for _ in 0..TRIES_MAX {
         let mut changes = Changes::new();
         changes.create(&mut app)?;
+        provide_namespaces(&config.objects, [app.metadata.namespace.as_str()], &mut changes).await?;
         let mut service = service(&config.objects, &config.service_ranges, &app).await?;
         changes.create(&mut service)?;
         let done = if dry_run {
@@ -51,6 +52,23 @@ pub(crate) async fn create(config: &ApiConfig, mut app: App, dry_run: bool) -> R
     }
     let what = "others took the service addresses that were free, again and again";
     Err(ApiError::new(ErrorCode::Stale, what, "try again"))
+}
+
+/// Makes those of `namespaces` that are not there, with `changes`.
+pub(crate) async fn provide_namespaces<'a>(
+    objects: &Objects,
+    namespaces: impl IntoIterator<Item = &'a str>,
+    changes: &mut Changes,
+) -> Result<(), ApiError> {
+    for name in namespaces {
+        match objects.get::<Namespace>("", name).await {
+            Err(error) if error.code == ErrorCode::NamespaceNotFound => {
+                changes.provide(&mut Namespace::new(name))?;
+            }
+            other => drop(other?),
+        }
+    }
+    Ok(())
 }
 
 /// Asks the node whether the ports of an app can be published; faults are told at their place in the app.

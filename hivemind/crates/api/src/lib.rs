@@ -6,12 +6,18 @@
 //! network: controllers and agents act on what it writes, and what only the node knows (logs, processes, images) comes
 //! through [`NodeAccess`].
 //!
+//! Whoever may open the Unix socket may do everything. On the web port, every request says who it comes from, by a token
+//! or a browser's session (`access`), and may do what that allows (`caller`); requests that a page of another site made
+//! are refused (`web`).
+//!
 //! Start with [`Api`] and [`serve_unix`]; the handlers are in `routes/`, one file a noun.
 #![forbid(unsafe_code)]
 
+mod access;
 mod addresses;
 mod api;
 mod body;
+mod caller;
 mod dashboard;
 mod deployment;
 mod fault;
@@ -21,10 +27,18 @@ mod openapi;
 mod request;
 mod routes;
 mod serve;
+mod statistics;
+mod tls;
+mod watches;
 mod web;
 
 pub use addresses::{ServiceAddresses, ServiceRanges, choose_addresses};
 pub use api::{Api, ApiConfig};
-pub use node_access::{EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, NodeAccess};
+pub use node_access::{
+    EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowFilter, FlowsRequest, MetricsFormat,
+    NodeAccess,
+};
 pub use openapi::document;
-pub use serve::{CONNECTIONS_MAX, serve_tcp, serve_unix};
+pub use serve::{CONNECTIONS_MAX, Web, serve_metrics, serve_unix, serve_web};
+pub use statistics::Statistics;
+pub use watches::WATCHES_MAX;

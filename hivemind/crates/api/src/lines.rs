@@ -9,14 +9,15 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{
-    Stream, StreamExt,
+    FutureExt, Stream, StreamExt,
     stream::{self, BoxStream},
 };
 use hivemind_model::{ApiError, ErrorCode, List, WatchEvent, WatchKind};
 use hivemind_store::{Object, ObjectWatch};
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
+
+use crate::{api::Serving, caller::Ending, watches::WatchPlace};
 
 /// One line of a watch.
 #[derive(Debug, Serialize, ToSchema)]
@@ -159,15 +160,17 @@ fn json<T: Serialize>(value: &T) -> String {
     })
 }
 
-/// A watch as a response, until `shutdown`.
+/// A watch as a response. It is told no faster than it is read, and given up if it is not read at all.
 pub(crate) fn watch_response<T: Object>(
     lines: impl Stream<Item = Told<T>> + Send + 'static,
     format: Format,
-    keep_alive: Duration,
-    shutdown: CancellationToken,
+    place: WatchPlace,
+    serving: &Serving,
+    ending: Ending,
 ) -> Response {
     let lines = lines.map(move |told| format.watch_line(&told)).boxed();
-    respond(lines, format, keep_alive, shutdown)
+    let lines = place.hold(lines, format, serving);
+    respond(lines, format, serving.api.keep_alive, ending)
 }
 
 /// The last line of a stream that failed.
@@ -178,27 +181,64 @@ struct ErrorLine {
     error: ApiError,
 }
 
-/// Values as NDJSON, until `shutdown`. An error becomes the last line.
-pub(crate) fn ndjson_response<T: Serialize + Send + 'static>(
+impl Format {
+    /// The last line of a stream that ends with `error`.
+    pub(crate) fn error_line(self, error: ApiError) -> Bytes {
+        self.line("error", &json(&ErrorLine { kind: "error", error }))
+    }
+
+    fn line(self, event: &str, json: &str) -> Bytes {
+        match self {
+            Format::Ndjson => format!("{json}\n").into(),
+            Format::ServerSentEvents => format!("event: {event}\ndata: {json}\n\n").into(),
+        }
+    }
+}
+
+/// Values as a response; `event` names them for browsers. An error becomes the last line.
+pub(crate) fn stream_response<T: Serialize + Send + 'static>(
     values: BoxStream<'static, Result<T, ApiError>>,
+    format: Format,
+    event: fn(&T) -> &'static str,
     keep_alive: Duration,
-    shutdown: CancellationToken,
+    ending: Ending,
 ) -> Response {
-    let lines = stream::unfold(Some(values), |values| async {
+    respond(value_lines(values, format, event), format, keep_alive, ending)
+}
+
+/// As [`stream_response`], of a watch: given up if it is not read.
+pub(crate) fn held_response<T: Serialize + Send + 'static>(
+    values: BoxStream<'static, Result<T, ApiError>>,
+    format: Format,
+    event: fn(&T) -> &'static str,
+    place: WatchPlace,
+    serving: &Serving,
+    ending: Ending,
+) -> Response {
+    let lines = place.hold(value_lines(values, format, event), format, serving);
+    respond(lines, format, serving.api.keep_alive, ending)
+}
+
+fn value_lines<T: Serialize + Send + 'static>(
+    values: BoxStream<'static, Result<T, ApiError>>,
+    format: Format,
+    event: fn(&T) -> &'static str,
+) -> BoxStream<'static, Bytes> {
+    let lines = stream::unfold(Some(values), move |values| async move {
         let mut values = values?;
         match values.next().await? {
-            Ok(value) => Some((json(&value) + "\n", Some(values))),
-            Err(error) => Some((json(&ErrorLine { kind: "error", error }) + "\n", None)),
+            Ok(value) => Some((format.line(event(&value), &json(&value)), Some(values))),
+            Err(error) => Some((format.error_line(error), None)),
         }
     });
-    respond(lines.map(Bytes::from).boxed(), Format::Ndjson, keep_alive, shutdown)
+    lines.boxed()
 }
 
 fn respond(
     pieces: BoxStream<'static, Bytes>,
     format: Format,
     keep_alive: Duration,
-    shutdown: CancellationToken,
+    ending: Ending,
 ) -> Response {
     let pieces = stream::unfold(pieces, move |mut pieces| async move {
         match tokio::time::timeout(keep_alive, pieces.next()).await {
@@ -206,10 +246,18 @@ fn respond(
             Err(_) => Some((format.silence(), pieces)),
         }
     });
-    let pieces = pieces.take_until(shutdown.cancelled_owned()).map(Ok::<_, std::convert::Infallible>);
+    let state = Some((pieces.boxed(), ending.reached().boxed()));
+    let pieces = stream::unfold(state, move |state| async move {
+        let (mut pieces, mut ended) = state?;
+        tokio::select! {
+            biased;
+            told = &mut ended => Some((format.error_line(told?), None)),
+            piece = pieces.next() => Some((piece?, Some((pieces, ended)))),
+        }
+    });
     let headers = [
         (header::CONTENT_TYPE, format.content_type()),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    (headers, Body::from_stream(pieces)).into_response()
+    (headers, Body::from_stream(pieces.map(Ok::<_, std::convert::Infallible>))).into_response()
 }

@@ -1,13 +1,15 @@
 //! What the API needs of the node that runs the replicas.
 
-use std::io;
+use std::{io, net::IpAddr, str::FromStr};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use hivemind_model::{
-    ApiError, ExecExit, ImageSummary, ImportResult, LogLine, Port, Replica, Status, TerminalSize, Volume,
+    ApiError, ErrorCode, ExecExit, FlowLine, FlowVerdict, ImageSummary, ImportResult, LogLine, Port,
+    Problems, Replica, Status, TerminalSize, Volume, check_name,
 };
+use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 /// How many pieces of input may wait between a session and its process.
@@ -51,6 +53,97 @@ pub trait NodeAccess: Send + Sync + 'static {
     /// # Errors
     /// `VolumeInUse` while a replica still uses it.
     async fn delete_volume(&self, volume: &Volume) -> Result<(), ApiError>;
+
+    /// The flows that the node saw: of those that it remembers the last `tail` that fit, then new ones as they come if
+    /// `follow`. A reader that is too slow is told how many it lost. Dropping the stream ends it.
+    async fn flows(
+        &self,
+        request: FlowsRequest,
+    ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError>;
+
+    /// What the node measures.
+    async fn metrics(&self, format: MetricsFormat) -> Result<String, ApiError>;
+}
+
+/// Which flows to tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlowsRequest {
+    /// Only those that this began.
+    pub from: Option<FlowFilter>,
+    /// Only those with this at the other end.
+    pub to: Option<FlowFilter>,
+    /// Only those that were judged so.
+    pub verdict: Option<FlowVerdict>,
+    /// Whether to go on with new ones.
+    pub follow: bool,
+    /// At most this many of those that are remembered, the newest.
+    pub tail: usize,
+}
+
+/// One end of the flows to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FlowFilter {
+    /// Replicas of an app, in one namespace or in any.
+    App {
+        /// The namespace; `None`: any.
+        namespace: Option<String>,
+        /// The app's name.
+        app: String,
+    },
+    /// The node's own processes.
+    Host,
+    /// The DNS server that replicas ask.
+    Dns,
+    /// Whatever is neither a replica nor a node.
+    World,
+    /// What could not be told.
+    Unknown,
+    /// These addresses.
+    Net(IpNet),
+}
+
+impl FromStr for FlowFilter {
+    type Err = ApiError;
+
+    /// Reads `host`, `dns`, `world`, `unknown`, an address, a CIDR, `app` or `namespace/app`.
+    fn from_str(text: &str) -> Result<Self, ApiError> {
+        match text {
+            "host" => return Ok(FlowFilter::Host),
+            "dns" => return Ok(FlowFilter::Dns),
+            "world" => return Ok(FlowFilter::World),
+            "unknown" => return Ok(FlowFilter::Unknown),
+            _ => {}
+        }
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(FlowFilter::Net(address.into()));
+        }
+        if let Ok(net) = text.parse::<IpNet>() {
+            return Ok(FlowFilter::Net(net.trunc()));
+        }
+        let (namespace, app) = match text.split_once('/') {
+            Some((namespace, app)) => (Some(namespace.to_owned()), app.to_owned()),
+            None => (None, text.to_owned()),
+        };
+        let mut problems = Problems::default();
+        for name in namespace.iter().chain([&app]) {
+            check_name("", name, 63, &mut problems);
+        }
+        if problems.is_empty() {
+            return Ok(FlowFilter::App { namespace, app });
+        }
+        let what = format!("{text:?} is no end of a flow");
+        let hint = "name an app (or namespace/app), host, dns, world, unknown, an address or a CIDR";
+        Err(ApiError::new(ErrorCode::Malformed, what, hint))
+    }
+}
+
+/// How metrics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsFormat {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// Prometheus' text format 0.0.4.
+    Text,
 }
 
 /// What to run in a replica, and how.
@@ -93,4 +186,34 @@ pub enum ExecOutput {
     Stderr(Bytes),
     /// It ended; nothing comes after it.
     Exit(ExecExit),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_of_a_flow_is_read_as_people_write_it() {
+        let app = |namespace: Option<&str>, app: &str| FlowFilter::App {
+            namespace: namespace.map(str::to_owned),
+            app: app.to_owned(),
+        };
+        for (text, filter) in [
+            ("host", FlowFilter::Host),
+            ("dns", FlowFilter::Dns),
+            ("world", FlowFilter::World),
+            ("unknown", FlowFilter::Unknown),
+            ("web", app(None, "web")),
+            ("team/web", app(Some("team"), "web")),
+            ("team/host", app(Some("team"), "host")),
+            ("192.0.2.1", FlowFilter::Net("192.0.2.1/32".parse().unwrap())),
+            ("192.0.2.1/24", FlowFilter::Net("192.0.2.0/24".parse().unwrap())),
+            ("2001:db8::1", FlowFilter::Net("2001:db8::1/128".parse().unwrap())),
+        ] {
+            assert_eq!(text.parse::<FlowFilter>().unwrap(), filter, "{text}");
+        }
+        for text in ["", "/", "a/", "/a", "a/b/c", "Web", "192.0.2.1/33", "a b"] {
+            assert_eq!(text.parse::<FlowFilter>().unwrap_err().code, ErrorCode::Malformed, "{text}");
+        }
+    }
 }

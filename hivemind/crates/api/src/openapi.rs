@@ -5,8 +5,13 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use utoipa::{
     OpenApi as _,
-    openapi::{OpenApi, Server},
+    openapi::{
+        OpenApi, Server,
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+    },
 };
+
+use crate::access::SESSION_COOKIE;
 
 /// What the document says besides the paths.
 #[derive(utoipa::OpenApi)]
@@ -14,7 +19,9 @@ use utoipa::{
     info(
         title = "Hivemind",
         description = "The API of Hivemind: apps and what becomes of them. Errors are an `ApiError` with the HTTP \
-            status of its code's kind, on every path: also 404 for paths and 405 for methods that are not listed here.",
+            status of its code's kind, on every path: also 404 for paths and 405 for methods that are not listed here, and, \
+            off the Unix socket, 401 without a valid token, 403 for what the token does not allow, 429 after too many that \
+            were not valid.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     components(schemas(hivemind_model::FlowLine, hivemind_model::Login, hivemind_model::Session)),
@@ -23,6 +30,10 @@ use utoipa::{
         (name = "replicas", description = "Running copies of apps"),
         (name = "services", description = "Names and addresses of apps"),
         (name = "volumes", description = "Directories that outlive replicas"),
+        (name = "namespaces", description = "What names are unique within, and what policies select by labels"),
+        (name = "networkpolicies", description = "Which connections replicas may take and make"),
+        (name = "flows", description = "Who speaks to whom, and what becomes of it"),
+        (name = "access", description = "Tokens, and sessions of browsers"),
         (name = "nodes", description = "Machines with a daemon"),
         (name = "images", description = "What replicas are made from"),
         (name = "status", description = "The daemon itself"),
@@ -33,6 +44,14 @@ struct Head;
 pub(crate) fn head() -> OpenApi {
     let mut head = Head::openapi();
     head.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+    let cookie = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(SESSION_COOKIE)));
+    let components = head.components.get_or_insert_default();
+    components.add_security_scheme("token", bearer);
+    components.add_security_scheme("session", cookie);
+    let none = [""; 0];
+    head.security =
+        Some(vec![SecurityRequirement::new("token", none), SecurityRequirement::new("session", none)]);
     head.servers = Some(vec![Server::new("/")]);
     head
 }

@@ -4,7 +4,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{StatusCode, request::Parts},
 };
-use hivemind_model::{ApiError, ErrorCode};
+use hivemind_model::{ApiError, ErrorCode, FlowVerdict};
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
 use utoipa::IntoParams;
@@ -13,6 +13,7 @@ use crate::{
     body::{BODY_TIMEOUT, read_whole},
     fault::Fault,
     node_access::ExecRequest,
+    routes::Selection,
 };
 
 /// A body of JSON, of whatever content type.
@@ -132,6 +133,18 @@ pub(crate) struct ClusterListParams {
     pub(crate) resource_version: Option<u64>,
 }
 
+impl From<ListParams> for Selection {
+    fn from(ListParams { namespace, watch, resource_version }: ListParams) -> Self {
+        Selection { namespace, watch, resource_version }
+    }
+}
+
+impl From<ClusterListParams> for Selection {
+    fn from(ClusterListParams { watch, resource_version }: ClusterListParams) -> Self {
+        Selection { namespace: None, watch, resource_version }
+    }
+}
+
 /// How an object is made.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -152,6 +165,25 @@ pub(crate) struct LogParams {
     /// Whether to go on with new lines as they come.
     #[serde(default)]
     pub(crate) follow: bool,
+}
+
+/// Which flows are wanted.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct FlowParams {
+    /// Only those that this began: `app`, `namespace/app`, `host`, `dns`, `world`, `unknown`, an address or a CIDR.
+    pub(crate) from: Option<String>,
+    /// Only those with this at the other end; as `from`.
+    pub(crate) to: Option<String>,
+    /// Only those that were judged so.
+    #[param(inline)]
+    pub(crate) verdict: Option<FlowVerdict>,
+    /// Whether to go on with new ones as they come.
+    #[serde(default)]
+    pub(crate) follow: bool,
+    /// The last so many of those that are remembered, at most 4096; 100 if it is left out.
+    pub(crate) tail: Option<usize>,
 }
 
 /// What to run.

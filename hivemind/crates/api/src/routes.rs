@@ -1,27 +1,34 @@
 //! The handlers, one file a noun, and the router made of them.
 
+mod access;
 mod apps;
 mod exec;
+mod flows;
 mod images;
+mod kind;
+mod metrics;
+mod namespaces;
 mod nodes;
 mod replicas;
 mod services;
 pub(crate) mod status;
+mod tokens;
 mod volumes;
 mod watch;
 
-use axum::Json;
 use axum::{
+    Extension, Json,
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use futures::{StreamExt, future};
-use hivemind_model::{ApiError, ErrorCode, Problems, check_name};
+use hivemind_model::{ApiError, ErrorCode, Metadata, Problems, check_name};
 use hivemind_store::Object;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     api::Serving,
+    caller::Caller,
     fault::{Fault, Outcome, method_not_allowed, path_not_found},
     lines::{Format, Told, watch_from_list, watch_on, watch_response},
 };
@@ -47,29 +54,56 @@ pub(crate) fn described() -> OpenApiRouter<Serving> {
         .routes(routes!(volumes::list))
         .routes(routes!(volumes::create))
         .routes(routes!(volumes::get, volumes::delete))
+        .routes(routes!(namespaces::list, namespaces::create))
+        .routes(routes!(namespaces::get, namespaces::replace, namespaces::delete))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get))
         .routes(routes!(images::list))
         .routes(routes!(images::import))
+        .routes(routes!(flows::flows))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(access::make_code))
+        .routes(routes!(access::login))
+        .routes(routes!(access::logout))
+        .routes(routes!(access::session))
 }
 
-/// The router of the API.
+/// The router of the API, for callers who may do everything.
 pub(crate) fn router(serving: Serving) -> axum::Router {
     let (router, _) = described().split_for_parts();
-    router.fallback(path_not_found).method_not_allowed_fallback(method_not_allowed).with_state(serving)
+    router
+        .fallback(path_not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(Extension(Caller::socket()))
+        .with_state(serving)
+}
+
+/// The router of what may be measured.
+pub(crate) fn metrics_router(serving: Serving) -> axum::Router {
+    OpenApiRouter::new()
+        .routes(routes!(status::healthz))
+        .routes(routes!(metrics::metrics))
+        .split_for_parts()
+        .0
+        .fallback(path_not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(serving)
 }
 
 /// What a list or watch of any kind asks for.
-struct Selection {
-    namespace: Option<String>,
-    watch: bool,
-    resource_version: Option<u64>,
+pub(crate) struct Selection {
+    pub(crate) namespace: Option<String>,
+    pub(crate) watch: bool,
+    pub(crate) resource_version: Option<u64>,
 }
 
 /// Answers a list or a watch of the objects for which `wanted` holds, which has to say the same of an object for all of
 /// its life.
 async fn list_or_watch<T: Object>(
     serving: &Serving,
+    caller: &Caller,
     headers: &HeaderMap,
     selection: Selection,
     wanted: impl Fn(&T) -> bool + Clone + Send + Sync + 'static,
@@ -88,16 +122,16 @@ async fn list_or_watch<T: Object>(
         return Ok(Json(list).into_response());
     }
     let format = Format::wanted(headers);
-    let (keep_alive, shutdown) = (serving.api.keep_alive, serving.shutdown.clone());
+    let (place, ending) = (serving.api.watches.take()?, caller.ending(serving));
     let keep = move |line: &Told<T>| future::ready(line.0.object().is_none_or(&wanted));
     Ok(match selection.resource_version.or_else(|| last_event_id(headers)) {
         Some(from) => {
             let watch = serving.objects().watch(namespace, from).await?;
-            watch_response(watch_on(watch).filter(keep), format, keep_alive, shutdown)
+            watch_response(watch_on(watch).filter(keep), format, place, serving, ending)
         }
         None => {
             let (list, watch) = serving.objects().list_and_watch(namespace).await?;
-            watch_response(watch_from_list(list, watch).filter(keep), format, keep_alive, shutdown)
+            watch_response(watch_from_list(list, watch).filter(keep), format, place, serving, ending)
         }
     })
 }
@@ -123,5 +157,20 @@ fn place_in(namespace: String, object: &mut impl Object) -> Result<(), ApiError>
         return Err(error.at("metadata.namespace"));
     }
     metadata.namespace = namespace;
+    Ok(())
+}
+
+/// Whether `wanted` may replace what `there` is the metadata of: the same name, and a `resourceVersion`.
+fn check_replacement(kind: &str, there: &Metadata, wanted: &Metadata) -> Result<(), ApiError> {
+    if wanted.name != there.name {
+        let what = format!("the body is of {kind} {:?}, the path of {:?}", wanted.name, there.name);
+        let error = ApiError::new(ErrorCode::InvalidName, what, "nothing can be renamed: make another one");
+        return Err(error.at("metadata.name"));
+    }
+    if wanted.resource_version == 0 {
+        let hint = format!("get the {kind}, change it, and put it back with its resourceVersion");
+        let error = ApiError::new(ErrorCode::OutOfRange, "the body names no resourceVersion", hint);
+        return Err(error.at("metadata.resourceVersion"));
+    }
     Ok(())
 }

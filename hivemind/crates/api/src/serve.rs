@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, serve::Listener};
+use axum::{Router, body::Body, middleware, serve::Listener};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -11,12 +11,13 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use crate::{
     api::{Api, Serving},
-    routes, web,
+    routes, statistics, tls, web,
 };
 
 /// The most connections of one listener at a time, exec sessions included; others wait in the kernel's queue.
@@ -34,36 +35,70 @@ const GRACE: Duration = Duration::from_secs(5);
 /// A connection's place among [`CONNECTIONS_MAX`], held by all that goes on over it.
 pub(crate) type Permit = Arc<OwnedSemaphorePermit>;
 
+/// How long TLS may take to be agreed on.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The web port's particulars.
+pub struct Web {
+    /// Names and addresses without a port under which it may be asked, besides `localhost`, loopback addresses and the
+    /// listener's own address.
+    pub hosts: Vec<String>,
+    /// The TLS to speak; `None`: plain HTTP.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
 /// Serves the whole API on a Unix socket, to whoever may connect to it: its owner and group, by the modes of the file.
 /// Returns once `shutdown` is cancelled and all connections have ended, at the latest after 5 s.
 pub async fn serve_unix(listener: UnixListener, api: Api, shutdown: CancellationToken) {
-    let sessions = TaskTracker::new();
-    let serving = Serving { api, shutdown: shutdown.clone(), sessions: sessions.clone() };
-    serve(listener, routes::router(serving), sessions, shutdown).await;
+    let serving = Serving::new(api, &shutdown);
+    let router = routes::router(serving.clone());
+    serve(listener, |stream| async { Some(Box::new(stream) as Connection) }, router, serving).await;
 }
 
-/// Serves what may be seen without a token: the dashboard's files, `/healthz` and `/openapi.json`; everything under `/v1` is
-/// refused. Only requests to `localhost`, to a loopback address, to the listener's own address or to one of `hosts`
-/// (names or addresses without a port) are answered, against DNS rebinding. Returns as [`serve_unix`] does.
+/// Serves the dashboard to everyone, and the API to those who have a token or a session. Only requests to the names that
+/// [`Web::hosts`] says are answered, against DNS rebinding, and none of other sites' pages. Returns as [`serve_unix`]
+/// does.
 ///
 /// # Errors
 /// The listener has no address.
-pub async fn serve_tcp(
+pub async fn serve_web(
     listener: TcpListener,
-    hosts: impl IntoIterator<Item = String>,
+    web: Web,
+    api: Api,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let names = web::Names::new(listener.local_addr()?, hosts);
-    serve(listener, web::router(names), TaskTracker::new(), shutdown).await;
+    let serving = Serving::new(api, &shutdown);
+    let names = web::Names::new(listener.local_addr()?, web.hosts, web.tls.is_some());
+    let router = web::router(names, serving.clone());
+    let acceptor = web.tls.map(TlsAcceptor::from);
+    let open = move |stream| tls::open(stream, acceptor.clone(), HANDSHAKE_TIMEOUT);
+    let access = serving.api.access.clone();
+    tokio::join!(serve(listener, open, router, serving), access.follow(&shutdown));
     Ok(())
 }
 
-async fn serve<L: Listener>(
-    mut listener: L,
-    router: Router,
-    sessions: TaskTracker,
-    shutdown: CancellationToken,
-) {
+/// Serves metrics, to everyone who may connect: `/metrics` and `/healthz`, nothing else. Returns as [`serve_unix`] does.
+pub async fn serve_metrics(listener: TcpListener, api: Api, shutdown: CancellationToken) {
+    let serving = Serving::new(api, &shutdown);
+    let router = routes::metrics_router(serving.clone());
+    serve(listener, |stream| tls::open(stream, None, HANDSHAKE_TIMEOUT), router, serving).await;
+}
+
+/// A connection over which requests come.
+pub(crate) type Connection = Box<dyn Stream>;
+
+/// What a connection is made of.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// Serves `router` on what `open` makes of each connection.
+async fn serve<L: Listener, F>(mut listener: L, open: impl Fn(L::Io) -> F, router: Router, serving: Serving)
+where
+    F: Future<Output = Option<Connection>> + Send + 'static,
+{
+    let Serving { api, shutdown, sessions } = serving;
+    let router = router.layer(middleware::from_fn_with_state(api.counters.clone(), statistics::count));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     let abort = CancellationToken::new();
@@ -76,11 +111,20 @@ async fn serve<L: Listener>(
             () = shutdown.cancelled() => break,
             next = next => next,
         };
-        let connection = connection(io, router.clone(), Arc::new(permit), shutdown.clone());
-        let abort = abort.clone();
+        let (opened, router, permit) = (open(io), router.clone(), Arc::new(permit));
+        let (abort, shutdown) = (abort.clone(), shutdown.clone());
         connections.spawn(async move {
+            let serving = async {
+                let opened = tokio::select! {
+                    () = shutdown.cancelled() => None,
+                    opened = opened => opened,
+                };
+                if let Some(io) = opened {
+                    connection(io, router, permit, shutdown).await;
+                }
+            };
             tokio::select! {
-                () = connection => {}
+                () = serving => {}
                 () = abort.cancelled() => {}
             }
         });
@@ -104,12 +148,7 @@ async fn serve<L: Listener>(
 }
 
 /// Serves one connection until it ends, or until the request in progress has ended once `shutdown` is cancelled.
-async fn connection(
-    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: Router,
-    permit: Permit,
-    shutdown: CancellationToken,
-) {
+async fn connection(io: Connection, router: Router, permit: Permit, shutdown: CancellationToken) {
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(permit.clone());

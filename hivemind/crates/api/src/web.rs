@@ -1,21 +1,22 @@
-//! The web port: what may be seen without a token.
+//! The web port: the dashboard for everybody who may reach it, the API for those who say who they are.
 
 use std::{collections::HashSet, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
-    extract::{Request, State},
-    http::{HeaderValue, StatusCode, Uri, header, uri::Authority},
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{any, get},
 };
 use hivemind_model::{ApiError, ErrorCode};
 
 use crate::{
+    api::Serving,
+    caller::{admit, permit},
     dashboard,
-    fault::{Fault, method_not_allowed, path_not_found},
-    routes::status,
+    fault::{Fault, Outcome, method_not_allowed, path_not_found},
+    routes,
 };
 
 /// The names under which the web port may be asked: a page elsewhere whose name was made to point here (DNS rebinding)
@@ -23,14 +24,15 @@ use crate::{
 pub(crate) struct Names {
     names: HashSet<String>,
     port: u16,
+    encrypted: bool,
 }
 
 impl Names {
-    pub(crate) fn new(local: SocketAddr, hosts: impl IntoIterator<Item = String>) -> Self {
+    pub(crate) fn new(local: SocketAddr, hosts: impl IntoIterator<Item = String>, encrypted: bool) -> Self {
         let mut names: HashSet<_> = hosts.into_iter().map(|host| bare(&host)).collect();
         names.extend(["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()]);
         names.insert(local.ip().to_string());
-        Names { names, port: local.port() }
+        Names { names, port: local.port(), encrypted }
     }
 
     /// Whether `authority`, as a `Host` header or the target of a request says it, means this server.
@@ -39,7 +41,7 @@ impl Names {
         let port = match authority.port() {
             Some(port) => port.as_str().parse::<u16>().ok(),
             None if authority.as_str().ends_with(':') => None,
-            None => Some(80),
+            None => Some(if self.encrypted { 443 } else { 80 }),
         };
         port == Some(self.port)
             && !authority.as_str().contains('@')
@@ -52,47 +54,143 @@ fn bare(host: &str) -> String {
     host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase()
 }
 
-pub(crate) fn router(names: Names) -> Router {
-    Router::new()
-        .route("/healthz", get(status::healthz))
-        .route("/openapi.json", get(status::openapi))
-        .route("/v1", any(unauthorized))
-        .route("/v1/", any(unauthorized))
-        .route("/v1/{*path}", any(unauthorized))
+/// What the middleware of the web port works with.
+#[derive(Clone)]
+struct Gate {
+    names: Arc<Names>,
+    serving: Serving,
+}
+
+pub(crate) fn router(names: Names, serving: Serving) -> Router {
+    let gate = Gate { names: Arc::new(names), serving: serving.clone() };
+    routes::described()
+        .split_for_parts()
+        .0
+        .with_state(serving)
         .merge(dashboard::router())
         .fallback(path_not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(Arc::new(names), check_host))
+        .layer(middleware::from_fn_with_state(gate.clone(), check_caller))
+        .layer(middleware::from_fn_with_state(gate, check_host))
 }
 
-async fn check_host(State(names): State<Arc<Names>>, request: Request, next: Next) -> Response {
+/// Lets only those through to the API who say who they are and may do what they ask.
+async fn check_caller(
+    State(gate): State<Gate>,
+    path: Option<MatchedPath>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let asked = request.uri().path();
+    if asked != "/v1" && !asked.starts_with("/v1/") && asked != "/metrics" {
+        return next.run(request).await;
+    }
+    let passed = gate.judge(path.as_ref().map(MatchedPath::as_str), &mut request).await;
+    let mut response = match passed {
+        Ok(()) => next.run(request).await,
+        Err(fault) => fault.into_response(),
+    };
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The path at which a session begins: whoever asks there has none yet.
+const LOGIN: &str = "/v1/login";
+
+impl Gate {
+    async fn judge(&self, path: Option<&str>, request: &mut Request) -> Outcome<()> {
+        let origin = self.origin(request.headers());
+        if origin == Origin::Elsewhere {
+            let hint = "open the dashboard at the daemon's own address";
+            let what = "a page of another site may not ask this daemon";
+            return Err(ApiError::new(ErrorCode::Forbidden, what, hint).into());
+        }
+        request.extensions_mut().insert(Encrypted(self.names.encrypted));
+        if path == Some(LOGIN) {
+            return Ok(());
+        }
+        let (caller, by_cookie) = admit(&self.serving.api.access, request.headers()).await?;
+        let changes = !matches!(*request.method(), Method::GET | Method::HEAD)
+            || request.headers().contains_key(header::UPGRADE);
+        // A browser sends its cookies along with whatever any page of this machine's makes it ask.
+        if by_cookie && changes && origin != Origin::Own {
+            let hint = "use a browser that sends Origin, or a token: Authorization: Bearer …";
+            let what = "a request with a session's cookie has to say which page it comes from";
+            return Err(ApiError::new(ErrorCode::Forbidden, what, hint).at("Origin").into());
+        }
+        permit(&caller, request.method(), path)?;
+        request.extensions_mut().insert(caller);
+        Ok(())
+    }
+
+    /// Which page a request comes from, by what browsers say and pages cannot change.
+    fn origin(&self, headers: &HeaderMap) -> Origin {
+        let mut origin = Origin::Unsaid;
+        for site in headers.get_all("sec-fetch-site") {
+            match site.as_bytes() {
+                b"same-origin" => origin = Origin::Own,
+                // The user's own doing: an address that was typed, a bookmark.
+                b"none" => {}
+                _ => return Origin::Elsewhere,
+            }
+        }
+        for said in headers.get_all(header::ORIGIN) {
+            let scheme = if self.names.encrypted { "https://" } else { "http://" };
+            let authority = said.to_str().ok().and_then(|said| said.strip_prefix(scheme));
+            if !authority.is_some_and(|authority| self.names.mean(authority)) {
+                return Origin::Elsewhere;
+            }
+            origin = Origin::Own;
+        }
+        origin
+    }
+}
+
+/// Which page made a browser ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// One of this daemon's.
+    Own,
+    /// None, or no browser asks.
+    Unsaid,
+    /// One of another site, or of another port of this machine.
+    Elsewhere,
+}
+
+/// Whether a request came over TLS.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Encrypted(pub(crate) bool);
+
+async fn check_host(State(Gate { names, .. }): State<Gate>, request: Request, next: Next) -> Response {
     let hosts = request.headers().get_all(header::HOST);
     let mut asked: Vec<_> = hosts.iter().map(|host| host.to_str().unwrap_or_default()).collect();
     // A target in absolute form overrides the header (RFC 9112, section 3.2.2).
     asked.extend(request.uri().authority().map(Authority::as_str));
     let ours = !asked.is_empty() && asked.iter().all(|host| names.mean(host));
-    let mut response = if ours {
-        next.run(request).await
-    } else {
-        misdirected(&asked.join(", "), names.port).into_response()
-    };
+    let mut response =
+        if ours { next.run(request).await } else { misdirected(&asked.join(", "), &names).into_response() };
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     response
 }
 
-fn misdirected(host: &str, port: u16) -> Fault {
-    let hint = format!("use http://localhost:{port}, or the address that the daemon was given");
+fn misdirected(host: &str, names: &Names) -> Fault {
+    let scheme = if names.encrypted { "https" } else { "http" };
+    let hint = format!(
+        "use {scheme}://localhost:{}, or a name that the daemon was given with --web-host",
+        names.port
+    );
     let error = ApiError::new(ErrorCode::InvalidName, format!("this server is not {host:?}"), hint);
     Fault::with_status(error.at("Host"), StatusCode::MISDIRECTED_REQUEST)
-}
-
-async fn unauthorized(uri: Uri) -> Fault {
-    let what =
-        format!("{} is not served on this port: this version serves /v1 on the Unix socket only", uri.path());
-    let hint = "use the command line on this machine, or curl --unix-socket /run/hivemind/api.sock";
-    ApiError::new(ErrorCode::Unauthorized, what, hint).into()
 }
 
 #[cfg(test)]
@@ -100,7 +198,11 @@ mod tests {
     use super::*;
 
     fn names() -> Names {
-        Names::new("0.0.0.0:3000".parse().unwrap(), ["Node-1.example.com".to_owned(), "[fd00::1]".to_owned()])
+        Names::new(
+            "0.0.0.0:3000".parse().unwrap(),
+            ["Node-1.example.com".to_owned(), "[fd00::1]".to_owned()],
+            false,
+        )
     }
 
     #[test]
@@ -139,7 +241,7 @@ mod tests {
 
     #[test]
     fn port_80_need_not_be_said() {
-        let names = Names::new("127.0.0.1:80".parse().unwrap(), []);
+        let names = Names::new("127.0.0.1:80".parse().unwrap(), [], false);
         assert!(names.mean("localhost") && names.mean("localhost:80") && !names.mean("localhost:81"));
     }
 }

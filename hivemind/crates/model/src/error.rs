@@ -207,6 +207,8 @@ codes! {
     KernelUnsupported = "HM0511" Environment;
     /// A table of the data path is full.
     MapFull = "HM0512" Environment;
+    /// The daemon does as much at once as it takes.
+    Busy = "HM0513" Environment;
     /// The daemon does not answer.
     DaemonUnreachable = "HM0601" Unreachable;
     /// It did not happen in time.

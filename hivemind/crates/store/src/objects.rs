@@ -14,7 +14,7 @@ mod watch;
 
 use std::sync::Arc;
 
-use hivemind_model::{ApiError, ErrorCode, List};
+use hivemind_model::{ApiError, ErrorCode, List, Token};
 use uuid::Uuid;
 
 pub use self::{
@@ -24,9 +24,9 @@ pub use self::{
 };
 use self::{
     fault::{not_found, stale},
-    object::{decode, id_key, key, prefix},
+    object::{TOKEN_CLAIM, decode, id_key, key, prefix},
 };
-use crate::{ListOptions, OpResult, Revision, Store, Txn};
+use crate::{Key, ListOptions, OpResult, Revision, Store, Txn};
 
 /// How often a write is tried again because somebody else was faster. Each failed try means that another one made
 /// progress, so running out of them means that the object is written without pause.
@@ -94,6 +94,16 @@ impl Objects {
         }
         let found: Option<T> = self.read(owner_namespace, name).await?;
         Ok(found.filter(|object| object.metadata().id == id))
+    }
+
+    /// The token whose secret has this hash, if there is one.
+    pub async fn token(&self, hash: &str) -> Result<Option<Token>, ApiError> {
+        let Ok(key) = Key::new(format!("claims/{TOKEN_CLAIM}/{hash}")) else { return Ok(None) };
+        let Some(owner) = self.store.get(&key, None).await?.found else { return Ok(None) };
+        let owner = String::from_utf8_lossy(&owner.value).into_owned();
+        let Some((_, name)) = owner.split_once('/') else { return Ok(None) };
+        let found: Option<Token> = self.read("", name).await?;
+        Ok(found.filter(|token| token.spec.hash == hash))
     }
 
     async fn read<T: Object>(&self, namespace: &str, name: &str) -> Result<Option<T>, ApiError> {

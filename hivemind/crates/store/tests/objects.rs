@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use hivemind_model::{
-    App, AppSpec, AppStatus, Container, ErrorCode, Metadata, Node, NodeSpec, NodeStatus, Port, Protocol,
-    Service, ServiceSpec, ServiceStatus, Template, WatchKind,
+    App, AppSpec, AppStatus, Container, ErrorCode, Metadata, Namespace, Node, NodeSpec, NodeStatus, Port,
+    Protocol, Service, ServiceSpec, ServiceStatus, Template, Token, TokenRole, TokenSpec, WatchKind,
 };
 use hivemind_store::{Changes, Key, ListOptions, ObjectWatch, Objects, Options, Prefix, RedbStore, Revision};
 
@@ -389,4 +389,32 @@ async fn an_object_too_large_for_the_store_is_refused() {
     big.metadata.annotations.insert("note".into(), "x".repeat(1 << 20));
     assert_eq!(f.objects.create(&big).await.unwrap_err().code, ErrorCode::OutOfRange);
     assert_eq!(keys(&f.objects).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_token_is_found_by_its_hash_as_long_as_it_is_there() {
+    let f = open().await;
+    let spec = TokenSpec { role: TokenRole::Admin, expires_at: None, hash: "abc".into() };
+    let token = Token { metadata: Metadata::new("default", "ci"), spec };
+    let made = f.objects.create(&token).await.unwrap();
+    assert_eq!(f.objects.token("abc").await.unwrap(), Some(made.clone()));
+    for hash in ["", "ab", "abcd", "../token/abc"] {
+        assert_eq!(f.objects.token(hash).await.unwrap(), None, "{hash}");
+    }
+    let error = f.objects.create(&token).await.unwrap_err();
+    assert_eq!(error.message, "token \"ci\" exists already", "a token is in no namespace");
+    f.objects.delete(&made).await.unwrap();
+    assert_eq!(f.objects.token("abc").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_is_provided_and_there_already_is_no_conflict_but_a_reason_to_look_again() {
+    let f = open().await;
+    f.objects.create(&Namespace::new("team")).await.unwrap();
+    let mut changes = Changes::new();
+    changes.provide(&mut Namespace::new("team")).unwrap();
+    assert_eq!(f.objects.transact(changes).await.unwrap_err().code, ErrorCode::Stale);
+    let mut changes = Changes::new();
+    changes.create(&mut Namespace::new("team")).unwrap();
+    assert_eq!(f.objects.transact(changes).await.unwrap_err().code, ErrorCode::NamespaceExists);
 }

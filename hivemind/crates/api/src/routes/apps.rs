@@ -6,12 +6,13 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use hivemind_model::{ApiError, App, ErrorCode, List, Scale};
+use hivemind_model::{ApiError, App, List, Scale};
 use jiff::Timestamp;
 
-use super::{Selection, list_or_watch, place_in};
+use super::{check_replacement, kind::get_route, list_or_watch, place_in};
 use crate::{
     api::Serving,
+    caller::Caller,
     deployment,
     fault::Outcome,
     lines::WatchLine,
@@ -37,12 +38,11 @@ use crate::{
 )]
 pub(crate) async fn list(
     State(serving): State<Serving>,
+    caller: Caller,
     headers: HeaderMap,
     Params(params): Params<ListParams>,
 ) -> Outcome<Response> {
-    let ListParams { namespace, watch, resource_version } = params;
-    let selection = Selection { namespace, watch, resource_version };
-    list_or_watch(&serving, &headers, selection, |_: &App| true).await
+    list_or_watch(&serving, &caller, &headers, params.into(), |_: &App| true).await
 }
 
 /// Deploys an app
@@ -76,25 +76,15 @@ pub(crate) async fn create(
     Ok((StatusCode::CREATED, Json(app)))
 }
 
-/// An app
-#[utoipa::path(
-    get, path = "/v1/namespaces/{namespace}/apps/{app}", tag = "apps", operation_id = "getApp",
-    params(
-        ("namespace" = String, Path, description = "The namespace"),
-        ("app" = String, Path, description = "The app's name, short id or uid"),
-    ),
-    responses(
-        (status = 200, description = "The app", body = App),
-        (status = 404, description = "There is no such app", body = ApiError),
-        (status = 503, description = "The store failed", body = ApiError),
-    )
-)]
-pub(crate) async fn get(
-    State(serving): State<Serving>,
-    Place((namespace, word)): Place<(String, String)>,
-) -> Outcome<Json<App>> {
-    Ok(Json(serving.objects().find(&namespace, &word).await?))
-}
+get_route!(
+    App in namespace,
+    "/v1/namespaces/{namespace}/apps/{app}",
+    "apps",
+    "getApp",
+    "app",
+    "The app's name, short id or uid",
+    "An app"
+);
 
 /// Replaces what is wanted of an app
 ///
@@ -123,18 +113,7 @@ pub(crate) async fn replace(
 ) -> Outcome<Json<App>> {
     place_in(namespace.clone(), &mut wanted)?;
     let mut app: App = serving.objects().find(&namespace, &word).await?;
-    if wanted.metadata.name != app.metadata.name {
-        let what =
-            format!("the body is of app {:?}, the path of {:?}", wanted.metadata.name, app.metadata.name);
-        return Err(ApiError::new(ErrorCode::InvalidName, what, "an app cannot be renamed")
-            .at("metadata.name")
-            .into());
-    }
-    if wanted.metadata.resource_version == 0 {
-        let hint = "get the app, change it, and put it back with its resourceVersion";
-        let error = ApiError::new(ErrorCode::OutOfRange, "the body names no resourceVersion", hint);
-        return Err(error.at("metadata.resourceVersion").into());
-    }
+    check_replacement("app", &app.metadata, &wanted.metadata)?;
     app.metadata.resource_version = wanted.metadata.resource_version;
     deployment::replace(&mut app, wanted, &serving.api.config.cluster_domain)?;
     Ok(Json(serving.objects().update(&app).await?))

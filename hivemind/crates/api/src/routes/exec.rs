@@ -17,10 +17,10 @@ use futures::{
 };
 use hivemind_model::{ApiError, ErrorCode, ExecChannel, ExecExit, Replica};
 use tokio::{sync::mpsc, time::timeout};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::Serving,
+    caller::{Caller, Ending},
     fault::{Fault, Outcome},
     node_access::{ExecInput, ExecOutput, ExecStreams},
     request::{ExecParams, ExecQuery, Place},
@@ -56,6 +56,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) async fn exec(
     State(serving): State<Serving>,
     Extension(permit): Extension<Permit>,
+    caller: Caller,
     Place((namespace, word)): Place<(String, String)>,
     ExecQuery(request): ExecQuery,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -75,12 +76,13 @@ pub(crate) async fn exec(
     Ok(upgrade.on_failed_upgrade(failed).on_upgrade(move |socket| async move {
         // The session counts as a connection, and the server waits for it when it stops.
         let _held = (permit, tracked);
-        run(socket, streams, serving.shutdown).await;
+        run(socket, streams, caller.ending(&serving)).await;
     }))
 }
 
-/// Connects a socket to a process until the process ends, the socket closes or the daemon stops.
-async fn run(socket: WebSocket, streams: ExecStreams, shutdown: CancellationToken) {
+/// Connects a socket to a process until the process ends, the socket closes, the caller's token is revoked or the daemon
+/// stops.
+async fn run(socket: WebSocket, streams: ExecStreams, ending: Ending) {
     let (mut sink, source) = socket.split();
     let ExecStreams { input, output } = streams;
     let error = tokio::select! {
@@ -94,11 +96,11 @@ async fn run(socket: WebSocket, streams: ExecStreams, shutdown: CancellationToke
             Some(error) => Some(error),
             None => return,
         },
-        () = shutdown.cancelled() => Some(ApiError::new(
+        told = ending.reached() => Some(told.unwrap_or_else(|| ApiError::new(
             ErrorCode::DaemonUnreachable,
             "the daemon is stopping",
             "open the session again once it runs",
-        )),
+        ))),
     };
     let farewell = async {
         if let Some(error) = error {

@@ -1,13 +1,14 @@
 //! Replicas and what they wrote.
 
-use axum::{Json, extract::State, http::HeaderMap, response::Response};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use hivemind_model::{ApiError, List, LogLine, Replica};
 
-use super::{Selection, list_or_watch};
+use super::{Selection, kind::get_route, list_or_watch};
 use crate::{
     api::Serving,
+    caller::Caller,
     fault::Outcome,
-    lines::{WatchLine, ndjson_response},
+    lines::{Format, WatchLine, stream_response},
     request::{LogParams, Params, Place, ReplicaListParams},
 };
 
@@ -29,34 +30,25 @@ use crate::{
 )]
 pub(crate) async fn list(
     State(serving): State<Serving>,
+    caller: Caller,
     headers: HeaderMap,
     Params(params): Params<ReplicaListParams>,
 ) -> Outcome<Response> {
     let ReplicaListParams { namespace, app, watch, resource_version } = params;
     let selection = Selection { namespace, watch, resource_version };
     let of_app = move |replica: &Replica| app.as_ref().is_none_or(|app| replica.spec.app == *app);
-    list_or_watch(&serving, &headers, selection, of_app).await
+    list_or_watch(&serving, &caller, &headers, selection, of_app).await
 }
 
-/// A replica
-#[utoipa::path(
-    get, path = "/v1/namespaces/{namespace}/replicas/{replica}", tag = "replicas", operation_id = "getReplica",
-    params(
-        ("namespace" = String, Path, description = "The namespace"),
-        ("replica" = String, Path, description = "The replica's name, short id or uid"),
-    ),
-    responses(
-        (status = 200, description = "The replica", body = Replica),
-        (status = 404, description = "There is no such replica", body = ApiError),
-        (status = 503, description = "The store failed", body = ApiError),
-    )
-)]
-pub(crate) async fn get(
-    State(serving): State<Serving>,
-    Place((namespace, word)): Place<(String, String)>,
-) -> Outcome<Json<Replica>> {
-    Ok(Json(serving.objects().find(&namespace, &word).await?))
-}
+get_route!(
+    Replica in namespace,
+    "/v1/namespaces/{namespace}/replicas/{replica}",
+    "replicas",
+    "getReplica",
+    "replica",
+    "The replica's name, short id or uid",
+    "A replica"
+);
 
 /// What a replica wrote
 ///
@@ -78,10 +70,11 @@ pub(crate) async fn get(
 )]
 pub(crate) async fn logs(
     State(serving): State<Serving>,
+    caller: Caller,
     Place((namespace, word)): Place<(String, String)>,
     Params(LogParams { tail, follow }): Params<LogParams>,
 ) -> Outcome<Response> {
     let replica: Replica = serving.objects().find(&namespace, &word).await?;
     let lines = serving.node().logs(&replica, tail, follow).await?;
-    Ok(ndjson_response(lines, serving.api.keep_alive, serving.shutdown.clone()))
+    Ok(stream_response(lines, Format::Ndjson, |_| "line", serving.api.keep_alive, caller.ending(&serving)))
 }

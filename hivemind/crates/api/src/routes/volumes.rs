@@ -1,48 +1,31 @@
 //! Volumes.
 
-use axum::{
-    Json,
-    extract::State,
-    http::{HeaderMap, StatusCode},
-    response::Response,
-};
+use axum::{Json, extract::State, http::StatusCode};
 use hivemind_model::{
-    ApiError, App, ErrorCode, List, Node, Problems, Volume, VolumeStatus, check_label, check_name,
+    ApiError, App, ErrorCode, Node, Problems, Volume, VolumeStatus, check_label, check_name,
 };
 
-use super::{Selection, list_or_watch, place_in};
+use super::{
+    kind::{get_route, list_route},
+    place_in,
+};
 use crate::{
     api::Serving,
     fault::Outcome,
-    lines::WatchLine,
-    request::{JsonBody, ListParams, Params, Place},
+    request::{JsonBody, ListParams, Place},
 };
 
-/// Volumes, or every change of them
-///
-/// A watch is as one of apps.
-#[utoipa::path(
-    get, path = "/v1/volumes", tag = "volumes", operation_id = "listVolumes", params(ListParams),
-    responses(
-        (status = 200, description = "The volumes, or the stream of a watch", content(
-            (List<Volume> = "application/json"),
-            (WatchLine<Volume> = "application/x-ndjson"),
-            (WatchLine<Volume> = "text/event-stream"),
-        )),
-        (status = 400, description = "The query is not valid", body = ApiError),
-        (status = 409, description = "The revision is no longer kept (HM0305): list again", body = ApiError),
-        (status = 503, description = "The store failed", body = ApiError),
-    )
-)]
-pub(crate) async fn list(
-    State(serving): State<Serving>,
-    headers: HeaderMap,
-    Params(params): Params<ListParams>,
-) -> Outcome<Response> {
-    let ListParams { namespace, watch, resource_version } = params;
-    let selection = Selection { namespace, watch, resource_version };
-    list_or_watch(&serving, &headers, selection, |_: &Volume| true).await
-}
+list_route!(Volume, ListParams, "/v1/volumes", "volumes", "listVolumes", "Volumes, or every change of them");
+
+get_route!(
+    Volume in namespace,
+    "/v1/namespaces/{namespace}/volumes/{volume}",
+    "volumes",
+    "getVolume",
+    "volume",
+    "The volume's name, short id or uid",
+    "A volume"
+);
 
 /// Makes a volume
 #[utoipa::path(
@@ -84,26 +67,6 @@ async fn check(serving: &Serving, volume: &Volume) -> Result<(), ApiError> {
         other => drop(other?),
     }
     problems.into_result()
-}
-
-/// A volume
-#[utoipa::path(
-    get, path = "/v1/namespaces/{namespace}/volumes/{volume}", tag = "volumes", operation_id = "getVolume",
-    params(
-        ("namespace" = String, Path, description = "The namespace"),
-        ("volume" = String, Path, description = "The volume's name, short id or uid"),
-    ),
-    responses(
-        (status = 200, description = "The volume", body = Volume),
-        (status = 404, description = "There is no such volume", body = ApiError),
-        (status = 503, description = "The store failed", body = ApiError),
-    )
-)]
-pub(crate) async fn get(
-    State(serving): State<Serving>,
-    Place((namespace, word)): Place<(String, String)>,
-) -> Outcome<Json<Volume>> {
-    Ok(Json(serving.objects().find(&namespace, &word).await?))
 }
 
 /// Deletes a volume and what is in it

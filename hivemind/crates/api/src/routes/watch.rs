@@ -15,8 +15,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     api::Serving,
+    caller::Caller,
     fault::{Fault, Outcome},
-    lines::{WatchLine, ndjson_response, watch_from_list},
+    lines::{Format, WatchLine, held_response, watch_from_list},
     request::Params,
 };
 
@@ -71,9 +72,11 @@ pub(crate) struct WatchParams {
 )]
 pub(crate) async fn watch(
     State(serving): State<Serving>,
+    caller: Caller,
     Params(WatchParams { kinds }): Params<WatchParams>,
 ) -> Outcome<Response> {
     let wanted = wanted(kinds.as_deref())?;
+    let place = serving.api.watches.take()?;
     let mut all: Vec<Lines> = Vec::with_capacity(wanted.len());
     for kind in wanted {
         all.push(match kind {
@@ -86,8 +89,8 @@ pub(crate) async fn watch(
             _ => lines(&serving, KindLine::Nodes).await?,
         });
     }
-    let lines = stream::select_all(all).boxed();
-    Ok(ndjson_response(lines, serving.api.keep_alive, serving.shutdown.clone()))
+    let (format, ending) = (Format::Ndjson, caller.ending(&serving));
+    Ok(held_response(stream::select_all(all).boxed(), format, |_| "line", place, &serving, ending))
 }
 
 /// The kinds that are named, each once.

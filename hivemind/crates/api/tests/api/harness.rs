@@ -29,6 +29,7 @@ pub(crate) struct Server {
     pub(crate) socket: PathBuf,
     pub(crate) shutdown: CancellationToken,
     pub(crate) task: JoinHandle<()>,
+    pub(crate) api: Api,
     _dir: tempfile::TempDir,
 }
 
@@ -38,6 +39,14 @@ impl Server {
     }
 
     pub(crate) async fn start_with(keep_alive: Duration, ipv4: &str) -> Self {
+        Self::start_changed(keep_alive, ipv4, |api| api).await
+    }
+
+    pub(crate) async fn start_changed(
+        keep_alive: Duration,
+        ipv4: &str,
+        change: impl FnOnce(Api) -> Api,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = Options { recent_revisions: 0, ..Options::default() };
         let store = RedbStore::open(dir.path().join("store.redb"), options).await.unwrap();
@@ -51,12 +60,14 @@ impl Server {
                 ipv6: "fd00:4856:1::/112".parse().unwrap(),
             },
             cluster_domain: "hivemind.internal".into(),
+            web_url: "http://localhost:4483".into(),
         });
+        let api = change(api.with_keep_alive(keep_alive));
         let socket = dir.path().join("api.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(serve_unix(listener, api.with_keep_alive(keep_alive), shutdown.clone()));
-        Server { objects, node, socket, shutdown, task, _dir: dir }
+        let task = tokio::spawn(serve_unix(listener, api.clone(), shutdown.clone()));
+        Server { objects, node, socket, shutdown, task, api, _dir: dir }
     }
 
     /// Sends a request on a connection of its own.
@@ -114,8 +125,7 @@ impl Server {
         }
         let response = self.request(request.body(Full::default()).unwrap()).await;
         assert_eq!(response.status(), 200, "{path}");
-        let content_type = response.headers()["content-type"].to_str().unwrap().to_owned();
-        Lines { body: response.into_body(), buffer: BytesMut::new(), content_type }
+        Lines::new(response)
     }
 
     pub(crate) async fn create_app(&self, app: Value) -> Value {
@@ -168,6 +178,16 @@ pub(crate) fn app_with(name: &str, hostnames: &[&str], ports: &[u16]) -> Value {
     })
 }
 
+impl Server {
+    /// Makes a token of that role; gives its secret.
+    pub(crate) async fn create_token(&self, name: &str, role: &str) -> String {
+        let body = json!({"metadata": {"name": name}, "spec": {"role": role}});
+        let (status, made) = self.send("POST", "/v1/tokens", body).await;
+        assert_eq!(status, 201, "{made}");
+        made["secret"].as_str().unwrap().to_owned()
+    }
+}
+
 /// The lines of a body, blank ones too.
 pub(crate) struct Lines {
     body: Incoming,
@@ -176,6 +196,11 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
+    pub(crate) fn new(response: Response<Incoming>) -> Self {
+        let content_type = response.headers()["content-type"].to_str().unwrap().to_owned();
+        Lines { body: response.into_body(), buffer: BytesMut::new(), content_type }
+    }
+
     /// The next line; `None` at the end of the body.
     pub(crate) async fn line(&mut self) -> Option<String> {
         tokio::time::timeout(PATIENCE, async {

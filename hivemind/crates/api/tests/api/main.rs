@@ -1,12 +1,16 @@
 //! The API as its callers see it: over real sockets, with a real store on disk, and a node whose processes are real.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod access;
 mod apps;
 mod exec;
+mod flows;
 mod harness;
+mod namespaces;
 mod node;
 mod openapi;
 mod streams;
 mod things;
 mod watches;
 mod web;
+mod web_port;

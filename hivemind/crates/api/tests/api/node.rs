@@ -12,10 +12,12 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream, stream::BoxStream};
-use hivemind_api::{EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, NodeAccess};
+use hivemind_api::{
+    EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, MetricsFormat, NodeAccess,
+};
 use hivemind_model::{
-    ApiError, ErrorCode, ExecExit, ImageSummary, ImportResult, LogLine, Port, Problems, Replica, Status,
-    Volume,
+    ApiError, ErrorCode, ExecExit, FlowLine, FlowLoss, ImageSummary, ImportResult, LogLine, Port, Problems,
+    Replica, Status, Volume,
 };
 use jiff::Timestamp;
 use tokio::{
@@ -32,6 +34,9 @@ pub(crate) struct TestNode {
     pub(crate) removed_volumes: Mutex<Vec<String>>,
     /// Ports that another program has.
     pub(crate) taken_ports: Mutex<Vec<u16>>,
+    /// What followers of flows are told.
+    pub(crate) flows: broadcast::Sender<Result<FlowLine, ApiError>>,
+    pub(crate) last_flows: Mutex<Option<FlowsRequest>>,
     pub(crate) last_exec: Mutex<Option<ExecRequest>>,
     pub(crate) resizes: watch::Sender<Vec<(u16, u16)>>,
     pub(crate) sessions: watch::Sender<usize>,
@@ -45,6 +50,8 @@ impl Default for TestNode {
             volume_fault: Mutex::default(),
             removed_volumes: Mutex::default(),
             taken_ports: Mutex::default(),
+            flows: broadcast::Sender::new(16),
+            last_flows: Mutex::default(),
             last_exec: Mutex::default(),
             resizes: watch::Sender::default(),
             sessions: watch::Sender::default(),
@@ -60,6 +67,10 @@ pub(crate) fn line(replica: &str, message: &str) -> LogLine {
         stream: "stdout".into(),
         message: message.into(),
     }
+}
+
+pub(crate) fn lost(events: u64) -> FlowLine {
+    FlowLine::Lost(FlowLoss { events, place: "kernel".into() })
 }
 
 /// Ends the session's count when the process is done with.
@@ -227,5 +238,28 @@ impl NodeAccess for TestNode {
         }
         self.removed_volumes.lock().unwrap().push(volume.metadata.name.clone());
         Ok(())
+    }
+
+    async fn flows(
+        &self,
+        request: FlowsRequest,
+    ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError> {
+        let follow = request.follow;
+        *self.last_flows.lock().unwrap() = Some(request);
+        let kept = stream::iter([Ok(lost(1))]);
+        if !follow {
+            return Ok(kept.boxed());
+        }
+        let live = stream::unfold(self.flows.subscribe(), |mut flows| async {
+            Some((flows.recv().await.ok()?, flows))
+        });
+        Ok(kept.chain(live).boxed())
+    }
+
+    async fn metrics(&self, format: MetricsFormat) -> Result<String, ApiError> {
+        Ok(match format {
+            MetricsFormat::OpenMetrics => "hivemind_up 1\n# EOF\n".into(),
+            MetricsFormat::Text => "hivemind_up 1\n".into(),
+        })
     }
 }

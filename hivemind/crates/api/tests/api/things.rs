@@ -166,7 +166,7 @@ async fn a_body_over_one_mebibyte_is_refused_whether_or_not_its_length_is_said()
 #[tokio::test]
 async fn unknown_paths_methods_and_parameters_are_told() {
     let server = Server::start().await;
-    for path in ["/", "/v2/apps", "/v1", "/v1/app", "/v1/namespaces/default", "/v1/apps/"] {
+    for path in ["/", "/v2/apps", "/v1", "/v1/app", "/v1/namespaces/default/apps/a/b", "/v1/apps/"] {
         server.refused("GET", path, Value::Null, 404, ErrorCode::PathNotFound).await;
     }
     for (method, path, allow) in [

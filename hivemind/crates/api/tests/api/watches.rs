@@ -231,3 +231,61 @@ async fn several_kinds_are_watched_over_one_connection() {
     assert_eq!(error.field.as_deref(), Some("kinds"));
     assert!(error.hint.contains("networkpolicies"), "{}", error.hint);
 }
+
+#[tokio::test]
+async fn a_watch_that_is_not_read_is_given_up_and_says_so_when_it_is_read_again() {
+    let change = |api: hivemind_api::Api| api.with_watch_patience(Duration::from_millis(300));
+    let server = Server::start_changed(Duration::from_secs(15), "10.204.0.0/16", change).await;
+    server.create_app(app("busy")).await;
+    let mut watch = server.lines("/v1/apps?watch=true").await;
+    watch.expect("added", "busy").await;
+    watch.expect("bookmark", "").await;
+    let mut i = 0;
+    // Until the buffers of the socket are full and the next line has waited for its time.
+    while server.api.statistics().watches_given_up == 0 {
+        i += 1;
+        let change = |app: &mut App| {
+            app.spec.replicas = 1 + i % 2;
+            app.metadata.annotations.insert("note".into(), "x".repeat(256 << 10));
+            Ok(())
+        };
+        server.objects.update_with("default", "busy", change).await.unwrap();
+        assert!(i < 10_000, "the watch is kept although nobody reads it");
+    }
+    assert_eq!(server.api.statistics().watches, 0, "its place is free while nobody has read on");
+    let last = loop {
+        let line = watch.json().await;
+        if line["type"] != "modified" {
+            break line;
+        }
+    };
+    assert_eq!((&last["type"], &last["error"]["code"]), (&json!("error"), &json!("HM0701")), "{last}");
+    assert_eq!(watch.line().await, None);
+}
+
+#[tokio::test]
+async fn a_flood_of_watches_is_refused_beyond_the_limit_and_places_come_free() {
+    let server = Server::start().await;
+    let mut watches = Vec::new();
+    for _ in 0..hivemind_api::WATCHES_MAX {
+        let mut watch = server.lines("/v1/apps?watch=true").await;
+        watch.expect("bookmark", "").await;
+        watches.push(watch);
+    }
+    for path in ["/v1/apps?watch=true", "/v1/nodes?watch=true", "/v1/flows?follow=true"] {
+        let error = server.refused("GET", path, Value::Null, 503, ErrorCode::Busy).await;
+        assert!(error.message.contains(&hivemind_api::WATCHES_MAX.to_string()), "{error:?}");
+    }
+    assert_eq!(server.get("/v1/apps").await.0, 200, "lists go on");
+    assert_eq!(server.api.statistics().watches, hivemind_api::WATCHES_MAX as u64);
+    drop(watches.pop());
+    // The place comes free when the server has seen that the reader is gone.
+    tokio::time::timeout(crate::harness::PATIENCE, async {
+        while server.get("/v1/apps?watch=true&resourceVersion=99999").await.1["code"] == "HM0513" {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("no place came free");
+    server.lines("/v1/apps?watch=true").await.expect("bookmark", "").await;
+}

@@ -32,7 +32,7 @@ pub(super) struct Guard {
 #[derive(Debug)]
 enum Meaning {
     /// The name is taken.
-    Exists { kind: &'static str, name: String, code: ErrorCode },
+    Exists { kind: &'static str, name: String, namespaced: bool, code: ErrorCode },
     /// The object changed, or is gone.
     Changed { kind: &'static str, name: String, gone: ApiError },
     /// Somebody else has what is claimed.
@@ -54,7 +54,10 @@ impl Changes {
     /// [`ErrorCode::InvalidName`] for a name or namespace that cannot be stored.
     pub fn create<T: Object>(&mut self, object: &mut T) -> Result<(), ApiError> {
         let name = object.metadata().name.clone();
-        self.make(object, Meaning::Exists { kind: T::KIND, name, code: T::EXISTS })
+        self.make(
+            object,
+            Meaning::Exists { kind: T::ID_PREFIX, name, namespaced: T::NAMESPACED, code: T::EXISTS },
+        )
     }
 
     /// As [`Changes::create`], of something that others may make just as well: that it is there by then is no conflict,
@@ -226,8 +229,10 @@ impl Guard {
         let holder =
             found.map(|found| String::from_utf8_lossy(&found.value).into_owned()).unwrap_or_default();
         match &self.meaning {
-            Meaning::Exists { kind, name, code } => {
-                (self.owner.clone(), exists(kind, name, &self.owner, *code, found))
+            Meaning::Exists { kind, name, namespaced, code } => {
+                let namespace = self.owner.split_once('/').map_or("", |(namespace, _)| namespace);
+                let place = if *namespaced { format!(" in namespace {namespace:?}") } else { String::new() };
+                (self.owner.clone(), exists(kind, name, &place, *code, found))
             }
             Meaning::Changed { gone, .. } if found.is_none() => (holder, gone.clone()),
             Meaning::Changed { kind, name, .. } | Meaning::Passing { kind, name } => {
@@ -241,17 +246,15 @@ impl Guard {
     }
 }
 
-fn exists(kind: &str, name: &str, owner: &str, code: ErrorCode, found: Option<&KeyValue>) -> ApiError {
-    let namespace = owner.split_once('/').map_or("", |(namespace, _)| namespace);
-    let kind = kind.to_ascii_lowercase();
+fn exists(kind: &str, name: &str, place: &str, code: ErrorCode, found: Option<&KeyValue>) -> ApiError {
     let deleting = found
         .and_then(|found| serde_json::from_slice::<Value>(&found.value).ok())
         .is_some_and(|value| value.pointer("/metadata/deletionTimestamp").is_some());
     let error = if deleting {
-        let what = format!("the {kind} {name:?} in namespace {namespace:?} is still being deleted");
+        let what = format!("the {kind} {name:?}{place} is still being deleted");
         ApiError::new(ErrorCode::Deleting, what, "wait until it is gone, or choose another name")
     } else {
-        let what = format!("{kind} {name:?} exists already in namespace {namespace:?}");
+        let what = format!("{kind} {name:?} exists already{place}");
         ApiError::new(code, what, "choose another name, or delete the one that is there")
     };
     error.at("metadata.name")

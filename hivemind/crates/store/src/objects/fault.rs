@@ -43,13 +43,11 @@ impl From<Error> for ApiError {
 
 /// There is no such object.
 pub(super) fn not_found<T: Object>(namespace: &str, word: &str) -> ApiError {
-    let kind = T::KIND.to_ascii_lowercase();
-    let what = if T::NAMESPACED {
-        format!("no {kind} named {word:?} in namespace {namespace:?}")
-    } else {
-        format!("no {kind} named {word:?}")
-    };
-    ApiError::new(T::NOT_FOUND, what, format!("`hivemind {kind} ls -A` shows all that there are"))
+    let kind = T::ID_PREFIX;
+    let (place, all) =
+        if T::NAMESPACED { (format!(" in namespace {namespace:?}"), " -A") } else { (String::new(), "") };
+    let what = format!("no {kind} named {word:?}{place}");
+    ApiError::new(T::NOT_FOUND, what, format!("`hivemind {kind} ls{all}` shows all that there are"))
 }
 
 /// An object changed since it was read.

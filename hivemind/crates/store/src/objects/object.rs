@@ -56,6 +56,9 @@ impl Claim {
     }
 }
 
+/// The kind of claim that a token's hash is.
+pub(super) const TOKEN_CLAIM: &str = "token";
+
 /// A kind of object as the store keeps it.
 pub trait Object: Resource {
     /// Whether it is in a namespace.
@@ -140,6 +143,11 @@ impl Object for Identity {
 impl Object for Token {
     const NAMESPACED: bool = false;
     const EXISTS: ErrorCode = ErrorCode::TokenExists;
+
+    /// The hash of its secret, by which it is found.
+    fn claims(&self) -> Vec<Claim> {
+        vec![Claim::chosen(TOKEN_CLAIM, &self.spec.hash, "spec.hash")]
+    }
 }
 
 /// Why a name cannot be part of a key.
