@@ -8,7 +8,7 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use hivemind_agent::Agent;
+use hivemind_agent::{Agent, FlowQuery};
 use hivemind_api::{
     EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, MetricsFormat, NodeAccess,
 };
@@ -138,9 +138,11 @@ impl NodeAccess for LocalNode {
 
     async fn flows(
         &self,
-        _: FlowsRequest,
+        request: FlowsRequest,
     ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError> {
-        Err(ApiError::new(ErrorCode::Unsupported, "this version does not tell flows", ""))
+        let FlowsRequest { from, to, verdict, follow, tail } = request;
+        let [from, to] = [from, to].map(|end| end.map(|end| end.to_string()));
+        self.agent.flows(&FlowQuery { from, to, verdict, follow, tail }).await
     }
 
     async fn metrics(&self, _: MetricsFormat) -> Result<String, ApiError> {

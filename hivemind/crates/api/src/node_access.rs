@@ -1,6 +1,6 @@
 //! What the API needs of the node that runs the replicas.
 
-use std::{io, net::IpAddr, str::FromStr};
+use std::{fmt, io, net::IpAddr, str::FromStr};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -100,6 +100,21 @@ pub enum FlowFilter {
     Unknown,
     /// These addresses.
     Net(IpNet),
+}
+
+/// As [`FlowFilter::from_str`] reads it.
+impl fmt::Display for FlowFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FlowFilter::App { namespace: Some(namespace), app } => write!(f, "{namespace}/{app}"),
+            FlowFilter::App { namespace: None, app } => f.write_str(app),
+            FlowFilter::Host => f.write_str("host"),
+            FlowFilter::Dns => f.write_str("dns"),
+            FlowFilter::World => f.write_str("world"),
+            FlowFilter::Unknown => f.write_str("unknown"),
+            FlowFilter::Net(net) => net.fmt(f),
+        }
+    }
 }
 
 impl FromStr for FlowFilter {
@@ -211,6 +226,7 @@ mod tests {
             ("2001:db8::1", FlowFilter::Net("2001:db8::1/128".parse().unwrap())),
         ] {
             assert_eq!(text.parse::<FlowFilter>().unwrap(), filter, "{text}");
+            assert_eq!(filter.to_string().parse::<FlowFilter>().unwrap(), filter, "{filter}");
         }
         for text in ["", "/", "a/", "/a", "a/b/c", "Web", "192.0.2.1/33", "a b"] {
             assert_eq!(text.parse::<FlowFilter>().unwrap_err().code, ErrorCode::Malformed, "{text}");
