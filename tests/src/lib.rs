@@ -11,6 +11,7 @@
 
 mod background;
 pub mod bench;
+mod browser;
 mod fabric;
 mod http;
 mod inventory;
@@ -24,6 +25,7 @@ mod traffic;
 mod wait;
 
 pub use background::Background;
+pub use browser::Browser;
 pub use fabric::{Addresses, Fabric};
 pub use http::{Response, get, get_unix};
 pub use inventory::Inventory;

@@ -1,7 +1,7 @@
 // Flows in words.
 
 import type { Flow, FlowEnd, RuleRef } from "../api/types";
-import { withPort } from "./format";
+import { withPort, words } from "./format";
 
 /** Who it is: the app where there is one, else what is known. */
 export function end(at: FlowEnd): string {
@@ -38,16 +38,18 @@ export function verdict(flow: Flow): string {
   }
 }
 
-/** `web-allows-client, rule 1`, or that no rule of it allows the flow. */
+/** `web-allows-client/ingress[0]`, as the command line has it; without a number where none of its rules allows the flow. */
 export function rule(of: RuleRef): string {
   const policy = of.namespace === "default" ? of.policy : `${of.namespace}/${of.policy}`;
-  return of.index == null ? `${policy}, no ${of.direction} rule allows it` : `${policy}, ${of.direction} rule ${of.index + 1}`;
+  return `${policy}/${of.direction}${of.index == null ? "" : `[${of.index}]`}`;
 }
 
-/** By which rules, or why not. */
-export function cause(flow: Flow): string {
-  const rules = [flow.egressRule, flow.ingressRule].filter((each) => each != null).map(rule);
-  if (flow.verdict === "dropped") return flow.explanation || flow.reason || "";
-  if (rules.length > 0) return rules.join(" · ");
-  return flow.verdict === "denied" ? flow.explanation || flow.reason || "" : "";
+/** The rules that decided. */
+export function rules(flow: Flow): string {
+  return [flow.egressRule, flow.ingressRule].filter((each) => each != null).map(rule).join(", ");
+}
+
+/** Why it may not pass. */
+export function reason(flow: Flow): string {
+  return flow.verdict === "allowed" ? "" : flow.explanation || words(flow.reason ?? "");
 }

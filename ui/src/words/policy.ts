@@ -41,30 +41,37 @@ function peer({ podSelector, namespaceSelector, ipBlock }: PolicyPeer): string {
 
 const list = (parts: string[]): string => parts.join(" or ");
 
+interface Line {
+  direction: "in" | "out";
+  /** The rule's place among those of its direction, by which flows name it. */
+  index?: number;
+  text: string;
+}
+
 /** One line for each rule; what is not in any of them is denied. */
-export function rulesOf(policy: NetworkPolicy): { direction: "in" | "out"; text: string }[] {
+export function rulesOf(policy: NetworkPolicy): Line[] {
   const { spec } = policy;
   const types = spec.policyTypes ?? [];
   const governs = {
     in: types.length === 0 || types.includes("Ingress"),
     out: types.length === 0 ? (spec.egress ?? []).length > 0 : types.includes("Egress"),
   };
-  const lines: { direction: "in" | "out"; text: string }[] = [];
+  const lines: Line[] = [];
   if (governs.in) {
     const rules = spec.ingress ?? [];
-    for (const { ports, from } of rules) {
+    for (const [index, { ports, from }] of rules.entries()) {
       const what = (ports ?? []).length === 0 ? "anything" : list((ports ?? []).map(port));
       const whom = (from ?? []).length === 0 ? "anywhere" : list((from ?? []).map(peer));
-      lines.push({ direction: "in", text: `${what} from ${whom}` });
+      lines.push({ direction: "in", index, text: `${what} from ${whom}` });
     }
     if (rules.length === 0) lines.push({ direction: "in", text: "nothing" });
   }
   if (governs.out) {
     const rules = spec.egress ?? [];
-    for (const { ports, to } of rules) {
+    for (const [index, { ports, to }] of rules.entries()) {
       const what = (ports ?? []).length === 0 ? "anything" : list((ports ?? []).map(port));
       const whom = (to ?? []).length === 0 ? "anywhere" : list((to ?? []).map(peer));
-      lines.push({ direction: "out", text: `${what} to ${whom}` });
+      lines.push({ direction: "out", index, text: `${what} to ${whom}` });
     }
     if (rules.length === 0) lines.push({ direction: "out", text: "nothing" });
   }

@@ -1,0 +1,294 @@
+//! The dashboard in a real browser: what it shows is what is there, and what it is told to do is done.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use hivemind_tests::{Browser, Node, NodeOptions, Registry, artifacts, eventually};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(20);
+const ADDRESS: &str = "http://127.0.0.1:3000";
+
+const POLICY: &str = "\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: only-client
+spec:
+  podSelector:
+    matchLabels:
+      app: web
+  ingress:
+    - from:
+        - podSelector:
+            matchLabels:
+              app: client
+      ports:
+        - port: 80
+";
+
+fn start() -> Result<(Node, Registry, Browser)> {
+    let daemon_flags = ["--web-port", "3000"].map(str::to_owned).to_vec();
+    let node = Node::start(NodeOptions { daemon_flags, ..NodeOptions::default() })?;
+    let registry = node.registry()?;
+    node.daemon_start()?;
+    let browser = Browser::start(&node)?;
+    Ok((node, registry, browser))
+}
+
+/// Logs in as `hivemind ui` does, and as whoever it is run by.
+fn enter(node: &Node, browser: &mut Browser) -> Result<()> {
+    let url = node.hivemind_ok(&["ui", "--print"])?;
+    ensure!(url.starts_with(&format!("{ADDRESS}/#code=")), "not the dashboard's address: {url}");
+    browser.act("goto", &[json!(url.trim())])?;
+    browser
+        .see("#apps h2", "Apps")
+        .context("is the dashboard built? `cargo xtask ui`, then build the program")?;
+    Ok(())
+}
+
+/// Fails if a developer would see red in the browser's console, or if the API refused anything but these.
+fn no_complaints(browser: &mut Browser, refused: &[&str]) -> Result<()> {
+    assert_eq!(browser.act("complaints", &[])?, json!([]), "the console");
+    let refusals = browser.act("refusals", &[])?;
+    let others: Vec<_> = refusals
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|refusal| {
+            !refused.iter().any(|known| refusal.as_str().is_some_and(|text| text.contains(known)))
+        })
+        .collect();
+    assert!(others.is_empty(), "the API refused {others:?}");
+    Ok(())
+}
+
+/// Looks at the page in both themes and both sizes: nothing for axe to find, no wider than the window; keeps pictures.
+fn inspect(browser: &mut Browser, name: &str) -> Result<()> {
+    let pictures = artifacts().join("screenshots");
+    fs::create_dir_all(&pictures)?;
+    for (width, height) in [(1440, 900), (390, 844)] {
+        browser.act("size", &[json!(width), json!(height)])?;
+        for scheme in ["light", "dark"] {
+            browser.act("scheme", &[json!(scheme)])?;
+            browser.act("top", &[])?;
+            let faults = browser.act("axe", &[])?;
+            assert_eq!(faults, json!([]), "{name}, {scheme}, {width} pixels");
+            assert_eq!(browser.act("overflow", &[])?, json!(0), "{name} is wider than {width} pixels");
+            let picture = pictures.join(format!("{name}-{width}-{scheme}.png"));
+            browser.act("shot", &[json!(picture)])?;
+        }
+    }
+    browser.act("size", &[json!(1440), json!(900)])?;
+    browser.act("scheme", &[json!("light")])?;
+    Ok(())
+}
+
+fn ready(node: &Node, app: &str, count: usize) -> Result<()> {
+    eventually(LIMIT, "the replicas to be ready", || {
+        let ready = node.ready_replicas(app)?;
+        ensure!(ready == count, "{ready} are ready");
+        Ok(())
+    })
+}
+
+#[test]
+fn the_page_shows_what_is_there_and_does_what_it_is_told() -> Result<()> {
+    let (node, _registry, mut browser) = start()?;
+
+    // Nobody gets in without being let in, and the way in is said.
+    browser.act("goto", &[json!(ADDRESS)])?;
+    browser.see("main", "sudo hivemind ui")?;
+    inspect(&mut browser, "login")?;
+    enter(&node, &mut browser)?;
+    let url = browser.act("url", &[])?;
+    assert_eq!(url, json!(format!("{ADDRESS}/")), "the code stays in the address");
+    browser.see("#apps", "Nothing is deployed yet")?;
+    browser.see("#policies", "every app may talk to every other")?;
+    browser.see("header .health", "Healthy")?;
+    inspect(&mut browser, "empty")?;
+
+    deploy_and_scale(&node, &mut browser)?;
+    policy_and_flows(&node, &mut browser)?;
+
+    // An opened app, in both themes and sizes.
+    browser.click("[data-app='default/web'] .opener")?;
+    for replica in node.replicas("web")? {
+        let name = replica["metadata"]["name"].as_str().context("no name")?.to_owned();
+        let row = browser.see("[data-app='default/web'] .more li", &name)?;
+        assert!(row.contains(replica["status"]["ipv4"].as_str().context("no address")?), "{row}");
+    }
+    assert_eq!(browser.act("url", &[])?, json!(format!("{ADDRESS}/apps/default/web")));
+    inspect(&mut browser, "dashboard")?;
+    themes(&mut browser)?;
+
+    // Deleting asks first.
+    browser.click("[aria-label='Delete web']")?;
+    browser.see("dialog", "3 replicas, its service and names and published port 8080 go")?;
+    inspect(&mut browser, "delete")?;
+    browser.click("dialog .danger")?;
+    browser.act("gone", &[json!("[data-app='default/web']")])?;
+    eventually(LIMIT, "the app to be gone", || {
+        let apps = node.hivemind_ok(&["app", "ls", "-o", "name"])?;
+        ensure!(!apps.contains("app/web"), "{apps}");
+        Ok(())
+    })?;
+    no_complaints(&mut browser, &["401 GET /v1/session", "400 POST /v1/namespaces/default/apps"])?;
+
+    // A page that lost its daemon says so, and that it has to be let in again by the next one.
+    node.daemon_kill9()?;
+    browser.see("[role=alert]", "The connection is lost")?;
+    browser.see("header .health", "Disconnected")?;
+    inspect(&mut browser, "disconnected")?;
+    node.daemon_start()?;
+    browser.see("main", "sudo hivemind ui")?;
+    Ok(())
+}
+
+/// What the command line deploys appears; what the page deploys and scales, runs.
+fn deploy_and_scale(node: &Node, browser: &mut Browser) -> Result<()> {
+    for app in ["client", "stranger"] {
+        node.hivemind_ok(&["app", "deploy", app, "--image", "busybox", "--command", "sleep 3600"])?;
+        let row = browser.see(&format!("[data-app='default/{app}']"), "Up")?;
+        assert!(row.contains("busybox") && row.contains("1/1"), "{row}");
+    }
+
+    browser.click("header .primary")?;
+    browser.fill("#deploy-image", "nginx:latest")?;
+    browser.fill("#deploy-name", "client")?;
+    browser.see("#deploy-name-fault", "HM0301")?;
+    browser.fill("#deploy-name", "Web")?;
+    browser.fill("#deploy-ports", "8080")?;
+    browser.see("#deploy-name-fault", "HM0101")?;
+    browser.fill("#deploy-ports", "8080:80:80")?;
+    browser.see("#deploy-ports-fault", "is not HOST:CONTAINER")?;
+    inspect(browser, "deploy")?;
+    browser.fill("#deploy-ports", "8080:80")?;
+    browser.fill("#deploy-name", "web")?;
+    browser.fill("#deploy-service", "web.local")?;
+    browser.see(
+        ".command",
+        "hivemind app deploy --name web --image nginx:latest --service web.local --port 8080:80",
+    )?;
+    browser.act("gone", &[json!(".fault")])?;
+    browser.click("dialog [type=submit]:not(:disabled)")?;
+    browser.act("gone", &[json!("dialog")])?;
+    browser.see("[data-app='default/web']", "Up")?;
+    ready(node, "web", 1)?;
+    node.sandbox().check(&["curl", "-sf", "-m", "5", "http://127.0.0.1:8080/"])?;
+    browser.see("[data-service='default/web']", "also web.local")?;
+    browser.see("[data-service='default/web']", "1 endpoint")?;
+
+    for _ in 0..2 {
+        browser.click("[aria-label='One replica more of web']")?;
+    }
+    browser.see("[data-app='default/web'] .ready", "3/3")?;
+    ready(node, "web", 3)?;
+    browser.see("[data-service='default/web']", "3 endpoints")?;
+    // What others scale is shown as well.
+    node.hivemind_ok(&["app", "scale", "client", "--replicas", "2"])?;
+    browser.see("[data-app='default/client'] .ready", "2/2")?;
+    assert_eq!(browser.act("value", &[json!("[aria-label='Replicas wanted of client']")])?, json!("2"));
+    node.hivemind_ok(&["app", "scale", "client", "--replicas", "1"])?;
+    browser.see("[data-app='default/client'] .ready", "1/1")?;
+    Ok(())
+}
+
+/// A policy that is applied appears and is enforced; who it lets through and who not is seen with its rule.
+fn policy_and_flows(node: &Node, browser: &mut Browser) -> Result<()> {
+    let file = node.sandbox().directory().join("rules.yaml");
+    fs::write(node.sandbox().outside(&file), POLICY)?;
+    node.hivemind_ok(&["policy", "apply", "-f", &file.display().to_string()])?;
+    let policy = browser.see("[data-policy='default/only-client']", "Enforced")?;
+    assert!(policy.contains("app=web") && policy.contains("3 replicas"), "{policy}");
+    assert!(policy.contains("TCP 80 from app=client"), "{policy}");
+
+    node.in_replica("client", "wget -q -O - -T 5 http://web/ > /dev/null")?;
+    let refused = node.in_replica("stranger", "wget -q -O - -T 2 http://web/ > /dev/null || echo refused")?;
+    assert_eq!(refused.trim(), "refused", "the policy does not hold");
+    let allowed = browser.see("#flows li[data-verdict=allowed]", "only-client/ingress[0]")?;
+    assert!(allowed.contains("client") && allowed.contains("web") && allowed.contains("80/tcp"), "{allowed}");
+    let denied = browser.see("#flows li[data-verdict=denied]", "only-client/ingress")?;
+    assert!(
+        denied.contains("Denied") && denied.contains("stranger") && denied.contains("80/tcp"),
+        "{denied}"
+    );
+
+    browser.act("select", &[json!("[aria-label='With which verdict']"), json!("denied")])?;
+    browser.see("#flows li[data-verdict=denied]", "stranger")?;
+    assert_eq!(browser.act("count", &[json!("#flows li[data-verdict=allowed]")])?, json!(0));
+    browser.act("select", &[json!("[aria-label='Of which app']"), json!("default/client")])?;
+    browser.see("#flows", "No such flows")?;
+    let url = browser.act("url", &[])?;
+    assert!(url.as_str().is_some_and(|url| url.ends_with("?app=default%2Fclient&verdict=denied")), "{url}");
+    for filter in ["[aria-label='With which verdict']", "[aria-label='Of which app']"] {
+        browser.act("select", &[json!(filter), json!("")])?;
+    }
+    browser.see("#flows li[data-verdict=denied]", "stranger")?;
+
+    // While it is paused, what comes is counted and not shown.
+    browser.click("#flows header button")?;
+    let before = browser.act("count", &[json!("#flows li")])?;
+    node.in_replica("client", "wget -q -O - -T 5 http://web/ > /dev/null")?;
+    browser.see("#flows header", "new")?;
+    assert_eq!(browser.act("count", &[json!("#flows li")])?, before, "it goes on");
+    browser.click("#flows header button")?;
+    browser.see("#flows header", "live")?;
+    Ok(())
+}
+
+/// The system's theme is followed until one is chosen, and the choice stays.
+fn themes(browser: &mut Browser) -> Result<()> {
+    let color = |browser: &mut Browser| browser.act("color", &[json!("html")]);
+    let light = color(browser)?;
+    browser.act("scheme", &[json!("dark")])?;
+    let dark = color(browser)?;
+    assert_ne!(light, dark, "the system's theme is not followed");
+    browser.click("[aria-label='Theme: system']")?;
+    assert_eq!(color(browser)?, light, "light was chosen on a dark system");
+    browser.act("reload", &[])?;
+    browser.see("[aria-label='Theme: light']", "")?;
+    assert_eq!(color(browser)?, light, "the choice is forgotten");
+    browser.click("[aria-label='Theme: light']")?;
+    browser.act("scheme", &[json!("light")])?;
+    assert_eq!(color(browser)?, dark, "dark was chosen on a light system");
+    browser.click("[aria-label='Theme: dark']")?;
+    browser
+        .see("[data-app='default/web'] .more li", "web-")
+        .context("the opened app stands in the address")?;
+    Ok(())
+}
+
+#[test]
+fn a_token_that_may_only_read_sees_everything_and_changes_nothing() -> Result<()> {
+    let (node, _registry, mut browser) = start()?;
+    node.hivemind_ok(&["app", "deploy", "web", "--image", "nginx:latest"])?;
+    let secret = node.hivemind_ok(&["token", "create", "viewer", "--role", "read-only"])?;
+
+    browser.act("goto", &[json!(ADDRESS)])?;
+    browser.fill("#token", "hm_not-a-token")?;
+    browser.act("press", &[json!("Enter")])?;
+    browser.see("main", "HM0801")?;
+    browser.fill("#token", secret.trim())?;
+    browser.act("press", &[json!("Enter")])?;
+    let row = browser.see("[data-app='default/web']", "Up")?;
+    assert!(row.contains("1/1"), "{row}");
+    browser.see("header", "Read-only")?;
+    browser.see("main", "The token viewer may look, but not change anything")?;
+    for control in ["header .primary", "[aria-label^='Delete']", "[aria-label^='Restart']", ".scale button"] {
+        assert_eq!(browser.act("count", &[json!(control)])?, json!(0), "{control} is offered");
+    }
+    inspect(&mut browser, "read-only")?;
+
+    // Not only does the page not offer it.
+    let scale = [json!("PUT"), json!("/v1/namespaces/default/apps/web/scale"), json!({"replicas": 2})];
+    assert_eq!(browser.act("ask", &scale)?, json!(403));
+    assert_eq!(node.replicas("web")?.len(), 1);
+    no_complaints(&mut browser, &["401 GET /v1/session", "401 POST /v1/login", "403 PUT"])?;
+
+    browser.click("[aria-label='Log out viewer']")?;
+    browser.see("main", "Paste a token")?;
+    assert_eq!(browser.act("ask", &[json!("GET"), json!("/v1/apps"), Value::Null])?, json!(401));
+    Ok(())
+}
