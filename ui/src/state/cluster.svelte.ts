@@ -103,7 +103,8 @@ class Cluster {
       begin: () => KINDS.forEach((kind) => this.#tables[kind].begin()),
       line: (line) => this.#take(line),
       state: (state, fault) => {
-        this.link = state;
+        // While it tries again, it is still lost.
+        if (state !== "connecting" || this.link !== "waiting") this.link = state;
         this.fault = state === "live" ? undefined : (fault ?? this.fault);
         if (fault?.isUnknownCaller) session.lost();
       },

@@ -53,7 +53,8 @@ class Flows {
       },
       line: (line) => this.#take(line),
       state: (state, fault) => {
-        this.link = state;
+        // While it tries again, it is still lost.
+        if (state !== "connecting" || this.link !== "waiting") this.link = state;
         this.fault = state === "live" ? undefined : (fault ?? this.fault);
         if (fault?.isUnknownCaller) session.lost();
       },
