@@ -24,7 +24,7 @@ enum Presence {
     File(&'static str),
 }
 
-const PACKAGES: [SystemPackage; 15] = [
+const PACKAGES: [SystemPackage; 18] = [
     program("gcc", "gcc", "links Rust programs"),
     file("libc6-dev", "/usr/include/stdlib.h", "links Rust programs"),
     program("containerd", "containerd", "runs containers"),
@@ -38,6 +38,9 @@ const PACKAGES: [SystemPackage; 15] = [
     program("curl", "curl", "asks web servers in tests"),
     program("iputils-ping", "ping", "reaches replicas in tests"),
     program("chromium", "chromium", "looks at the dashboard in its test"),
+    program("bind9-dnsutils", "dig", "asks the DNS server in tests"),
+    program("dnsperf", "dnsperf", "asks it many times"),
+    program("dnsmasq-base", "dnsmasq", "is its upstream, and what it is measured beside"),
     program("util-linux", "nsenter", "enters namespaces"),
     file("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "registries over HTTPS"),
 ];
