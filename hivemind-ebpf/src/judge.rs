@@ -9,7 +9,7 @@ use crate::{
 };
 use aya_ebpf::bindings::BPF_NOEXIST;
 use hivemind_common::{
-    conntrack::{self, BEGUN_BY_HIGH, Entry, REFUSED, REFUSED_NS, Side},
+    conntrack::{self, BEGUN_BY_HIGH, END_TOLD, Entry, REFUSED, REFUSED_NS, Side},
     drop_reason::DropReason,
     endpoint::OUTSIDE,
     packet,
@@ -76,6 +76,7 @@ pub(crate) fn settle<F: Maps + Tell>(
     entry.began_ns = flow.now;
     if let Some(known) = known {
         entry.began_ns = known.began_ns;
+        entry.flags |= known.flags & END_TOLD;
         entry.bytes = known.bytes;
         entry.packets = known.packets;
     }

@@ -170,6 +170,7 @@ pub(crate) fn datapath_config(config: &Config, ranges: &Ranges) -> hivemind_data
         dns: config.dns,
         mtu: config.mtu,
         collect_interval: hivemind_datapath::Config::COLLECT_INTERVAL,
+        features: hivemind_datapath::Config::FEATURES,
         sizes: MapSizes::default(),
     }
 }

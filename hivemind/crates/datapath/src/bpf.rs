@@ -20,6 +20,7 @@ const BPF_LINK_UPDATE: libc::c_int = 29;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub(crate) enum AttachType {
+    CgroupSockOps = 3,
     CgroupConnect4 = 10,
     CgroupConnect6 = 11,
     CgroupSendmsg4 = 14,

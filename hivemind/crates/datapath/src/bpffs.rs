@@ -34,6 +34,22 @@ impl Pins {
         Ok(pins)
     }
 
+    /// Removes the pins of other versions of the maps: their programs would go on beside ours.
+    pub(crate) fn remove_other_versions(&self, config: &Config) -> Result<(), Error> {
+        let own = format!("v{ABI_VERSION}");
+        let failed = || Error::system(format!("remove old pins below {}", config.bpffs.display()));
+        for entry in fs::read_dir(&config.bpffs).map_err(failed())? {
+            let entry = entry.map_err(failed())?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_version =
+                name.strip_prefix('v').is_some_and(|number| number.bytes().all(|c| c.is_ascii_digit()));
+            if is_version && name != own {
+                remove_tree(&entry.path()).map_err(failed())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Where a map is pinned.
     pub(crate) fn map(&self, name: &str) -> PathBuf {
         self.maps.join(name)

@@ -1,5 +1,6 @@
 //! What the daemon tells the data path at start.
 
+use hivemind_common::telemetry::FEATURES_ALL;
 use ipnet::{Ipv4Net, Ipv6Net};
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -33,6 +34,10 @@ pub struct Config {
     pub mtu: Option<u32>,
     /// How often expired connections are collected; the kernel goes on with it while no daemon runs.
     pub collect_interval: Duration,
+    /// Which parts of the work the programs do, bits of [`hivemind_common::telemetry::FEATURES_ALL`]: to measure what each
+    /// costs. Whatever is left out is not there at all, policy too.
+    #[doc(hidden)]
+    pub features: u32,
     /// Sizes of the maps. They take effect when a map is made; maps that are found pinned keep theirs.
     pub sizes: MapSizes,
 }
@@ -40,6 +45,8 @@ pub struct Config {
 impl Config {
     /// How often expired connections are collected by default.
     pub const COLLECT_INTERVAL: Duration = Duration::from_secs(10);
+    /// Every part of the work.
+    pub const FEATURES: u32 = FEATURES_ALL;
 }
 
 /// Capacities of the maps, in entries. The default fits a machine of 512 MB (about 60 MB if IPv4 and IPv6 are full).
@@ -61,6 +68,17 @@ pub struct MapSizes {
     pub reverse: u32,
     /// The node's own addresses, for each family.
     pub node_addresses: u32,
+    /// Entries of all policies together; while a policy changes it takes room twice.
+    pub policies: u32,
+    /// Address blocks of all policies together, for each family.
+    pub prefixes: u32,
+    /// Pairs that are counted singly: source and destination identity, protocol, port, verdict. What finds no room counts
+    /// into a collective one.
+    pub pairs: u32,
+    /// Pairs of identities whose round trips are measured.
+    pub round_trips: u32,
+    /// Bytes of the ring buffer through which flows are told; rounded up to a power of two.
+    pub events_bytes: u32,
 }
 
 impl Default for MapSizes {
@@ -74,6 +92,11 @@ impl Default for MapSizes {
             service_cells: 262_144,
             reverse: 65_536,
             node_addresses: 256,
+            policies: 65_536,
+            prefixes: 16_384,
+            pairs: 16_384,
+            round_trips: 4_096,
+            events_bytes: 1 << 20,
         }
     }
 }

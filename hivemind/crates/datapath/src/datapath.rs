@@ -2,14 +2,15 @@
 
 use crate::{
     Config, Endpoint, EndpointInfo, EndpointSpec, Error, FlowEvent, FlowEvents, Protocol, ServiceSpec,
-    Statistics, endpoint,
+    Statistics, addresses, endpoint,
     node::Node,
-    service,
+    policy, service,
     teardown::teardown,
     telemetry::{connections, events::EventReader},
     worker::Workers,
 };
-use std::{collections::BTreeSet, sync::Arc};
+use hivemind_policy::Tables;
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use tokio::task::spawn_blocking;
 
 /// The data path of this node: the one place from which it is changed.
@@ -145,6 +146,48 @@ impl Datapath {
     /// What the kernel refused; asking again completes it.
     pub async fn refresh_node_addresses(&self) -> Result<(), Error> {
         self.workers.on_services(Node::refresh_addresses).await
+    }
+
+    /// Has all connections of an identity's endpoints judged by these tables, of endpoints that stand and of those to come.
+    /// Each endpoint changes over at once, between two packets; connections that are made are judged again with their
+    /// next packet. Tables equal to those it has change nothing.
+    ///
+    /// Takes a microsecond or two an entry.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] if the tables leave something unsaid, [`Error::MapFull`] if they do not fit beside what is
+    /// there: nothing is changed. After another error asking again completes it.
+    pub async fn set_policy(&self, identity: u32, tables: Arc<Tables>) -> Result<(), Error> {
+        self.workers.on_policies(move |node| policy::lifecycle::set(node, identity, tables)).await?;
+        self.sweep_policies();
+        Ok(())
+    }
+
+    /// Takes an identity's policy away: its endpoints, if there are any, forward nothing from then on.
+    ///
+    /// # Errors
+    /// What the kernel refused; asking again completes it.
+    pub async fn remove_policy(&self, identity: u32) -> Result<(), Error> {
+        self.workers.on_policies(move |node| policy::lifecycle::remove(node, identity)).await?;
+        self.sweep_policies();
+        Ok(())
+    }
+
+    /// Says whose well-known addresses outside of endpoints are, in place of what was said before.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] if an identity is too large, [`Error::MapFull`] if there are too many; what the kernel refused.
+    /// Asking again completes it.
+    pub async fn set_identities(&self, addresses: Vec<(IpAddr, u32)>) -> Result<(), Error> {
+        self.workers.on_policies(move |node| addresses::set(node, &addresses)).await
+    }
+
+    fn sweep_policies(&self) {
+        self.workers.sweep_later(|node| {
+            if let Err(error) = policy::lifecycle::sweep(node) {
+                tracing::warn!(%error, "What is left of an old policy stays in the maps for now");
+            }
+        });
     }
 
     /// What happens to connections from now on. Readers that are too slow miss events, and are told how many.

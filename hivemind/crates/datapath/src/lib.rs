@@ -10,19 +10,23 @@
 //!
 //! Start with [`Datapath`]; what it is told is in [`Config`], [`EndpointSpec`] and [`ServiceSpec`].
 
+mod addresses;
 mod bpf;
 mod bpffs;
 mod config;
 mod datapath;
 mod endpoint;
 mod error;
+mod grace;
 mod host;
+mod identity_bits;
 mod links;
 mod maglev;
 mod maps;
 mod netlink;
 mod netns;
 mod node;
+mod policy;
 mod programs;
 mod requirements;
 mod reservation;

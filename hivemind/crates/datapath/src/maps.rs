@@ -3,12 +3,13 @@
 use crate::{Error, bpffs::Pins};
 use aya::{
     Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, Stack, lpm_trie::Key},
 };
 use hivemind_common::{
     endpoint::{AddressEntry, CollectorState, EndpointState},
     family::{Address4, Address6},
     name,
+    policy::{PolicyEntry, PolicyKey, PrefixKey},
     service::{Backend, Cell, Service, ServiceKey},
 };
 
@@ -60,17 +61,45 @@ impl Maps {
     }
 }
 
-fn capacities(pins: &Pins) -> Result<Vec<(&'static str, u32)>, Error> {
-    name::MAPS
-        .into_iter()
-        .map(|map| {
-            let capacity = open(pins, map)?.info().map_err(failed(map))?.max_entries();
-            Ok((map, capacity))
-        })
-        .collect()
+/// The maps of policies, by themselves: writing a large policy keeps nobody else waiting.
+pub(crate) struct PolicyMaps {
+    pub(crate) entries: LpmTrie<MapData, PolicyKey, PolicyEntry>,
+    pub(crate) prefixes_v4: LpmTrie<MapData, PrefixKey<Address4>, u32>,
+    pub(crate) prefixes_v6: LpmTrie<MapData, PrefixKey<Address6>, u32>,
 }
 
-fn open(pins: &Pins, map: &'static str) -> Result<MapData, Error> {
+impl PolicyMaps {
+    /// Opens the pins that loading the object has made or found.
+    pub(crate) fn open(pins: &Pins) -> Result<Self, Error> {
+        Ok(Self {
+            entries: trie(pins, name::POLICY)?,
+            prefixes_v4: trie(pins, name::POLICY_PREFIX_V4)?,
+            prefixes_v6: trie(pins, name::POLICY_PREFIX_V6)?,
+        })
+    }
+}
+
+fn capacities(pins: &Pins) -> Result<Vec<(&'static str, u32)>, Error> {
+    name::MAPS.into_iter().map(|map| Ok((map, capacity_of(pins, map)?))).collect()
+}
+
+/// How many entries fit into a pinned map.
+pub(crate) fn capacity_of(pins: &Pins, map: &'static str) -> Result<u32, Error> {
+    Ok(open(pins, map)?.info().map_err(failed(map))?.max_entries())
+}
+
+/// A stack that is pinned as `pin`.
+pub(crate) fn stack<V: Pod>(pins: &Pins, pin: &str, map: &'static str) -> Result<Stack<MapData, V>, Error> {
+    let found = MapData::from_pin(pins.map(pin)).map_err(failed(map))?;
+    Stack::try_from(Map::Stack(found)).map_err(failed(map))
+}
+
+fn trie<K: Pod, V: Pod>(pins: &Pins, map: &'static str) -> Result<LpmTrie<MapData, K, V>, Error> {
+    LpmTrie::try_from(Map::LpmTrie(open(pins, map)?)).map_err(failed(map))
+}
+
+/// A pinned map without a type.
+pub(crate) fn open(pins: &Pins, map: &'static str) -> Result<MapData, Error> {
     MapData::from_pin(pins.map(map)).map_err(failed(map))
 }
 
@@ -100,6 +129,33 @@ pub(crate) fn forget<K: Pod, V: Pod>(
     match map.remove(key) {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        result => result.map_err(failed(name)),
+    }
+}
+
+/// Removes a prefix; one that is not there is no error.
+pub(crate) fn forget_prefix<K: Pod, V: Pod>(
+    map: &mut LpmTrie<MapData, K, V>,
+    name: &'static str,
+    key: &Key<K>,
+) -> Result<(), Error> {
+    match map.remove(key) {
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        result => result.map_err(failed(name)),
+    }
+}
+
+/// Writes a prefix, telling a full map from other failures.
+pub(crate) fn put_prefix<K: Pod, V: Pod>(
+    map: &mut LpmTrie<MapData, K, V>,
+    (name, capacity): (&'static str, u32),
+    key: &Key<K>,
+    value: &V,
+) -> Result<(), Error> {
+    match map.insert(key, value, 0) {
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOSPC) => {
+            Err(Error::MapFull { map: name, capacity })
+        }
         result => result.map_err(failed(name)),
     }
 }

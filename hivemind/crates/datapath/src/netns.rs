@@ -49,7 +49,8 @@ impl Namespace {
 
 /// Whether a namespace is mounted at `path`.
 pub(crate) fn exists(path: &Path) -> bool {
-    nix::sys::statfs::statfs(path).is_ok_and(|found| found.filesystem_type().0 == libc::NSFS_MAGIC as _)
+    nix::sys::statfs::statfs(path)
+        .is_ok_and(|found| found.filesystem_type() == nix::sys::statfs::FsType(libc::NSFS_MAGIC))
 }
 
 /// Removes the mount and its file, if they are there. The namespace ends with its last user.

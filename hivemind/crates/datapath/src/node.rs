@@ -5,8 +5,9 @@ use crate::{
     bpffs::Pins,
     endpoint::{self, table::EndpointTable},
     host, links,
-    maps::{Maps, failed},
+    maps::{Maps, PolicyMaps, failed},
     netlink::Netlink,
+    policy::{self, table::PolicyTable},
     programs::Programs,
     requirements,
     service::{self, table::ServiceTable},
@@ -42,6 +43,10 @@ pub(crate) struct Node {
     endpoints: Mutex<EndpointTable>,
     services: Mutex<ServiceTable>,
     pairs: Mutex<Pairs>,
+    policy_maps: Mutex<PolicyMaps>,
+    /// Locked after the maps, where both are.
+    policies: Mutex<PolicyTable>,
+    sweeping: Mutex<()>,
     generation: AtomicU64,
 }
 
@@ -70,15 +75,20 @@ impl Node {
             pairs: Mutex::new(Pairs::open(&pins)?),
             generation: AtomicU64::new(generation.max(1)),
             maps: Mutex::new(maps),
+            policy_maps: Mutex::new(PolicyMaps::open(&pins)?),
+            policies: Mutex::default(),
+            sweeping: Mutex::default(),
             config,
             pins,
             programs,
         };
         // Endpoints first, then the sockets that send to them; so a swap never sends where nobody carries.
         endpoint::lifecycle::adopt(&node, &mut netlink)?;
+        policy::lifecycle::adopt(&node)?;
         service::lifecycle::adopt(&node)?;
         node.refresh_addresses()?;
         links::attach_sockets(&node.programs, &node.pins, &node.config.cgroup_root)?;
+        node.pins.remove_other_versions(&node.config)?;
         node.programs.collect()?;
         service::lifecycle::publish(&node)?;
         Ok(node)
@@ -99,6 +109,19 @@ impl Node {
 
     pub(crate) fn pairs(&self) -> MutexGuard<'_, Pairs> {
         self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn policy_maps(&self) -> MutexGuard<'_, PolicyMaps> {
+        self.policy_maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn policies(&self) -> MutexGuard<'_, PolicyTable> {
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held by whoever removes what is left of policies.
+    pub(crate) fn sweeping(&self) -> MutexGuard<'_, ()> {
+        self.sweeping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A generation that was never used. Drawn with the maps locked.
@@ -143,11 +166,15 @@ impl Node {
         let services = service::lifecycle::fill(self)?;
         let endpoints = self.endpoints().len() as u64;
         let (cells, _) = self.services().cells();
-        let (pairs, other_pairs) = self.pairs().totals()?;
-        let (round_trips, events) = (self.pairs().round_trips()?, self.pairs().events()?);
+        let ((pairs, other_pairs), round_trips, events) = {
+            let counted = self.pairs();
+            (counted.totals()?, counted.round_trips()?, counted.events()?)
+        };
+        let policies = self.policies().fills();
         let maps = self.maps();
         let collector = maps.collector.get(&0, 0).map_err(failed(name::COLLECTOR))?;
         let mut entries = services;
+        entries.extend(policies);
         entries.extend([
             (name::CONNTRACK_V4, collector.live[0]),
             (name::CONNTRACK_V6, collector.live[1]),

@@ -1,5 +1,7 @@
 //! The eBPF object: loading it against the pinned maps, and its programs.
 
+mod pair_numbers;
+
 use crate::{Config, Error, MapSizes, bpf::AttachType, bpffs::Pins};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
@@ -7,6 +9,7 @@ use aya::{
 };
 use hivemind_common::name;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use pair_numbers::PairNumbers;
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
@@ -16,7 +19,7 @@ use std::{
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hivemind.bpf.o"));
 
 /// The programs at the cgroup, with where each is attached.
-pub(crate) const SOCKET_PROGRAMS: [(&str, AttachType); 8] = [
+pub(crate) const SOCKET_PROGRAMS: [(&str, AttachType); 9] = [
     ("sock_connect4", AttachType::CgroupConnect4),
     ("sock_connect6", AttachType::CgroupConnect6),
     ("sock_sendmsg4", AttachType::CgroupSendmsg4),
@@ -25,6 +28,7 @@ pub(crate) const SOCKET_PROGRAMS: [(&str, AttachType); 8] = [
     ("sock_recvmsg6", AttachType::CgroupRecvmsg6),
     ("sock_getpeername4", AttachType::CgroupGetpeername4),
     ("sock_getpeername6", AttachType::CgroupGetpeername6),
+    (name::SOCK_OPS, AttachType::CgroupSockOps),
 ];
 
 /// The programs at each endpoint's interface, with where each is attached.
@@ -50,7 +54,11 @@ impl Programs {
         let interval = u64::try_from(config.collect_interval.as_nanos()).unwrap_or(u64::MAX);
         loader.override_global(name::NODE_NETNS_COOKIE, &cookie, true);
         loader.override_global(name::COLLECT_INTERVAL_NS, &interval, true);
+        loader.override_global(name::FEATURES, &config.features, true);
+        let numbers = PairNumbers::find(pins)?;
+        loader.map_pin_path(name::PAIR_FREE, numbers.path());
         let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
+        numbers.keep(pins)?;
         verify(&mut ebpf)?;
         Ok(Self { ebpf })
     }
@@ -61,6 +69,7 @@ impl Programs {
         let found = found.and_then(|found| match found {
             Program::SchedClassifier(found) => found.fd(),
             Program::CgroupSockAddr(found) => found.fd(),
+            Program::SockOps(found) => found.fd(),
             _ => Err(ProgramError::UnexpectedProgramType),
         });
         Ok(found.map_err(|error| program_error(program, error))?.as_fd())
@@ -100,6 +109,7 @@ fn verify_one(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::SchedClassifier(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
+        Program::SockOps(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
@@ -124,6 +134,15 @@ fn sizes(sizes: &MapSizes) -> Vec<(&'static str, u32)> {
         (name::REVERSE_V6, sizes.reverse),
         (name::NODE_ADDRESS_V4, sizes.node_addresses),
         (name::NODE_ADDRESS_V6, sizes.node_addresses),
+        (name::POLICY, sizes.policies),
+        (name::POLICY_PREFIX_V4, sizes.prefixes),
+        (name::POLICY_PREFIX_V6, sizes.prefixes),
+        (name::PAIR, sizes.pairs),
+        (name::PAIR_FREE, sizes.pairs),
+        // One more for the collective pair.
+        (name::PAIR_COUNTERS, sizes.pairs.saturating_add(1)),
+        (name::RTT, sizes.round_trips),
+        (name::EVENTS, sizes.events_bytes.next_power_of_two()),
     ]
 }
 

@@ -8,8 +8,6 @@ pub(crate) mod connections;
 pub(crate) mod events;
 pub(crate) mod pairs;
 
-use crate::{Error, bpffs::Pins, maps::failed};
-use aya::maps::MapData;
 use hivemind_common::{drop_reason::DropReason, telemetry::RTT_BUCKETS};
 use jiff::Timestamp;
 use std::net::IpAddr;
@@ -131,11 +129,6 @@ pub struct EventStatistics {
     pub told: u64,
     /// Events that were not: too many in a second, or no room in the ring buffer.
     pub lost: u64,
-}
-
-/// A pinned map without a type.
-fn open(pins: &Pins, map: &'static str) -> Result<MapData, Error> {
-    MapData::from_pin(pins.map(map)).map_err(failed(map))
 }
 
 /// The classes in the order of their numbers ([`hivemind_common::telemetry::event_class`]).

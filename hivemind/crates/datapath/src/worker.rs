@@ -19,12 +19,19 @@ type Job = Box<dyn FnOnce(&Node) + Send>;
 pub(crate) struct Workers {
     endpoints: Vec<mpsc::Sender<Job>>,
     services: mpsc::Sender<Job>,
+    policies: mpsc::Sender<Job>,
+    sweeps: mpsc::Sender<Job>,
 }
 
 impl Workers {
     pub(crate) fn start(node: &Arc<Node>) -> Result<Self, Error> {
         let endpoints = (0..ENDPOINT_THREADS).map(|number| start(node, &format!("endpoint-{number}")));
-        Ok(Self { endpoints: endpoints.collect::<Result<_, _>>()?, services: start(node, "service")? })
+        Ok(Self {
+            endpoints: endpoints.collect::<Result<_, _>>()?,
+            services: start(node, "service")?,
+            policies: start(node, "policy")?,
+            sweeps: start(node, "policy-sweep")?,
+        })
     }
 
     /// Runs a job about the endpoint `id`: one after the other for one endpoint.
@@ -56,6 +63,21 @@ impl Workers {
         job: impl FnOnce(&Node) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         run(&self.services, job).await
+    }
+}
+
+impl Workers {
+    /// Runs a job about policies: one after the other.
+    pub(crate) async fn on_policies<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Node) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        run(&self.policies, job).await
+    }
+
+    /// Removes what is left of policies some time later; if too many such jobs wait, one of those does it.
+    pub(crate) fn sweep_later(&self, job: impl FnOnce(&Node) + Send + 'static) {
+        let _ = self.sweeps.try_send(Box::new(job));
     }
 }
 

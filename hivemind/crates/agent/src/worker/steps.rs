@@ -115,6 +115,9 @@ impl Worker {
         self.addresses = Some((ipv4, ipv6));
         // Until its container runs it must not be in its service, whatever the store remembers of it.
         self.shared.services.withdraw(self.service(), ipv4).await;
+        // Nothing governs a replica until policies are followed; without any policy it would forward nothing.
+        let open = std::sync::Arc::new(hivemind_policy::Tables::open());
+        self.shared.datapath.set_policy(identity, open).await.map_err(|e| fault::of_datapath(&e))?;
         let spec = EndpointSpec { id: self.id.as_str().to_owned(), ipv4, ipv6, identity };
         self.shared.datapath.ensure_endpoint(spec).await.map_err(|e| fault::of_datapath(&e))?;
         self.seen.network = true;

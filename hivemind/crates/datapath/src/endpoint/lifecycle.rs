@@ -7,7 +7,7 @@
 use crate::{
     Endpoint, EndpointInfo, EndpointSpec, Error,
     endpoint::table::{Admission, Refusal},
-    links,
+    identity_bits, links,
     maps::{Maps, failed, forget, put},
     netlink::{
         Netlink,
@@ -16,6 +16,7 @@ use crate::{
     },
     netns::{self, Namespace},
     node::Node,
+    policy::table::NO_POLICY,
 };
 use aya::Pod;
 use hivemind_common::{
@@ -37,8 +38,6 @@ const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 const LOOPBACK: &str = "lo";
 const INSIDE: &str = "eth0";
 const INTERFACE_PREFIX: &str = "hm";
-/// Bits of an identity.
-const IDENTITY_BITS: u32 = 24;
 
 /// Makes the endpoint, or finds that it stands.
 pub(crate) fn ensure(node: &Node, spec: EndpointSpec) -> Result<Endpoint, Error> {
@@ -224,8 +223,8 @@ fn check(node: &Node, spec: &EndpointSpec) -> Result<(), Error> {
     if !range_v6.contains(&spec.ipv6) {
         return wrong(format!("{} is not in this node's range {range_v6}", spec.ipv6));
     }
-    if spec.identity >> IDENTITY_BITS != 0 {
-        return wrong(format!("identity {} has more than {IDENTITY_BITS} bits", spec.identity));
+    if !identity_bits::fit(spec.identity) {
+        return wrong(identity_bits::too_many());
     }
     Ok(())
 }
@@ -274,10 +273,10 @@ fn make(node: &Node, spec: &EndpointSpec, index: u32) -> Result<Endpoint, Error>
         ipv6: Address6::from_octets(spec.ipv6.octets()),
         interface,
         identity: spec.identity,
-        policy: 0,
+        policy: NO_POLICY,
         frame_macs: EndpointState::macs(replica_mac, gateway_mac),
     };
-    enter(node, index, &state)?;
+    enter(node, index, state)?;
     Ok(Endpoint { index, interface: name, netns })
 }
 
@@ -304,16 +303,18 @@ fn found(netlink: &mut Netlink, name: &str) -> Result<u32, Error> {
 }
 
 /// Writes an endpoint into the maps: from the last write on, packets reach it.
-fn enter(node: &Node, index: u32, state: &EndpointState) -> Result<(), Error> {
+fn enter(node: &Node, index: u32, mut state: EndpointState) -> Result<(), Error> {
     let mut guard = node.maps();
     let maps = &mut *guard;
+    // With the maps locked: a policy that is set meanwhile finds the endpoint, or the endpoint finds the policy.
+    state.policy = node.policies().enter(index, state.identity);
     // Drawn under the lock, so that the greatest number ever drawn is always in the map for the next daemon.
     let (generation, epoch) = (node.next_generation(), node.next_generation());
     let capacity_of = |maps: &Maps, name: &'static str| (name, maps.capacity(name));
     let by_interface = capacity_of(maps, name::ENDPOINT_BY_INTERFACE);
     let exact_v4 = capacity_of(maps, name::ADDRESS_EXACT_V4);
     let exact_v6 = capacity_of(maps, name::ADDRESS_EXACT_V6);
-    maps.endpoint_state.set(index, *state, 0).map_err(failed(name::ENDPOINT_STATE))?;
+    maps.endpoint_state.set(index, state, 0).map_err(failed(name::ENDPOINT_STATE))?;
     maps.generation.set(index, generation, 0).map_err(failed(name::GENERATION))?;
     put(&mut maps.endpoint_by_interface, by_interface, &state.interface, &index)?;
     let address = AddressEntry { identity: state.identity, endpoint: index, node: 0 };
@@ -350,6 +351,7 @@ fn leave(node: &Node, spec: &EndpointSpec, index: u32) -> Result<u32, Error> {
         forget(&mut maps.endpoint_by_interface, name::ENDPOINT_BY_INTERFACE, &interface)?;
     }
     maps.endpoint_state.set(index, EndpointState::default(), 0).map_err(failed(name::ENDPOINT_STATE))?;
+    node.policies().leave(index);
     Ok(interface)
 }
 

@@ -257,7 +257,7 @@ mod tests {
     fn a_backend_without_weight_has_no_cell() {
         let cells = cells(&[backend(1, 1), backend(2, 0), backend(3, 1)], &[11, 12, 13]);
         assert!(cells.contains(&11) && cells.contains(&13) && !cells.contains(&12));
-        assert_eq!(super::cells(&[], &[]), []);
+        assert_eq!(super::cells(&[], &[]), [0_u32; 0]);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use crate::{
     Error, FlowEvent, FlowKind, FlowPeer,
     bpffs::Pins,
-    maps::failed,
-    telemetry::{events::Clocks, open},
+    maps::{failed, open},
+    telemetry::events::Clocks,
 };
 use aya::{
     Pod,

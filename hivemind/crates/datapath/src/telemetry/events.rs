@@ -7,8 +7,8 @@
 use crate::{
     Error, FlowEvent, FlowItem, FlowKind, FlowPeer,
     bpffs::Pins,
-    maps::failed,
-    telemetry::{open, pairs::lost_in_kernel},
+    maps::{failed, open},
+    telemetry::pairs::lost_in_kernel,
 };
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use hivemind_common::{

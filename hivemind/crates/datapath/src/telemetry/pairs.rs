@@ -9,8 +9,9 @@
 use crate::{
     Error, EventStatistics, PairStatistics, PairTotals, RoundTripStatistics,
     bpffs::Pins,
-    maps::failed,
-    telemetry::{classes, open},
+    grace,
+    maps::{failed, open},
+    telemetry::classes,
 };
 use aya::{
     maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, Stack},
@@ -21,10 +22,7 @@ use hivemind_common::{
     policy::ALLOW,
     telemetry::{EventBudget, PAIR_OTHER, PairCounters, PairKey, RttHistogram, RttKey},
 };
-use std::{collections::BTreeSet, io, thread, time::Duration};
-
-/// Longer than any program runs: that is some microseconds.
-const QUARANTINE: Duration = Duration::from_millis(2);
+use std::{collections::BTreeSet, io};
 
 /// The maps of pairs, of round trips and of what was told.
 pub(crate) struct Pairs {
@@ -70,7 +68,7 @@ impl Pairs {
             crate::maps::forget(&mut self.numbers, name::PAIR, key)?;
         }
         if !pairs.is_empty() {
-            thread::sleep(QUARANTINE);
+            grace::wait();
         }
         for (_, number) in pairs {
             self.empty(number)?;

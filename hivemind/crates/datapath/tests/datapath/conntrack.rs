@@ -1,6 +1,6 @@
 use crate::{
     talk::{ask, serve_udp},
-    world::{Place, eventually, in_a_world, replica},
+    world::{Place, admit_all, eventually, in_a_world, replica},
 };
 use hivemind_common::{
     conntrack::{Entry, Key},
@@ -48,6 +48,7 @@ fn a_full_table_refuses_new_flows_and_keeps_the_old_ones() {
         let mut config = world.config.clone();
         config.sizes.conntrack = 16;
         let datapath = hivemind_datapath::Datapath::open(config).await.unwrap();
+        admit_all(&datapath).await;
         let a = datapath.ensure_endpoint(replica(1)).await.unwrap();
         let b = datapath.ensure_endpoint(replica(2)).await.unwrap();
         let target: SocketAddr = "10.200.1.2:9".parse().unwrap();

@@ -1,7 +1,7 @@
 use crate::{
     services::servers,
     talk::{connect, echo},
-    world::{Place, World, eventually, in_a_world, ip, replica, service},
+    world::{Place, World, admit_all, eventually, in_a_world, ip, replica, service},
 };
 use aya::programs::links::{FdLink, PinnedLink};
 use hivemind_datapath::{
@@ -17,7 +17,7 @@ use std::{
 };
 
 fn program_of(world: &World, pin: &str) -> u32 {
-    let link = FdLink::from(PinnedLink::from_pin(world.config.bpffs.join("v1/links").join(pin)).unwrap());
+    let link = FdLink::from(PinnedLink::from_pin(world.config.bpffs.join("v2/links").join(pin)).unwrap());
     link.info().unwrap().program_id()
 }
 
@@ -50,7 +50,7 @@ fn connections_old_and_new_go_on_while_the_data_path_is_closed_and_opened_again(
         };
         ten_more();
         eventually("the endpoints have their links", || {
-            let links = world.config.bpffs.join("v1/links");
+            let links = world.config.bpffs.join("v2/links");
             (1..=3).all(|n| links.join(format!("hm{n}-to_replica")).exists())
         });
         let pins = ["sock_connect4", "hm1-from_replica", "hm1-to_replica"];
@@ -74,7 +74,11 @@ fn connections_old_and_new_go_on_while_the_data_path_is_closed_and_opened_again(
 #[test]
 fn a_kernel_without_links_for_interfaces_is_served_by_filters() {
     in_a_world(async |world| {
-        let old_kernel = async || Datapath::open_without_tcx(world.config.clone()).await.unwrap();
+        let old_kernel = async || {
+            let datapath = Datapath::open_without_tcx(world.config.clone()).await.unwrap();
+            admit_all(&datapath).await;
+            datapath
+        };
         let datapath = old_kernel().await;
         servers(world, &datapath, &[1]).await;
         let client = datapath.ensure_endpoint(replica(9)).await.unwrap();

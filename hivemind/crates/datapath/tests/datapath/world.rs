@@ -4,6 +4,7 @@ use aya::maps::{HashMap, Map, MapData};
 use hivemind_datapath::{
     BackendSpec, Config, Datapath, Endpoint, EndpointSpec, MapSizes, ServicePorts, ServiceSpec,
 };
+use hivemind_policy::Tables;
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, setns, unshare},
@@ -15,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{
+        Arc,
         atomic::{AtomicU32, Ordering},
         mpsc,
     },
@@ -83,6 +85,7 @@ impl World {
             dns: ("169.254.20.10".parse().unwrap(), "fd00:20::10".parse().unwrap()),
             mtu: None,
             collect_interval: Duration::from_millis(50),
+            features: Config::FEATURES,
             sizes: MapSizes {
                 conntrack: 4096,
                 endpoints: 64,
@@ -92,13 +95,21 @@ impl World {
                 service_cells: 8192,
                 reverse: 1024,
                 node_addresses: 64,
+                policies: 1024,
+                prefixes: 256,
+                pairs: 64,
+                round_trips: 64,
+                events_bytes: 1 << 18,
             },
         };
         Self { config, netns, cgroup }
     }
 
+    /// The data path, with nothing governing the endpoints that [`replica`] makes.
     pub(crate) async fn open(&self) -> Datapath {
-        Datapath::open(self.config.clone()).await.unwrap()
+        let datapath = Datapath::open(self.config.clone()).await.unwrap();
+        admit_all(&datapath).await;
+        datapath
     }
 
     /// A machine outside of the node, one hop away. It ends with what is returned.
@@ -159,7 +170,7 @@ impl World {
     }
 
     pub(crate) fn map_path(&self, name: &str) -> PathBuf {
-        self.config.bpffs.join("v1/maps").join(name)
+        self.config.bpffs.join("v2/maps").join(name)
     }
 
     pub(crate) fn hash<K: aya::Pod, V: aya::Pod>(&self, name: &str) -> HashMap<MapData, K, V> {
@@ -218,6 +229,13 @@ pub(crate) fn replica(n: u8) -> EndpointSpec {
         ipv4: Ipv4Addr::new(10, 200, 1, n),
         ipv6: Ipv6Addr::new(0xfd00, 1, 0, 1, 0, 0, 0, n.into()),
         identity: 256 + u32::from(n),
+    }
+}
+
+/// Lets everything pass to and from the endpoints that [`replica`] makes.
+pub(crate) async fn admit_all(datapath: &Datapath) {
+    for n in 1..=9 {
+        datapath.set_policy(replica(n).identity, Arc::new(Tables::open())).await.unwrap();
     }
 }
 
