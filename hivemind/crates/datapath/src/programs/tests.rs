@@ -1,9 +1,10 @@
 //! The programs one packet at a time (BPF_PROG_TEST_RUN), with maps of their own. Needs root.
 
 use super::OBJECT;
+use crate::policy::rows::{self, NetKey};
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, RingBuf, Stack},
     programs::{Program, SchedClassifier, TestRun, TestRunOptions},
 };
 use hivemind_common::{
@@ -13,7 +14,10 @@ use hivemind_common::{
     family::{Address4, Address6},
     name,
     packet::{TCP, TCP_ACK, TCP_FIN, TCP_SYN},
+    policy::{PolicyEntry, PolicyKey, PrefixKey},
+    telemetry::{Event, EventBudget, FEATURES_ALL, PAIR_OTHER, PairCounters, PairKey},
 };
+use hivemind_policy::Tables;
 
 /// A test run's packets come in by the loopback interface.
 const INTERFACE: u32 = 1;
@@ -28,16 +32,35 @@ const TRANSPORT_V4: usize = 14 + 20;
 
 struct Bench {
     ebpf: Ebpf,
+    /// The last number that a policy got.
+    generation: u32,
 }
 
 impl Bench {
     /// Two endpoints: number 1 at the interface of the test run, number 2 elsewhere.
     fn new() -> Self {
+        let mut bench = Self::without_policy();
+        for index in [1, 2] {
+            bench.set_policy(index, &Tables::open());
+        }
+        bench
+    }
+
+    /// As [`Bench::new`], but neither endpoint has a policy yet.
+    fn without_policy() -> Self {
+        Self::with_features(FEATURES_ALL)
+    }
+
+    fn with_features(features: u32) -> Self {
         let mut loader = EbpfLoader::new();
+        loader.override_global(name::FEATURES, &features, true);
         for map in name::MAPS {
             match map {
                 name::DROP_COUNTERS | name::COLLECTOR | name::EVENT_BUDGETS | name::SCRATCH => {}
-                name::EVENTS => drop(loader.map_max_entries(map, 4096)),
+                name::EVENTS => drop(loader.map_max_entries(map, 1 << 17)),
+                name::POLICY | name::POLICY_PREFIX_V4 | name::POLICY_PREFIX_V6 => {
+                    drop(loader.map_max_entries(map, 4096))
+                }
                 _ => drop(loader.map_max_entries(map, 16)),
             }
         }
@@ -47,22 +70,116 @@ impl Bench {
                 program.load().unwrap();
             }
         }
-        let mut bench = Self { ebpf };
+        let mut bench = Self { ebpf, generation: 0 };
         let own = EndpointState::macs(OWN_MAC, GATEWAY_MAC);
         for (index, interface, frame_macs) in [(1, INTERFACE, own), (2, PEER_INTERFACE, PEER_MACS)] {
             let ipv4 = Address4::from_octets([10, 0, 0, index as u8]);
             let ipv6 = address6(index as u8);
-            let state = EndpointState { ipv4, ipv6, interface, identity: 300, policy: 0, frame_macs };
+            let state =
+                EndpointState { ipv4, ipv6, interface, identity: identity(index), policy: 0, frame_macs };
             bench.array(name::ENDPOINT_STATE).set(index, state, 0).unwrap();
             bench.hash(name::ENDPOINT_BY_INTERFACE).insert(interface, index, 0).unwrap();
-            let entry = AddressEntry { identity: 300, endpoint: index, node: 0 };
+            let entry = AddressEntry { identity: identity(index), endpoint: index, node: 0 };
             bench.hash(name::ADDRESS_EXACT_V4).insert(ipv4, entry, 0).unwrap();
             bench.hash(name::ADDRESS_EXACT_V6).insert(ipv6, entry, 0).unwrap();
         }
         for (index, generation) in [(OUTSIDE, 10), (1, 11), (2, 12)] {
             bench.set_generation(index, generation);
         }
+        let mut free: Stack<&mut MapData, u32> =
+            Stack::try_from(bench.ebpf.map_mut(name::PAIR_FREE).unwrap()).unwrap();
+        for number in (1..16).rev() {
+            free.push(number, 0).unwrap();
+        }
         bench
+    }
+
+    /// Has an endpoint judged by these tables, as the daemon does it: written under a new number, then switched to.
+    fn set_policy(&mut self, index: u32, tables: &Tables) {
+        self.generation += 1;
+        let number = self.generation;
+        self.write_policy(number, tables);
+        let mut state: EndpointState = self.array(name::ENDPOINT_STATE).get(&index, 0).unwrap();
+        state.policy = number;
+        self.array(name::ENDPOINT_STATE).set(index, state, 0).unwrap();
+        self.set_generation(index, 1_000 + u64::from(number));
+    }
+
+    fn write_policy(&mut self, number: u32, tables: &Tables) {
+        let mut entries = LpmTrie::try_from(self.ebpf.map_mut(name::POLICY).unwrap()).unwrap();
+        for entry in &tables.entries {
+            entries.insert(&rows::entry_key(number, entry), entry.value, 0).unwrap();
+        }
+        for prefix in &tables.prefixes {
+            match rows::prefix_key(number, prefix) {
+                NetKey::V4(key) => {
+                    let map = self.ebpf.map_mut(name::POLICY_PREFIX_V4).unwrap();
+                    LpmTrie::try_from(map).unwrap().insert(&key, prefix.number, 0).unwrap();
+                }
+                NetKey::V6(key) => {
+                    let map = self.ebpf.map_mut(name::POLICY_PREFIX_V6).unwrap();
+                    LpmTrie::try_from(map).unwrap().insert(&key, prefix.number, 0).unwrap();
+                }
+            }
+        }
+    }
+
+    fn erase_policy(&mut self, number: u32, tables: &Tables) {
+        let mut entries: LpmTrie<_, PolicyKey, PolicyEntry> =
+            LpmTrie::try_from(self.ebpf.map_mut(name::POLICY).unwrap()).unwrap();
+        for entry in &tables.entries {
+            entries.remove(&rows::entry_key(number, entry)).unwrap();
+        }
+        for prefix in &tables.prefixes {
+            match rows::prefix_key(number, prefix) {
+                NetKey::V4(key) => {
+                    let map = self.ebpf.map_mut(name::POLICY_PREFIX_V4).unwrap();
+                    let mut map: LpmTrie<_, PrefixKey<Address4>, u32> = LpmTrie::try_from(map).unwrap();
+                    map.remove(&key).unwrap();
+                }
+                NetKey::V6(key) => {
+                    let map = self.ebpf.map_mut(name::POLICY_PREFIX_V6).unwrap();
+                    let mut map: LpmTrie<_, PrefixKey<Address6>, u32> = LpmTrie::try_from(map).unwrap();
+                    map.remove(&key).unwrap();
+                }
+            }
+        }
+    }
+
+    /// What was told since this was last asked.
+    fn events(&mut self) -> Vec<Event> {
+        let mut ring = RingBuf::try_from(self.ebpf.map_mut(name::EVENTS).unwrap()).unwrap();
+        let mut events = Vec::new();
+        while let Some(item) = ring.next() {
+            assert_eq!(item.len(), size_of::<Event>());
+            // SAFETY: of that length, and plain data: every bit pattern is a value.
+            events.push(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
+        }
+        events
+    }
+
+    /// Totals of every pair that has a number, and under the number zero those of all others.
+    fn pairs(&mut self) -> Vec<(PairKey, PairCounters)> {
+        let mut numbers: Vec<(PairKey, u32)> =
+            self.hash::<PairKey, u32>(name::PAIR).iter().map(Result::unwrap).collect();
+        numbers.push((PairKey::default(), PAIR_OTHER));
+        let counters: PerCpuArray<_, PairCounters> =
+            PerCpuArray::try_from(self.ebpf.map(name::PAIR_COUNTERS).unwrap()).unwrap();
+        let total = |number: u32| {
+            counters.get(&number, 0).unwrap().iter().fold(PairCounters::default(), |sum, cpu| PairCounters {
+                bytes: [sum.bytes[0] + cpu.bytes[0], sum.bytes[1] + cpu.bytes[1]],
+                packets: [sum.packets[0] + cpu.packets[0], sum.packets[1] + cpu.packets[1]],
+                connections: sum.connections + cpu.connections,
+            })
+        };
+        numbers.into_iter().map(|(key, number)| (key, total(number))).collect()
+    }
+
+    fn budget(&self, class: u32) -> (u64, u64) {
+        let budgets: PerCpuArray<_, EventBudget> =
+            PerCpuArray::try_from(self.ebpf.map(name::EVENT_BUDGETS).unwrap()).unwrap();
+        let cpus = budgets.get(&class, 0).unwrap();
+        cpus.iter().fold((0, 0), |(told, lost), cpu| (told + cpu.told, lost + cpu.lost))
     }
 
     fn array<V: Pod>(&mut self, map: &str) -> Array<&mut MapData, V> {
@@ -105,6 +222,11 @@ impl Bench {
         let found: Vec<_> = self.hash::<Key<Address4>, Entry>(name::CONNTRACK_V4).iter().collect();
         found.into_iter().map(|found| found.unwrap().1).collect()
     }
+}
+
+/// The identity of an endpoint of [`Bench`].
+fn identity(index: u32) -> u32 {
+    300 + index
 }
 
 fn address6(last: u8) -> Address6 {
@@ -155,7 +277,7 @@ fn a_frame_to_a_local_endpoint_is_readdressed_and_redirected_on_the_first_packet
     }
     let [entry] = bench.connections()[..] else { panic!("not one entry") };
     assert_eq!(entry.endpoints.iter().sum::<u32>(), 3);
-    assert!(entry.generations.contains(&11) && entry.generations.contains(&12));
+    assert!(entry.generations.contains(&1_001) && entry.generations.contains(&1_002));
 }
 
 #[test]
