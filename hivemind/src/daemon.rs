@@ -1,6 +1,7 @@
 //! The daemon: its parts, wired together in the order in which they need one another.
 
 mod access;
+mod certificates;
 mod cluster;
 mod config;
 mod fault;
@@ -64,7 +65,7 @@ async fn serve(config: Config) -> Result<(), ApiError> {
     let parts = parts::start(&config).await?;
     info!(
         socket = %config.socket.display(),
-        web = %config.web,
+        web = config.web_url(),
         node = config.node_name,
         after_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         "Hivemind is ready"

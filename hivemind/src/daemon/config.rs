@@ -28,9 +28,21 @@ pub(crate) struct DaemonArgs {
     /// The port of the dashboard and of the API off the socket [default: 4483]
     #[arg(long, env = "HIVEMIND_WEB_PORT", value_name = "PORT")]
     pub(crate) web_port: Option<u16>,
-    /// The loopback address of that port [default: 127.0.0.1]
+    /// The address of that port; any other than a loopback one is served with TLS only [default: 127.0.0.1]
     #[arg(long, env = "HIVEMIND_WEB_ADDRESS", value_name = "ADDRESS")]
     pub(crate) web_address: Option<IpAddr>,
+    /// A further name or address under which that port is asked, for the certificate and against DNS rebinding; may be repeated
+    #[arg(long, env = "HIVEMIND_WEB_HOST", value_name = "HOST", value_delimiter = ',')]
+    pub(crate) web_host: Vec<String>,
+    /// The certificate of that port with those that issued it (PEM) [default: one by an authority of the daemon's own]
+    #[arg(long, env = "HIVEMIND_TLS_CERT", value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The private key of that certificate (PEM)
+    #[arg(long, env = "HIVEMIND_TLS_KEY", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Serve metrics at this address to everyone who can reach it, without a token [default: not at all]
+    #[arg(long, env = "HIVEMIND_METRICS_ADDRESS", value_name = "ADDRESS:PORT")]
+    pub(crate) metrics_address: Option<SocketAddr>,
     /// The directory of pinned eBPF maps and links [default: /sys/fs/bpf/hivemind]
     #[arg(long, env = "HIVEMIND_BPFFS", value_name = "DIR")]
     pub(crate) bpffs: Option<PathBuf>,
@@ -95,6 +107,11 @@ pub(crate) struct Config {
     pub(crate) run_dir: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) web: SocketAddr,
+    /// Further names and addresses of the web port.
+    pub(crate) web_hosts: Vec<String>,
+    /// Certificate and key, if they are not the daemon's own.
+    pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) bpffs: PathBuf,
     pub(crate) cgroup_root: Option<PathBuf>,
     pub(crate) containerd_socket: PathBuf,
@@ -117,6 +134,25 @@ pub(crate) struct Config {
 const CONFIG_FILE: &str = "/etc/hivemind/config.toml";
 
 impl Config {
+    /// Whether the web port speaks TLS.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        !self.web.ip().is_loopback() || self.tls.is_some()
+    }
+
+    /// Where the dashboard is.
+    pub(crate) fn web_url(&self) -> String {
+        let scheme = if self.is_encrypted() { "https" } else { "http" };
+        let port = self.web.port();
+        if !self.web.ip().is_unspecified() {
+            return format!("{scheme}://{}", self.web);
+        }
+        let host = self.web_hosts.first().map_or_else(host_name, Clone::clone);
+        match host.parse::<IpAddr>() {
+            Ok(address) => format!("{scheme}://{}", SocketAddr::new(address, port)),
+            Err(_) => format!("{scheme}://{host}:{port}"),
+        }
+    }
+
     /// The configuration from `args` and the file that they name.
     ///
     /// # Errors
@@ -139,6 +175,9 @@ impl Config {
                 args.web_address.unwrap_or(Ipv4Addr::LOCALHOST.into()),
                 args.web_port.unwrap_or(4483),
             ),
+            web_hosts: args.web_host,
+            tls: tls(args.tls_cert, args.tls_key, &mut problems),
+            metrics: args.metrics_address,
             bpffs: args.bpffs.unwrap_or_else(|| "/sys/fs/bpf/hivemind".into()),
             cgroup_root: args.cgroup_root,
             containerd_socket: args
@@ -181,12 +220,8 @@ impl Config {
                 );
             }
         }
-        if !self.web.ip().is_loopback() {
-            wrong(
-                "--web-address",
-                format!("{} is not a loopback address", self.web.ip()),
-                "this version serves on loopback only, for example 127.0.0.1",
-            );
+        if self.metrics == Some(self.web) {
+            wrong("--metrics-address", format!("{} is the web port", self.web), "give another port");
         }
         if self.replica_range.prefix_len() > 24 {
             wrong("--replica-range", format!("{} is too small", self.replica_range), "give a /24 or larger");
@@ -208,6 +243,9 @@ impl Config {
         {
             wrong("--mtu", format!("an MTU of {mtu} is out of range"), "give 1280 to 65535 bytes");
         }
+        for host in self.web_hosts.iter().filter(|host| host.parse::<IpAddr>().is_err()) {
+            check_hostname("--web-host", host, problems);
+        }
         check_hostname("--cluster-domain", &self.cluster_domain, problems);
         check_name("--node-name", &self.node_name, 63, problems);
     }
@@ -223,6 +261,10 @@ impl DaemonArgs {
             run_dir: self.run_dir.or(other.run_dir),
             web_port: self.web_port.or(other.web_port),
             web_address: self.web_address.or(other.web_address),
+            web_host: list(self.web_host, other.web_host),
+            tls_cert: self.tls_cert.or(other.tls_cert),
+            tls_key: self.tls_key.or(other.tls_key),
+            metrics_address: self.metrics_address.or(other.metrics_address),
             bpffs: self.bpffs.or(other.bpffs),
             cgroup_root: self.cgroup_root.or(other.cgroup_root),
             containerd_socket: self.containerd_socket.or(other.containerd_socket),
@@ -276,6 +318,21 @@ fn host_name() -> String {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let name = name.split('.').next().unwrap_or_default().to_ascii_lowercase();
     if name.is_empty() { "node".into() } else { name }
+}
+
+fn tls(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    problems: &mut Problems,
+) -> Option<(PathBuf, PathBuf)> {
+    let (flag, other) = match (&certificate, &key) {
+        (Some(_), None) => ("--tls-cert", "--tls-key"),
+        (None, Some(_)) => ("--tls-key", "--tls-cert"),
+        _ => return certificate.zip(key),
+    };
+    let what = format!("{flag} without {other}");
+    problems.add(ErrorCode::InvalidConfig, flag, what, format!("give {other} too, or neither of them"));
+    None
 }
 
 fn upstreams(texts: &[String], problems: &mut Problems) -> Option<Vec<SocketAddr>> {
@@ -345,7 +402,9 @@ mod tests {
     fn all_faults_of_the_configuration_are_told_at_once() {
         let args = DaemonArgs {
             data_dir: Some("relative".into()),
-            web_address: Some("192.0.2.1".parse().unwrap()),
+            web_host: vec!["a b".into()],
+            tls_key: Some("/key".into()),
+            metrics_address: Some("127.0.0.1:4483".parse().unwrap()),
             replica_range: Some("10.204.0.0/15".parse().unwrap()),
             dns_upstream: vec!["nonsense".into()],
             registry_mirror: vec!["docker.io".into()],
@@ -357,14 +416,34 @@ mod tests {
         assert_eq!(
             flags,
             [
+                "--tls-key",
                 "--dns-upstream",
                 "--registry-mirror",
                 "--data-dir",
-                "--web-address",
+                "--metrics-address",
                 "--service-range",
-                "--mtu"
+                "--mtu",
+                "--web-host"
             ]
         );
+    }
+
+    #[test]
+    fn every_address_but_a_loopback_one_is_served_with_tls() {
+        let config = |address: &str| {
+            let web_address = Some(address.parse().unwrap());
+            let web_host = vec!["node-1.example.com".into()];
+            Config::resolve(DaemonArgs { web_address, web_host, ..DaemonArgs::default() }).unwrap()
+        };
+        for (address, url) in [
+            ("127.0.0.1", "http://127.0.0.1:4483"),
+            ("::1", "http://[::1]:4483"),
+            ("192.0.2.1", "https://192.0.2.1:4483"),
+            ("0.0.0.0", "https://node-1.example.com:4483"),
+            ("::", "https://node-1.example.com:4483"),
+        ] {
+            assert_eq!(config(address).web_url(), url, "{address}");
+        }
     }
 
     #[test]

@@ -26,7 +26,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{access::LocalNode, cluster::Cluster, config::Config, fault};
+use super::{
+    access::LocalNode,
+    certificates::{self, Certificates},
+    cluster::Cluster,
+    config::Config,
+    fault,
+};
 
 /// A daemon that serves.
 pub(crate) struct Parts {
@@ -93,7 +99,8 @@ pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
         objects,
         service_ranges: ServiceRanges { ipv4: ranges.services.0, ipv6: ranges.services.1 },
         cluster_domain: config.cluster_domain.clone(),
-        web_url: format!("http://{}", config.web),
+        dns_addresses: vec![config.dns.0.into(), config.dns.1.into()],
+        web_url: config.web_url(),
     });
     let servers = serve(config, api, &stop).await?;
     Ok(Parts { stop, servers, controller, agent, dns, store })
@@ -262,7 +269,7 @@ async fn start_dns(config: &Config, names: Records) -> Result<DnsServer, ApiErro
     })
 }
 
-/// The API on its socket and on the web port.
+/// The API on its socket and on the web port, and metrics on a port of their own if that is wanted.
 async fn serve(config: &Config, api: Api, stop: &CancellationToken) -> Result<Vec<JoinHandle<()>>, ApiError> {
     let unix = listen_unix(&config.socket)?;
     let tcp = TcpListener::bind(config.web).await.map_err(|error| {
@@ -272,16 +279,30 @@ async fn serve(config: &Config, api: Api, stop: &CancellationToken) -> Result<Ve
         }
         fault
     })?;
-    let (unix_stop, tcp_stop) = (stop.clone(), stop.clone());
-    let web = hivemind_api::Web { hosts: vec![config.web.ip().to_string()], tls: None };
-    Ok(vec![
-        tokio::spawn(hivemind_api::serve_unix(unix, api.clone(), unix_stop)),
-        tokio::spawn(async move {
-            if let Err(error) = hivemind_api::serve_web(tcp, web, api, tcp_stop).await {
-                warn!(%error, "The web port is not served");
-            }
-        }),
-    ])
+    let mut tasks = vec![tokio::spawn(hivemind_api::serve_unix(unix, api.clone(), stop.clone()))];
+    if let Some(address) = config.metrics {
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            let mut fault = fault::file(&format!("the address of metrics {address}"), &error);
+            fault.hint = "choose another with --metrics-address".into();
+            fault
+        })?;
+        info!(%address, "Metrics are served without a token");
+        tasks.push(tokio::spawn(hivemind_api::serve_metrics(listener, api.clone(), stop.clone())));
+    }
+    let hosts = certificates::names(config);
+    let mut tls = None;
+    if config.is_encrypted() {
+        let certificates = Certificates::open(config)?;
+        tls = Some(certificates.server_config()?);
+        tasks.push(tokio::spawn(certificates.keep(stop.clone())));
+    }
+    let (web, stop) = (hivemind_api::Web { hosts, tls }, stop.clone());
+    tasks.push(tokio::spawn(async move {
+        if let Err(error) = hivemind_api::serve_web(tcp, web, api, stop).await {
+            warn!(%error, "The web port is not served");
+        }
+    }));
+    Ok(tasks)
 }
 
 /// Binds the API's socket for root and the group `hivemind`. The store's lock shows that no other daemon of this data

@@ -53,9 +53,7 @@ pub fn choose_addresses<'a>(
         .map(|place| at(ranges, place))
         .find(|(ipv4, ipv6)| !v4.contains(ipv4) && !v6.contains(ipv6))
         .ok_or_else(|| exhausted(ranges))?;
-    let number = numbers_from(hash)
-        .find(|number| !numbers.contains(number))
-        .expect("there are more numbers than services fit into memory");
+    let number = free_number(hash, &numbers, NUMBER_MAX);
     Ok(ServiceAddresses { number, ipv4, ipv6 })
 }
 
@@ -78,10 +76,19 @@ fn at(ranges: &ServiceRanges, place: u64) -> (Ipv4Addr, Ipv6Addr) {
 /// The highest number: an app's workload identity, of 24 bits, is 256 more than its service's number.
 const NUMBER_MAX: u32 = (1 << 24) - 1 - 256;
 
-/// All numbers from 1 to [`NUMBER_MAX`], once each, beginning at one that `hash` says.
-fn numbers_from(hash: u64) -> impl Iterator<Item = u32> {
-    let start = u32::try_from(hash >> 32).expect("the upper half of 64 bits is 32 bits") % NUMBER_MAX;
-    (0..NUMBER_MAX).map(move |step| 1 + (start + step) % NUMBER_MAX)
+/// A number from 1 to `max` that is not `taken`; mostly the same for the same name, as [`choose_addresses`] does it.
+/// There are fewer taken than numbers: callers bound how many.
+pub(crate) fn choose_number(namespace: &str, name: &str, taken: &HashSet<u32>, max: u32) -> u32 {
+    free_number(fnv1a(namespace.bytes().chain([b'/']).chain(name.bytes())), taken, max)
+}
+
+/// The first of all numbers from 1 to `max` that is not `taken`, beginning at one that `hash` says.
+fn free_number(hash: u64, taken: &HashSet<u32>, max: u32) -> u32 {
+    let start = u32::try_from(hash >> 32).expect("the upper half of 64 bits is 32 bits") % max;
+    (0..max)
+        .map(|step| 1 + (start + step) % max)
+        .find(|number| !taken.contains(number))
+        .expect("there are more numbers than objects fit into memory")
 }
 
 fn exhausted(ranges: &ServiceRanges) -> ApiError {

@@ -1,6 +1,6 @@
 //! What the handlers share.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use hivemind_store::Objects;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -26,6 +26,8 @@ pub struct ApiConfig {
     pub service_ranges: ServiceRanges,
     /// The domain below which names are given by Hivemind alone, for example `hivemind.internal`.
     pub cluster_domain: String,
+    /// Where replicas ask for names: policies that cut them off from there are warned of.
+    pub dns_addresses: Vec<IpAddr>,
     /// Where the dashboard is: what one-time codes lead to.
     pub web_url: String,
 }

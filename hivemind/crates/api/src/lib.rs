@@ -24,6 +24,7 @@ mod fault;
 mod lines;
 mod node_access;
 mod openapi;
+mod policies;
 mod request;
 mod routes;
 mod serve;

@@ -8,6 +8,7 @@ mod images;
 mod kind;
 mod metrics;
 mod namespaces;
+mod network_policies;
 mod nodes;
 mod replicas;
 mod services;
@@ -56,6 +57,9 @@ pub(crate) fn described() -> OpenApiRouter<Serving> {
         .routes(routes!(volumes::get, volumes::delete))
         .routes(routes!(namespaces::list, namespaces::create))
         .routes(routes!(namespaces::get, namespaces::replace, namespaces::delete))
+        .routes(routes!(network_policies::list))
+        .routes(routes!(network_policies::apply))
+        .routes(routes!(network_policies::get, network_policies::delete))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get))
         .routes(routes!(images::list))

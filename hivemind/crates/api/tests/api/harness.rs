@@ -60,6 +60,7 @@ impl Server {
                 ipv6: "fd00:4856:1::/112".parse().unwrap(),
             },
             cluster_domain: "hivemind.internal".into(),
+            dns_addresses: vec!["169.254.20.10".parse().unwrap()],
             web_url: "http://localhost:4483".into(),
         });
         let api = change(api.with_keep_alive(keep_alive));

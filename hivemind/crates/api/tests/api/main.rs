@@ -9,6 +9,7 @@ mod harness;
 mod namespaces;
 mod node;
 mod openapi;
+mod policies;
 mod streams;
 mod things;
 mod watches;

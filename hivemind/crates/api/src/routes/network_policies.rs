@@ -1,0 +1,84 @@
+//! Network policies.
+
+use axum::{Json, extract::State};
+use hivemind_model::{ApiError, AppliedPolicies, ApplyAction, ApplyPolicies, NetworkPolicy};
+
+use super::kind::{get_route, list_route};
+use crate::{
+    api::Serving,
+    fault::Outcome,
+    policies,
+    request::{CreateParams, JsonBody, ListParams, Params, Place},
+};
+
+list_route!(
+    NetworkPolicy,
+    ListParams,
+    "/v1/networkpolicies",
+    "networkpolicies",
+    "listNetworkPolicies",
+    "Network policies, or every change of them"
+);
+
+get_route!(
+    NetworkPolicy in namespace,
+    "/v1/namespaces/{namespace}/networkpolicies/{policy}",
+    "networkpolicies",
+    "getNetworkPolicy",
+    "policy",
+    "The policy's name, short id or uid",
+    "A network policy"
+);
+
+/// Makes network policies, or changes those that are there
+///
+/// All of them or, if one is refused, none. Namespaces that are not there are made with them. What an author should know
+/// comes as warnings with each. They are enforced a moment later: `status.enforcedGeneration` of a policy says when.
+#[utoipa::path(
+    post, path = "/v1/networkpolicies/apply", tag = "networkpolicies", operation_id = "applyNetworkPolicies",
+    params(CreateParams),
+    request_body = ApplyPolicies,
+    responses(
+        (status = 200, description = "What was done with each, or would be", body = AppliedPolicies),
+        (status = 400, description = "Some are not valid; all faults of all of them at once", body = ApiError),
+        (status = 409, description = "They were changed by others again and again (HM0305)", body = ApiError),
+        (status = 413, description = "The body is larger than 1 MiB", body = ApiError),
+        (status = 503, description = "The disk is full, or the store failed", body = ApiError),
+    )
+)]
+pub(crate) async fn apply(
+    State(serving): State<Serving>,
+    Params(CreateParams { dry_run }): Params<CreateParams>,
+    JsonBody(ApplyPolicies { items }): JsonBody<ApplyPolicies>,
+) -> Outcome<Json<AppliedPolicies>> {
+    let applied = policies::apply(&serving.api.config, items, dry_run).await?;
+    for item in applied.items.iter().filter(|item| !dry_run && item.action != ApplyAction::Unchanged) {
+        let metadata = &item.policy.metadata;
+        tracing::info!(policy = metadata.name, namespace = metadata.namespace, "Network policy was applied.");
+    }
+    Ok(Json(applied))
+}
+
+/// Deletes a network policy
+#[utoipa::path(
+    delete, path = "/v1/namespaces/{namespace}/networkpolicies/{policy}", tag = "networkpolicies",
+    operation_id = "deleteNetworkPolicy",
+    params(
+        ("namespace" = String, Path, description = "The namespace"),
+        ("policy" = String, Path, description = "The policy's name, short id or uid"),
+    ),
+    responses(
+        (status = 200, description = "The policy as it last was; it is gone", body = NetworkPolicy),
+        (status = 404, description = "There is no such policy", body = ApiError),
+        (status = 409, description = "It changes without pause (HM0305)", body = ApiError),
+        (status = 503, description = "The store failed", body = ApiError),
+    )
+)]
+pub(crate) async fn delete(
+    State(serving): State<Serving>,
+    Place((namespace, word)): Place<(String, String)>,
+) -> Outcome<Json<NetworkPolicy>> {
+    let policy = policies::delete(serving.objects(), &namespace, &word).await?;
+    tracing::info!(policy = policy.metadata.name, namespace, "Network policy was deleted.");
+    Ok(Json(policy))
+}

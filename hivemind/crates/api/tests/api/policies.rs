@@ -1,0 +1,185 @@
+//! Network policies.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hivemind_model::{ErrorCode, Identity, NetworkPolicy};
+use serde_json::{Value, json};
+
+use crate::harness::Server;
+
+const APPLY: &str = "/v1/networkpolicies/apply";
+const NOTHING: Value = Value::Null;
+
+/// A policy by which the app takes connections only from the client.
+fn policy(name: &str, app: &str, client: &str) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": app}},
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": client}}}], "ports": [{"port": 80}]}],
+        },
+    })
+}
+
+async fn apply(server: &Server, items: Value) -> Vec<Value> {
+    let (status, applied) = server.send("POST", APPLY, json!({"items": items})).await;
+    assert_eq!(status, 200, "{applied}");
+    applied["items"].as_array().unwrap().clone()
+}
+
+fn actions(applied: &[Value]) -> Vec<&str> {
+    applied.iter().map(|item| item["action"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_policy_is_created_changed_left_as_it_is_and_deleted() {
+    let server = Server::start().await;
+    let mut watch = server.lines("/v1/networkpolicies?watch=true").await;
+    watch.expect("bookmark", "").await;
+    let applied = apply(&server, json!([policy("one", "web", "client")])).await;
+    assert_eq!(actions(&applied), ["created"]);
+    let made = &applied[0]["policy"];
+    let number = made["status"]["number"].as_u64().unwrap();
+    assert!((1..1 << 20).contains(&number), "{number}");
+    let path = "/v1/namespaces/default/networkpolicies/one";
+    assert_eq!(&server.get(path).await.1, made);
+    watch.expect("added", "one").await;
+
+    let enforced = |policy: &mut NetworkPolicy| {
+        policy.status.enforced_generation = 1;
+        Ok(())
+    };
+    let enforced: NetworkPolicy = server.objects.update_with("default", "one", enforced).await.unwrap();
+    watch.expect("modified", "one").await;
+    let revision = server.objects.store().revision().await.unwrap();
+    let applied = apply(&server, json!([policy("one", "web", "client")])).await;
+    assert_eq!(actions(&applied), ["unchanged"]);
+    assert_eq!(applied[0]["policy"], serde_json::to_value(&enforced).unwrap());
+    assert_eq!(server.objects.store().revision().await.unwrap(), revision, "nothing was written");
+
+    let applied = apply(&server, json!([policy("one", "web", "other")])).await;
+    assert_eq!(actions(&applied), ["changed"]);
+    let changed = &applied[0]["policy"];
+    assert_eq!(
+        (&changed["metadata"]["generation"], &changed["status"]["number"]),
+        (&json!(2), &json!(number))
+    );
+    assert_eq!(changed["status"]["enforcedGeneration"], 1, "what is enforced is the node's to say");
+    assert_eq!(&server.get(path).await.1, changed);
+    watch.expect("modified", "one").await;
+
+    assert_eq!(server.get("/v1/networkpolicies?namespace=default").await.1["items"], json!([changed]));
+    assert_eq!(server.get("/v1/networkpolicies?namespace=team").await.1["items"], json!([]));
+    assert_eq!(server.send("DELETE", path, NOTHING).await.0, 200);
+    watch.expect("deleted", "one").await;
+    server.refused("DELETE", path, NOTHING, 404, ErrorCode::PolicyNotFound).await;
+    server.refused("GET", path, NOTHING, 404, ErrorCode::PolicyNotFound).await;
+}
+
+#[tokio::test]
+async fn policies_are_applied_all_together_with_their_namespaces_or_not_at_all() {
+    let server = Server::start().await;
+    let mut elsewhere = policy("two", "db", "web");
+    elsewhere["metadata"]["namespace"] = json!("team");
+    let mut bad = policy("three", "db", "web");
+    bad["spec"]["ingress"][0]["from"] = json!([{"ipBlock": {"cidr": "10.0.0.0/33"}}]);
+    bad["spec"]["podSelector"] = json!({"matchExpressions": [{"key": "a b", "operator": "Exists"}]});
+    let twice = policy("one", "web", "x");
+    let items = json!([policy("one", "web", "client"), elsewhere, bad, twice]);
+    let error = server.refused("POST", APPLY, json!({"items": items}), 400, ErrorCode::InvalidSelector).await;
+    let fields: BTreeSet<_> = error.problems.iter().map(|p| p.field.as_str()).collect();
+    let expected = [
+        "items[2].spec.ingress[0].from[0].ipBlock.cidr",
+        "items[2].spec.podSelector.matchExpressions[0].key",
+        "items[3].metadata.name",
+    ];
+    assert_eq!(fields, BTreeSet::from(expected), "{error:?}");
+    assert_eq!(server.get("/v1/networkpolicies").await.1["items"], json!([]));
+
+    let items = json!([policy("one", "web", "client"), items[1]]);
+    let (status, tried) = server.send("POST", &format!("{APPLY}?dryRun=true"), json!({"items": items})).await;
+    assert_eq!((status.as_u16(), tried["items"].as_array().unwrap().len()), (200, 2));
+    assert_eq!(server.get("/v1/networkpolicies").await.1["items"], json!([]));
+    server.refused("GET", "/v1/namespaces/team", NOTHING, 404, ErrorCode::NamespaceNotFound).await;
+
+    let applied = apply(&server, items).await;
+    assert_eq!(actions(&applied), ["created", "created"]);
+    let revisions: BTreeSet<_> =
+        applied.iter().map(|item| item["policy"]["metadata"]["resourceVersion"].as_u64().unwrap()).collect();
+    assert_eq!(revisions.len(), 1, "one transaction");
+    let team = server.get("/v1/namespaces/team").await.1;
+    assert_eq!(team["metadata"]["resourceVersion"].as_u64(), revisions.first().copied());
+}
+
+#[tokio::test]
+async fn a_request_of_no_policies_or_too_many_is_refused_and_as_many_as_allowed_fit() {
+    let server = Server::start().await;
+    let many = |count: usize| json!({"items": (0..count).map(|i| policy(&format!("p-{i}"), "web", "client")).collect::<Vec<_>>()});
+    for count in [0, 41] {
+        let error = server.refused("POST", APPLY, many(count), 400, ErrorCode::OutOfRange).await;
+        assert!(error.hint.contains("1 to 40"), "{error:?}");
+    }
+    let (status, applied) = server.send("POST", APPLY, many(40)).await;
+    assert_eq!(status, 200, "{applied}");
+    server.refused("POST", APPLY, json!({"items": [{"spec": {}}]}), 400, ErrorCode::Malformed).await;
+    let unknown = json!({"items": [{"metadata": {"name": "a"}, "spec": {"podSelectr": {}}}]});
+    let error = server.refused("POST", APPLY, unknown, 400, ErrorCode::Malformed).await;
+    assert!(error.message.contains("podSelectr") && error.field.is_some(), "{error:?}");
+}
+
+#[tokio::test]
+async fn no_two_policies_have_the_same_number_however_many_come_at_once() {
+    let server = Server::start().await;
+    let requests = (0..8).map(|i| {
+        let items =
+            json!([policy(&format!("a-{i}"), "web", "client"), policy("shared", "web", &format!("c-{i}"))]);
+        apply(&server, items)
+    });
+    for applied in futures::future::join_all(requests).await {
+        assert_eq!(applied.len(), 2);
+    }
+    let list = server.get("/v1/networkpolicies").await.1;
+    let mut numbers = BTreeMap::new();
+    for item in list["items"].as_array().unwrap() {
+        let name = item["metadata"]["name"].as_str().unwrap();
+        assert_eq!(numbers.insert(item["status"]["number"].as_u64().unwrap(), name.to_owned()), None);
+    }
+    assert_eq!(numbers.len(), 9);
+}
+
+#[tokio::test]
+async fn an_author_is_warned_of_what_may_not_have_been_meant() {
+    let server = Server::start().await;
+    let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
+    server.objects.create(&Identity::new(300, "default", "web", labels)).await.unwrap();
+    let mut closed = policy("closed", "web", "web");
+    closed["spec"]["policyTypes"] = json!(["Egress"]);
+    let applied = apply(&server, json!([closed, policy("idle", "none", "web")])).await;
+    let warnings = |i: usize| applied[i]["warnings"].as_array().unwrap().clone();
+    let told = |i: usize, words: &str| {
+        warnings(i).iter().any(|w| w["code"] == "HM0112" && w["message"].as_str().unwrap().contains(words))
+    };
+    assert!(told(0, "no effect") && told(0, "name"), "{:?}", warnings(0));
+    assert!(told(1, "selects no replica"), "{:?}", warnings(1));
+    // What DNS needs may come with another policy of the same request.
+    let mut open = policy("open", "web", "web");
+    open["spec"]["egress"] = json!([{}]);
+    open["spec"]["policyTypes"] = json!(["Egress"]);
+    open["spec"]["ingress"] = json!([]);
+    closed["metadata"]["name"] = json!("again");
+    closed["spec"]["ingress"] = json!([]);
+    server.send("DELETE", "/v1/namespaces/default/networkpolicies/closed", NOTHING).await;
+    let applied = apply(&server, json!([closed, open])).await;
+    assert_eq!(applied[0].get("warnings"), None, "{applied:?}");
+}
+
+#[tokio::test]
+async fn a_namespace_with_a_policy_in_it_stays() {
+    let server = Server::start().await;
+    let mut elsewhere = policy("one", "db", "web");
+    elsewhere["metadata"]["namespace"] = json!("team");
+    apply(&server, json!([elsewhere])).await;
+    let error =
+        server.refused("DELETE", "/v1/namespaces/team", NOTHING, 409, ErrorCode::NamespaceInUse).await;
+    assert!(error.message.contains("network policy one"), "{error:?}");
+}
