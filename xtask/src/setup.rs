@@ -3,27 +3,28 @@
 //! What is missing is decided by looking for it, not by a stamp, so that a machine on which half of it is there, or on
 //! which something was removed, is completed. A requirement that is met in another way (a `containerd` that is no
 //! Debian package, say) counts as met and is left alone. No service is started: Debian's containerd package enables
-//! its unit, which then starts with the next boot; the registry is only unpacked, never installed.
+//! its unit, which then starts with the next boot; the registry and Prometheus are only unpacked, never installed.
 
 mod bpf_linker;
 mod cargo_tools;
 mod node;
 mod packages;
-mod registry;
 pub(crate) mod rust_source;
+mod unpacked;
 
 use anyhow::{Result, bail};
 
 use crate::workspace::Workspace;
 use cargo_tools::CargoTool;
 use packages::SystemPackage;
+use unpacked::UnpackedPackage;
 
 /// Something that is missing, and how it will be brought.
 enum Step {
     /// Debian packages, installed by apt in one go.
     SystemPackages(Vec<&'static SystemPackage>),
-    /// Debian's docker-registry, unpacked below `target/tools`.
-    Registry,
+    /// Programs of a Debian package, unpacked below `target/tools`.
+    Unpacked(&'static UnpackedPackage),
     /// A cargo subcommand, below `target/tools`.
     CargoTool(&'static CargoTool),
     /// Node.js and npm, below `target/tools`.
@@ -75,9 +76,8 @@ fn missing(workspace: &Workspace) -> Result<Vec<Step>> {
     if !packages.is_empty() {
         steps.push(Step::SystemPackages(packages));
     }
-    if !registry::is_present(workspace) {
-        steps.push(Step::Registry);
-    }
+    let unpacked = UnpackedPackage::ALL.iter().filter(|package| !package.is_present(workspace));
+    steps.extend(unpacked.map(Step::Unpacked));
     steps.extend(tools.into_iter().map(Step::CargoTool));
     if node_is_missing {
         steps.push(Step::Node);
@@ -106,11 +106,8 @@ impl Step {
                 .iter()
                 .map(|package| format!("{:<22} Debian package: {}", package.name, package.purpose))
                 .collect(),
-            Self::Registry => {
-                vec![format!(
-                    "{:<22} unpacked into target/tools: serves images to the tests",
-                    "docker-registry"
-                )]
+            Self::Unpacked(package) => {
+                vec![format!("{:<22} unpacked into target/tools: {}", package.name, package.purpose)]
             }
             Self::CargoTool(tool) => {
                 vec![format!("{:<22} into target/tools: {}", tool.program, tool.purpose)]
@@ -130,7 +127,7 @@ impl Step {
     fn install(&self, workspace: &Workspace) -> Result<()> {
         match self {
             Self::SystemPackages(packages) => packages::install(packages),
-            Self::Registry => registry::install(workspace),
+            Self::Unpacked(package) => package.install(workspace),
             Self::CargoTool(tool) => tool.install(workspace),
             Self::Node => node::install(workspace),
             Self::RustSource => rust_source::fetch(workspace),

@@ -2,6 +2,7 @@
 
 mod document;
 mod laws;
+mod promtool;
 mod reference;
 mod sample;
 mod series;

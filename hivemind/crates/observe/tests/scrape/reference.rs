@@ -34,7 +34,7 @@ fn the_reference_of_the_metrics_is_what_the_program_tells() {
 }
 
 /// A snapshot in which nothing is empty.
-fn full() -> Snapshot {
+pub(crate) fn full() -> Snapshot {
     let web = app("default", "web");
     let mut now = snapshot(&[&web]);
     now.pairs = vec![pair(256, 2, 80, true, 1)];
