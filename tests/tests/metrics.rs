@@ -1,0 +1,247 @@
+//! What a real Prometheus learns of a node: the numbers of traffic that the test made.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use hivemind_tests::{Node, NodeOptions, Place, Prometheus, Registry, eventually, get, tool};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Where the node is scraped.
+const PORT: u16 = 9464;
+
+/// Requests that the client makes.
+const REQUESTS: u32 = 50;
+
+/// Datagrams that are sent, each from a socket of its own: so many let through, so many refused.
+const DATAGRAMS: usize = 20;
+const REFUSED: usize = 4;
+
+/// Lets only the app `client` in.
+const POLICY: &str = "\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: only-client
+spec:
+  podSelector:
+    matchLabels:
+      app: web
+  ingress:
+    - from:
+        - podSelector:
+            matchLabels:
+              app: client
+";
+
+/// A node that is scraped without a token, with the apps `web` and `client`.
+fn node() -> Result<(Node, Registry)> {
+    let daemon_flags = vec!["--metrics-address".to_owned(), format!("0.0.0.0:{PORT}")];
+    let node = Node::start(NodeOptions { daemon_flags, ..NodeOptions::default() })?;
+    let registry = node.registry()?;
+    node.daemon_start()?;
+    node.hivemind_ok(&["app", "deploy", "web", "--image", "nginx:latest"])?;
+    deploy_waiting(&node, "client")?;
+    Ok((node, registry))
+}
+
+/// An app that only waits.
+fn deploy_waiting(node: &Node, name: &str) -> Result<()> {
+    node.hivemind_ok(&["app", "deploy", name, "--image", "busybox", "--command", "sleep 3600"]).map(drop)
+}
+
+fn ipv4(node: &Node, app: &str) -> Result<IpAddr> {
+    let replica = node.replica(app)?;
+    replica["status"]["ipv4"].as_str().context("no address")?.parse().context("no address")
+}
+
+/// Requests `count` pages of the app `web`, each over a connection of its own.
+fn request(node: &Node, app: &str, count: u32) -> Result<()> {
+    let script = format!(
+        "i=0; while [ $i -lt {count} ]; do wget -q -O /dev/null http://{}/ || exit 1; i=$((i+1)); done",
+        ipv4(node, "web")?
+    );
+    node.in_replica(app, &script).map(drop)
+}
+
+/// Sends datagrams from an app's network to port 5000 of `web`; returns how many were answered.
+fn send(node: &Node, app: &str, count: usize) -> Result<usize> {
+    let network = node.network_of_replica(&node.replica(app)?)?;
+    let place = Place::network(node.sandbox(), &network);
+    let said = place.ask(SocketAddr::new(ipv4(node, "web")?, 5000), count, true)?;
+    Ok(said["answers"].as_array().map_or(0, Vec::len))
+}
+
+/// A selector of the flows of `app` to `web`.
+fn flows(app: &str, port: u16, protocol: &str, verdict: &str) -> String {
+    format!(
+        "source_namespace=\"default\",source_app=\"{app}\",destination_namespace=\"default\",\
+         destination_app=\"web\",port=\"{port}\",protocol=\"{protocol}\",verdict=\"{verdict}\""
+    )
+}
+
+fn connections(app: &str, port: u16, protocol: &str, verdict: &str) -> String {
+    format!("hivemind_flow_connections_total{{{}}}", flows(app, port, protocol, verdict))
+}
+
+fn scrape(node: &Node) -> Result<String> {
+    let address = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), PORT);
+    let response = node.sandbox().in_network(|| get(address, "/metrics", Duration::from_secs(5)))??;
+    ensure!(response.status == 200, "the scrape was answered {}: {}", response.status, response.body);
+    Ok(response.body)
+}
+
+#[test]
+fn prometheus_counts_the_connections_that_were_made_and_those_that_were_refused() -> Result<()> {
+    let (node, _registry) = node()?;
+    deploy_waiting(&node, "stranger")?;
+    let prometheus = Prometheus::start(node.sandbox(), &format!("127.0.0.1:{PORT}"))?;
+    request(&node, "client", REQUESTS)?;
+    prometheus.expect(&connections("client", 80, "tcp", "allowed"), REQUESTS.into())?;
+
+    let network = node.network_of_replica(&node.replica("web")?)?;
+    let _server = Place::network(node.sandbox(), &network).answer(5000, "web")?;
+    assert_eq!(send(&node, "client", DATAGRAMS)?, DATAGRAMS);
+    prometheus.expect(&connections("client", 5000, "udp", "allowed"), DATAGRAMS as f64)?;
+    let selector = flows("client", 5000, "udp", "allowed");
+    for direction in ["sent", "received"] {
+        let of = |what: &str| format!("hivemind_flow_{what}_total{{{selector},direction=\"{direction}\"}}");
+        prometheus.expect(&of("packets"), DATAGRAMS as f64)?;
+        // 20 bytes of IP, 8 of UDP, 4 of `name` or 3 of `web`.
+        let bytes = DATAGRAMS * if direction == "sent" { 32 } else { 31 };
+        prometheus.expect(&of("bytes"), bytes as f64)?;
+    }
+
+    let file = node.sandbox().directory().join("policy.yaml");
+    fs::write(node.sandbox().outside(&file), POLICY)?;
+    node.hivemind_ok(&["policy", "apply", "-f", &file.display().to_string()])?;
+    prometheus.expect("hivemind_policies{state=\"enforced\"}", 1.0)?;
+    let drops = "hivemind_datapath_drops_total{reason=\"policy_ingress\"}";
+    let dropped = prometheus.query(drops)?.first().context("no drops are told")?.1;
+    assert_eq!(send(&node, "stranger", REFUSED)?, 0, "the policy lets the stranger in");
+    assert_eq!(send(&node, "client", 1)?, 1, "the policy refuses the client");
+    prometheus.expect(&connections("stranger", 5000, "udp", "denied"), REFUSED as f64)?;
+    prometheus.expect_nothing(&connections("stranger", 5000, "udp", "allowed"))?;
+    prometheus.expect(drops, dropped + REFUSED as f64)?;
+    prometheus.expect(&connections("client", 5000, "udp", "allowed"), DATAGRAMS as f64 + 1.0)?;
+    prometheus.expect(
+        "sum by (verdict) (hivemind_flow_connections_total{source_app=\"stranger\",destination_app=\"web\"})",
+        REFUSED as f64,
+    )?;
+    assert_eq!(prometheus.last_error()?, "");
+    Ok(())
+}
+
+#[test]
+fn prometheus_sees_round_trips_maps_names_and_apps() -> Result<()> {
+    let (node, _registry) = node()?;
+    let prometheus = Prometheus::start(node.sandbox(), &format!("127.0.0.1:{PORT}"))?;
+    request(&node, "client", REQUESTS)?;
+    let pair = "namespace=\"default\",app=\"client\",peer_namespace=\"default\",peer_app=\"web\"";
+    let round_trips = format!("hivemind_tcp_round_trip_seconds_count{{{pair}}} > 0");
+    eventually(LIMIT, "round trips of the client", || {
+        let found = prometheus.query(&round_trips)?;
+        ensure!(found.len() == 1, "{found:?}");
+        Ok::<_, anyhow::Error>(())
+    })?;
+    let quantile = format!("histogram_quantile(0.5, hivemind_tcp_round_trip_seconds_bucket{{{pair}}})");
+    let median_s = prometheus.query(&quantile)?.first().context("no median")?.1;
+    assert!(median_s > 0.0 && median_s < 1.0, "a round trip on one machine takes {median_s} s");
+
+    let status = node.json(&["status"])?;
+    let maps = status["maps"].as_array().context("no maps")?;
+    assert!(maps.len() > 5, "{maps:?}");
+    for map in maps {
+        let name = map["name"].as_str().context("a map without a name")?;
+        let capacity = map["capacity"].as_f64().context("no capacity")?;
+        prometheus.expect(&format!("hivemind_datapath_map_capacity{{map=\"{name}\"}}"), capacity)?;
+    }
+    // Two replicas, each with an IPv4 and an IPv6 address.
+    prometheus.expect("hivemind_datapath_map_entries{map=\"endpoints\"}", 4.0)?;
+
+    let answered = |prometheus: &Prometheus<'_>| -> Result<f64> {
+        let found = prometheus.query("sum(hivemind_dns_queries_total{outcome=\"local\"})")?;
+        Ok(found.first().context("no queries are told")?.1)
+    };
+    let before = answered(&prometheus)?;
+    node.in_replica("client", "nslookup -type=a web.default.svc.hivemind.internal")?;
+    eventually(LIMIT, "the query to be counted", || {
+        let now = answered(&prometheus)?;
+        ensure!(now > before, "{now} after {before}");
+        Ok::<_, anyhow::Error>(())
+    })?;
+
+    node.hivemind_ok(&["app", "scale", "web", "--replicas", "3"])?;
+    for family in ["wanted", "ready"] {
+        prometheus.expect(&format!("hivemind_app_replicas_{family}{{app=\"web\"}}"), 3.0)?;
+    }
+    prometheus.expect("hivemind_app_restarts_total{app=\"web\"}", 0.0)?;
+    prometheus.expect("hivemind_containerd_up", 1.0)?;
+    prometheus.expect("hivemind_flow_label_sets > bool 0", 1.0)?;
+    prometheus.expect("process_resident_memory_bytes > bool 1e6", 1.0)?;
+    prometheus.expect("time() - process_start_time_seconds < bool 3600", 1.0)?;
+    assert_eq!(prometheus.metadata("hivemind_flow_bytes")?["type"], "counter");
+    assert_eq!(prometheus.metadata("hivemind_flow_bytes")?["unit"], "bytes", "OpenMetrics was not asked for");
+    Ok(())
+}
+
+#[test]
+fn totals_go_on_over_a_restart_of_the_daemon_and_series_go_with_their_app() -> Result<()> {
+    let (node, _registry) = node()?;
+    let prometheus = Prometheus::start(node.sandbox(), &format!("127.0.0.1:{PORT}"))?;
+    request(&node, "client", REQUESTS)?;
+    let told = connections("client", 80, "tcp", "allowed");
+    prometheus.expect(&told, REQUESTS.into())?;
+    node.daemon_term()?;
+    prometheus.expect("up", 0.0)?;
+    node.daemon_start()?;
+    prometheus.expect("up", 1.0)?;
+    request(&node, "client", 5)?;
+    prometheus.expect(&told, f64::from(REQUESTS) + 5.0)?;
+    prometheus.expect(&format!("resets({told}[10m])"), 0.0)?;
+
+    node.hivemind_ok(&["app", "restart", "web"])?;
+    eventually(LIMIT, "the restarted app to be up", || {
+        ensure!(node.ready_replicas("web")? == 1);
+        Ok::<_, anyhow::Error>(())
+    })?;
+    request(&node, "client", 5)?;
+    prometheus.expect(&told, f64::from(REQUESTS) + 10.0)?;
+
+    node.hivemind_ok(&["app", "delete", "web"])?;
+    prometheus.expect_nothing("{destination_app=\"web\"} or {app=\"web\"} or {peer_app=\"web\"}")?;
+    prometheus.expect("hivemind_app_replicas{app=\"client\"}", 1.0)?;
+    Ok(())
+}
+
+#[test]
+fn a_scrape_is_fit_for_promtool_and_can_be_made_from_a_replica() -> Result<()> {
+    let (node, _registry) = node()?;
+    request(&node, "client", 3)?;
+    let text = scrape(&node)?;
+    let mut checker = Command::new(tool("promtool"))
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("promtool is missing; run `cargo xtask setup`")?;
+    let input = checker.stdin.take().context("no input")?;
+    std::io::Write::write_all(&mut { input }, text.as_bytes())?;
+    let said = checker.wait_with_output()?;
+    let complaints = [&said.stdout[..], &said.stderr[..]].concat();
+    assert!(said.status.success() && complaints.is_empty(), "{}", String::from_utf8_lossy(&complaints));
+
+    let address = node.addresses().ipv4;
+    let seen = node.in_replica("client", &format!("wget -q -O - http://{address}:{PORT}/metrics"))?;
+    assert!(seen.contains("\nhivemind_flow_connections_total{"), "{seen}");
+    let status: Value = node.json(&["status"])?;
+    assert!(seen.contains(&format!("node=\"{}\"", status["node"].as_str().context("no node")?)), "{seen}");
+    Ok(())
+}
