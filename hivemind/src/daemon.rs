@@ -6,6 +6,7 @@ mod cluster;
 mod config;
 mod fault;
 mod memory;
+mod metrics;
 mod parts;
 mod teardown;
 

@@ -9,13 +9,13 @@ use futures::{
     stream::{self, BoxStream},
 };
 use hivemind_agent::{Agent, FlowQuery};
-use hivemind_api::{
-    EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, MetricsFormat, NodeAccess,
-};
+use hivemind_api::{EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, NodeAccess};
+use hivemind_dns::DnsServer;
 use hivemind_model::{
     ApiError, App, DropCount, ErrorCode, ExecExit, FlowLine, ImageSummary, ImportResult, LogLine, MapFill,
     Port, Problem, Replica, Status, Volume,
 };
+use hivemind_observe::Format;
 use hivemind_runtime::{ExecSession, ExecSpec, TerminalSize};
 use hivemind_store::Objects;
 use jiff::Timestamp;
@@ -26,7 +26,10 @@ use tokio::{
 use tokio_util::io::StreamReader;
 use tracing::debug;
 
-use super::config::Config;
+use super::{
+    config::Config,
+    metrics::{Figures, Scrapes},
+};
 
 /// How much of a process's output is passed on at once, in bytes.
 const OUTPUT_PIECE: usize = 16 << 10;
@@ -40,11 +43,21 @@ pub(crate) struct LocalNode {
     objects: Objects,
     config: Config,
     started_at: Timestamp,
+    figures: Figures,
+    scrapes: Scrapes,
 }
 
 impl LocalNode {
-    pub(crate) fn new(agent: Arc<Agent>, objects: Objects, config: &Config) -> Self {
-        LocalNode { agent, objects, config: config.clone(), started_at: Timestamp::now() }
+    pub(crate) fn new(agent: Arc<Agent>, objects: Objects, dns: &Arc<DnsServer>, config: &Config) -> Self {
+        let figures = Figures {
+            agent: Arc::clone(&agent),
+            objects: objects.clone(),
+            dns: Arc::downgrade(dns),
+            data_dir: config.data_dir.clone(),
+            node: config.node_name.clone(),
+        };
+        let scrapes = Scrapes::new();
+        LocalNode { agent, objects, config: config.clone(), started_at: Timestamp::now(), figures, scrapes }
     }
 }
 
@@ -145,8 +158,8 @@ impl NodeAccess for LocalNode {
         self.agent.flows(&FlowQuery { from, to, verdict, follow, tail }).await
     }
 
-    async fn metrics(&self, _: MetricsFormat) -> Result<String, ApiError> {
-        Err(ApiError::new(ErrorCode::Unsupported, "this version has no metrics", ""))
+    async fn metrics(&self, format: Format) -> Result<Bytes, ApiError> {
+        self.scrapes.text(format, || self.figures.gather()).await
     }
 }
 

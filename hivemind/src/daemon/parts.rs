@@ -95,7 +95,7 @@ pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
     let controller = Controller::start(objects.clone());
     let stop = CancellationToken::new();
     let api = Api::new(ApiConfig {
-        node: Arc::new(LocalNode::new(Arc::clone(&agent), objects.clone(), config)),
+        node: Arc::new(LocalNode::new(Arc::clone(&agent), objects.clone(), &dns, config)),
         objects,
         service_ranges: ServiceRanges { ipv4: ranges.services.0, ipv6: ranges.services.1 },
         cluster_domain: config.cluster_domain.clone(),

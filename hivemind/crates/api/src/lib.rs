@@ -36,8 +36,7 @@ mod web;
 pub use addresses::{ServiceAddresses, ServiceRanges, choose_addresses};
 pub use api::{Api, ApiConfig};
 pub use node_access::{
-    EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowFilter, FlowsRequest, MetricsFormat,
-    NodeAccess,
+    EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowFilter, FlowsRequest, NodeAccess,
 };
 pub use openapi::document;
 pub use serve::{CONNECTIONS_MAX, Web, serve_metrics, serve_unix, serve_web};

@@ -9,6 +9,7 @@ use hivemind_model::{
     ApiError, ErrorCode, ExecExit, FlowLine, FlowVerdict, ImageSummary, ImportResult, LogLine, Port,
     Problems, Replica, Status, TerminalSize, Volume, check_name,
 };
+use hivemind_observe::Format;
 use ipnet::IpNet;
 use tokio::sync::mpsc;
 
@@ -62,7 +63,7 @@ pub trait NodeAccess: Send + Sync + 'static {
     ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError>;
 
     /// What the node measures.
-    async fn metrics(&self, format: MetricsFormat) -> Result<String, ApiError>;
+    async fn metrics(&self, format: Format) -> Result<Bytes, ApiError>;
 }
 
 /// Which flows to tell.
@@ -150,15 +151,6 @@ impl FromStr for FlowFilter {
         let hint = "name an app (or namespace/app), host, dns, world, unknown, an address or a CIDR";
         Err(ApiError::new(ErrorCode::Malformed, what, hint))
     }
-}
-
-/// How metrics are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MetricsFormat {
-    /// OpenMetrics 1.0.
-    OpenMetrics,
-    /// Prometheus' text format 0.0.4.
-    Text,
 }
 
 /// What to run in a replica, and how.

@@ -6,12 +6,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use hivemind_model::ApiError;
+use hivemind_observe::Format;
 
-use crate::{api::Serving, fault::Outcome, node_access::MetricsFormat};
+use crate::{api::Serving, fault::Outcome};
 
 /// What the node measures
 ///
-/// In OpenMetrics if `Accept` names `application/openmetrics-text`, else in Prometheus' text format.
+/// In OpenMetrics if `Accept` names `application/openmetrics-text` and prefers it, else in Prometheus' text format.
 #[utoipa::path(
     get, path = "/metrics", tag = "status", operation_id = "getMetrics",
     responses(
@@ -23,20 +24,13 @@ use crate::{api::Serving, fault::Outcome, node_access::MetricsFormat};
     )
 )]
 pub(crate) async fn metrics(State(serving): State<Serving>, headers: HeaderMap) -> Outcome<Response> {
-    let format = wanted(&headers);
+    // Several headers are one list (RFC 9110, section 5.3).
+    let accepts: Vec<_> =
+        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::negotiate(Some(&accepts.join(",")));
     let text = serving.node().metrics(format).await?;
-    let content_type = match format {
-        MetricsFormat::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        MetricsFormat::Text => "text/plain; version=0.0.4; charset=utf-8",
-    };
-    Ok(([(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-store")], text).into_response())
-}
-
-fn wanted(headers: &HeaderMap) -> MetricsFormat {
-    let accepts = headers.get_all(header::ACCEPT);
-    let open = accepts
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.to_ascii_lowercase().contains("application/openmetrics-text"));
-    if open { MetricsFormat::OpenMetrics } else { MetricsFormat::Text }
+    let content_type = format.content_type();
+    let headers =
+        [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-store"), (header::VARY, "accept")];
+    Ok((headers, text).into_response())
 }

@@ -12,13 +12,12 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream, stream::BoxStream};
-use hivemind_api::{
-    EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, MetricsFormat, NodeAccess,
-};
+use hivemind_api::{EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, NodeAccess};
 use hivemind_model::{
     ApiError, ErrorCode, ExecExit, FlowLine, FlowLoss, ImageSummary, ImportResult, LogLine, Port, Problems,
     Replica, Status, Volume,
 };
+use hivemind_observe::Format;
 use jiff::Timestamp;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -256,10 +255,10 @@ impl NodeAccess for TestNode {
         Ok(kept.chain(live).boxed())
     }
 
-    async fn metrics(&self, format: MetricsFormat) -> Result<String, ApiError> {
+    async fn metrics(&self, format: Format) -> Result<Bytes, ApiError> {
         Ok(match format {
-            MetricsFormat::OpenMetrics => "hivemind_up 1\n# EOF\n".into(),
-            MetricsFormat::Text => "hivemind_up 1\n".into(),
+            Format::OpenMetrics => "hivemind_up 1\n# EOF\n".into(),
+            Format::Text => "hivemind_up 1\n".into(),
         })
     }
 }

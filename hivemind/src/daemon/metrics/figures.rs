@@ -1,0 +1,163 @@
+//! The figures of the daemon's parts, gathered for a scrape.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Weak},
+};
+
+use hivemind_agent::Agent;
+use hivemind_common::telemetry::{PairCounters, RttHistogram};
+use hivemind_datapath::{PairStatistics, PairTotals, RoundTripStatistics, Statistics};
+use hivemind_dns::DnsServer;
+use hivemind_model::{ApiError, App, Identity, NetworkPolicy, Protocol, Replica};
+use hivemind_observe::{
+    AppName, AppSample, EventSample, Figure, MapSample, PairSample, Policies, Process, ReplicaSample,
+    RoundTripSample, Snapshot, StoreSample, Transport,
+};
+use hivemind_store::Objects;
+use tracing::debug;
+
+use crate::daemon::fault;
+
+/// Where figures come from.
+pub(crate) struct Figures {
+    pub(crate) agent: Arc<Agent>,
+    pub(crate) objects: Objects,
+    /// Stops before what asks it.
+    pub(crate) dns: Weak<DnsServer>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) node: String,
+}
+
+impl Figures {
+    /// All figures as they are now.
+    ///
+    /// # Errors
+    /// When the data path's maps or the store cannot be read.
+    pub(crate) async fn gather(&self) -> Result<Snapshot, ApiError> {
+        // Before identities, so that those that it speaks of are among them.
+        let statistics = self.agent.datapath_statistics().await?;
+        let identities = self.objects.list::<Identity>(None).await?.items;
+        let apps = self.objects.list::<App>(None).await?.items;
+        let replicas = self.objects.list::<Replica>(None).await?.items;
+        let policies = self.objects.list::<NetworkPolicy>(None).await?.items;
+        let revision = self.objects.store().revision().await;
+        let revision = revision.map_err(|error| fault::store(&error, &self.data_dir))?.0;
+        let file = tokio::fs::metadata(self.data_dir.join("store.redb")).await;
+        let process = tokio::task::spawn_blocking(Process::read).await.map_err(std::io::Error::other);
+        let process = process.flatten().inspect_err(|error| debug!(%error, "/proc cannot be read")).ok();
+        let mut snapshot = Snapshot {
+            version: env!("CARGO_PKG_VERSION").into(),
+            node: self.node.clone(),
+            apps: apps.iter().map(app).collect(),
+            replicas: replicas.iter().map(replica).collect(),
+            identities: names(identities),
+            store: StoreSample { revision, size_bytes: file.map_or(0, |file| file.len()) },
+            policies: states(&policies),
+            containerd: self.agent.containerd_version().await.is_some(),
+            process,
+            ..Snapshot::default()
+        };
+        self.add_dns(&mut snapshot);
+        add_datapath(&mut snapshot, statistics);
+        Ok(snapshot)
+    }
+
+    fn add_dns(&self, snapshot: &mut Snapshot) {
+        let Some(dns) = self.dns.upgrade() else { return };
+        let counted = dns.statistics();
+        snapshot.dns_queries = [
+            ("local", counted.local),
+            ("forwarded", counted.forwarded),
+            ("cached", counted.cached),
+            ("failed", counted.failed),
+            ("refused", counted.refused),
+            ("malformed", counted.malformed),
+        ]
+        .map(|(name, value)| Figure { name, value })
+        .into();
+    }
+}
+
+fn name(namespace: &str, name: &str) -> Arc<AppName> {
+    Arc::new(AppName { namespace: namespace.to_owned(), name: name.to_owned() })
+}
+
+fn names(identities: Vec<Identity>) -> HashMap<u32, Arc<AppName>> {
+    let named = |Identity { spec, .. }| (spec.number, name(&spec.namespace, &spec.app));
+    identities.into_iter().map(named).collect()
+}
+
+fn app(app: &App) -> AppSample {
+    let published = app.container().map(|container| &container.ports[..]).unwrap_or_default();
+    let transport = |protocol| match protocol {
+        Protocol::Tcp => Transport::TCP,
+        Protocol::Udp => Transport::UDP,
+    };
+    AppSample {
+        app: name(&app.metadata.namespace, &app.metadata.name),
+        wanted: app.spec.replicas,
+        replicas: app.status.replicas,
+        ready: app.status.ready_replicas,
+        ports: published.iter().map(|port| (transport(port.protocol), port.container_port)).collect(),
+    }
+}
+
+fn replica(replica: &Replica) -> ReplicaSample {
+    ReplicaSample {
+        uid: replica.metadata.uid.as_u128(),
+        app: name(&replica.metadata.namespace, &replica.spec.app),
+        restarts: replica.status.restarts,
+    }
+}
+
+fn states(policies: &[NetworkPolicy]) -> Policies {
+    let mut states = Policies::default();
+    for policy in policies {
+        let state = if policy.status.problem.is_some() {
+            &mut states.failed
+        } else if policy.status.enforced_generation == policy.metadata.generation {
+            &mut states.enforced
+        } else {
+            &mut states.pending
+        };
+        *state += 1;
+    }
+    states
+}
+
+fn add_datapath(snapshot: &mut Snapshot, statistics: Statistics) {
+    let Statistics { maps, drops, pairs, other_pairs, round_trips, events } = statistics;
+    snapshot.pairs = pairs.iter().map(pair).collect();
+    snapshot.collective = counters(&other_pairs);
+    snapshot.round_trips = round_trips.iter().map(round_trip).collect();
+    let drops = drops.iter().map(|drop| Figure { name: drop.reason.name(), value: drop.packets });
+    snapshot.drops = drops.collect();
+    let maps =
+        maps.iter().map(|map| MapSample { name: map.name, entries: map.entries, capacity: map.capacity });
+    snapshot.maps = maps.collect();
+    let events =
+        events.iter().map(|events| EventSample { class: events.class, told: events.told, lost: events.lost });
+    snapshot.events = events.collect();
+}
+
+fn pair(pair: &PairStatistics) -> PairSample {
+    PairSample {
+        source: pair.source,
+        destination: pair.destination,
+        protocol: Transport(pair.protocol),
+        port: pair.port,
+        allowed: pair.allowed,
+        counters: counters(&pair.totals),
+    }
+}
+
+fn counters(totals: &PairTotals) -> PairCounters {
+    PairCounters { bytes: totals.bytes, packets: totals.packets, connections: totals.connections }
+}
+
+fn round_trip(sample: &RoundTripStatistics) -> RoundTripSample {
+    let RoundTripStatistics { local, peer, buckets, sum_us, retransmits } = *sample;
+    RoundTripSample { local, peer, histogram: RttHistogram { buckets, sum_us, retransmits } }
+}
