@@ -27,6 +27,7 @@ use crate::{
     fault,
     flows::Flows,
     node,
+    policies::{Policies, PolicyWriter},
     services::{ServiceWriter, Services, Zone},
     worker::Worker,
 };
@@ -62,6 +63,7 @@ pub(crate) struct Shared {
     pub(crate) volumes: Volumes,
 
     pub(crate) services: Services,
+    pub(crate) policies: Policies,
     pub(crate) flows: Flows,
     pub(crate) addresses: Mutex<AddressPool>,
     pub(crate) stop: CancellationToken,
@@ -89,7 +91,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Registers the node, adopts what runs, and begins to follow the store. Returns when services and names are written.
+    /// Registers the node, adopts what runs, and begins to follow the store. Returns when policies, services and names are
+    /// written.
     ///
     /// # Errors
     /// When the store cannot be read or written; nothing of what runs was touched.
@@ -112,6 +115,10 @@ impl Agent {
         let mut tasks = JoinSet::new();
         let writer = ServiceWriter::new(Arc::clone(&datapath), dns, objects.clone(), config.zone.clone());
         let services = writer.start(stop.clone(), &mut tasks);
+        let (dns_v4, dns_v6) = config.zone.dns;
+        let writer =
+            PolicyWriter::new(Arc::clone(&datapath), objects.clone(), vec![dns_v4.into(), dns_v6.into()]);
+        let policies = writer.start(config.node.clone(), stop.clone(), &mut tasks);
         let flows = Flows::start(Arc::clone(&datapath), &objects, config.node.clone(), &stop, &mut tasks);
         let mut pool = AddressPool::new(config.replica_ranges.0, config.replica_ranges.1);
         for endpoint in datapath.endpoints() {
@@ -124,12 +131,14 @@ impl Agent {
             datapath,
             volumes,
             services: services.clone(),
+            policies: policies.clone(),
             flows,
             addresses: Mutex::new(pool),
             stop,
         });
         tasks.spawn(follow(Arc::clone(&shared)));
         tasks.spawn(refresh_addresses(Arc::clone(&shared)));
+        policies.settled().await;
         services.settled().await;
         Ok(Agent { shared, tasks: tokio::sync::Mutex::new(tasks) })
     }
@@ -248,8 +257,8 @@ fn tell(
 ) {
     let id = container_id(&replica);
     if let Some(handle) = handles.get(&id) {
-        let wanted_before = handle.replica.borrow().metadata.is_deleting();
-        if wanted_before != replica.metadata.is_deleting() {
+        let concerns_it = |known: &Replica| (known.metadata.is_deleting(), known.spec.identity);
+        if concerns_it(&handle.replica.borrow()) != concerns_it(&replica) {
             handle.replica.send_replace(replica);
         }
         return;

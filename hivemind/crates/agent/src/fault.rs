@@ -48,7 +48,10 @@ pub(crate) fn of_datapath(error: &hivemind_datapath::Error) -> Problem {
         E::PortTaken { .. } => {
             (ErrorCode::PortTaken, "publish another port, or stop what uses it (`ss -ltnp` shows it)")
         }
-        E::MapFull { .. } => (ErrorCode::NetworkFailed, "see `hivemind status` for the fill of the maps"),
+        E::MapFull { .. } => (
+            ErrorCode::MapFull,
+            "see `hivemind status` for the fill of the tables; fewer rules or apps make room",
+        ),
         E::Config { .. } | E::Spec { .. } => (ErrorCode::InvalidConfig, "correct the daemon's configuration"),
         _ => (ErrorCode::NetworkFailed, "it is tried again; the daemon's log has more"),
     };

@@ -3,7 +3,7 @@
 //! [`Agent::start`] watches the store for what is meant for this node. Each replica has a worker that asks
 //! [`lifecycle::next_step`], a pure function of what is wanted and what is seen, and carries that one step out: pull the
 //! image, make the network, run the container, or take all of it down. Services are written to the data path and their
-//! names to the DNS server by [`services`]. An agent that starts adopts whatever runs already: it looks first, and touches
+//! names to the DNS server by [`services`], policies by [`policies`]. An agent that starts adopts whatever runs already: it looks first, and touches
 //! only what differs. What it does not do: choose nodes, count replicas, decide who is in a service (the controller does).
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ mod flows;
 pub mod lifecycle;
 mod node;
 mod operate;
+mod policies;
 mod services;
 mod status;
 mod worker;

@@ -34,6 +34,8 @@ pub(crate) struct Worker {
     out_of_memory: watch::Receiver<u32>,
     seen: Seen,
     addresses: Option<(Ipv4Addr, Ipv6Addr)>,
+    /// The identity of its endpoint, if that is there.
+    identity: Option<u32>,
     backoff: Backoff,
     not_before: Option<Instant>,
     started: Option<Instant>,
@@ -63,6 +65,7 @@ impl Worker {
             out_of_memory,
             seen: Seen::NOTHING,
             addresses: None,
+            identity: None,
             backoff: Backoff::default(),
             not_before: None,
             started: None,
@@ -83,7 +86,9 @@ impl Worker {
     async fn live(&mut self) {
         self.adopt().await;
         loop {
-            match next_step(self.wanted(), self.seen, self.not_before, Instant::now()) {
+            // An endpoint's identity never changes: another one takes another endpoint.
+            let wanted = if self.is_misidentified() { Wanted::Down } else { self.wanted() };
+            match next_step(wanted, self.seen, self.not_before, Instant::now()) {
                 Step::Wait(until) => self.wait(until).await,
                 Step::Forget => {
                     if self.forget().await {
@@ -99,12 +104,19 @@ impl Worker {
         if self.replica.borrow().metadata.is_deleting() { Wanted::Down } else { Wanted::Up }
     }
 
+    /// Whether the endpoint is judged and told as another workload than the replica is: an older version made it.
+    fn is_misidentified(&self) -> bool {
+        let wanted = self.replica.borrow().spec.identity;
+        wanted != 0 && self.identity.is_some_and(|identity| identity != wanted)
+    }
+
     /// Finds out what is there already.
     async fn adopt(&mut self) {
         let endpoint = self.shared.datapath.endpoints().into_iter().find(|e| e.spec.id == self.id.as_str());
         if let Some(endpoint) = endpoint {
             self.seen.network = true;
             self.addresses = Some((endpoint.spec.ipv4, endpoint.spec.ipv6));
+            self.identity = Some(endpoint.spec.identity);
         }
         self.look().await;
         match self.seen.container {

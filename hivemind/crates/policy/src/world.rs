@@ -182,6 +182,20 @@ impl World {
         self.select(&policy.metadata.namespace, &policy.spec.pod_selector).collect()
     }
 
+    /// The same for the policy of that name, as it is in this world; nothing if there is none.
+    pub fn selected_by_name(&self, namespace: &str, name: &str) -> Vec<u32> {
+        let policy = self.policies.get(&(namespace.to_owned(), name.to_owned()));
+        policy.map_or_else(Vec::new, |(policy, _)| self.selected(policy))
+    }
+
+    /// Namespace and name of the policies that select an identity.
+    pub fn policies_selecting(&self, identity: u32) -> Vec<(&str, &str)> {
+        let Some(spec) = self.identity(identity) else { return Vec::new() };
+        let selecting =
+            self.policies_in(&spec.namespace).filter(|(_, policy)| policy.selector.selects(&spec.labels));
+        selecting.map(|((namespace, name), _)| (namespace.as_str(), name.as_str())).collect()
+    }
+
     /// The labels of a namespace.
     pub fn namespace_labels(&self, name: &str) -> Arc<Labels> {
         self.namespaces.get(name).cloned().unwrap_or_else(|| {
@@ -194,17 +208,22 @@ impl World {
     }
 
     /// The policies that select an identity, by number.
-    pub(crate) fn policies_of(&self, identity: &IdentitySpec) -> Vec<&Policy> {
-        let of_namespace = self
-            .policies
-            .range((identity.namespace.clone(), String::new())..)
-            .take_while(|((namespace, _), _)| *namespace == identity.namespace);
-        let mut found: Vec<_> = of_namespace
-            .map(|(_, (_, policy))| &**policy)
-            .filter(|policy| policy.selector.selects(&identity.labels))
-            .collect();
+    pub(crate) fn policies_of<'a>(&'a self, identity: &'a IdentitySpec) -> Vec<&'a Policy> {
+        let of_namespace = self.policies_in(&identity.namespace).map(|(_, policy)| policy);
+        let mut found: Vec<_> =
+            of_namespace.filter(|policy| policy.selector.selects(&identity.labels)).collect();
         found.sort_by_key(|policy| policy.number);
         found
+    }
+
+    fn policies_in<'a>(
+        &'a self,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = (&'a (String, String), &'a Policy)> {
+        self.policies
+            .range((namespace.to_owned(), String::new())..)
+            .take_while(move |((of, _), _)| of == namespace)
+            .map(|(key, (_, policy))| (key, &**policy))
     }
 
     /// The identities that a peer of a policy in `own_namespace` stands for, blocks aside.

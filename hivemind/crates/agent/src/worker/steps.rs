@@ -37,9 +37,6 @@ const CODE_KILLED: u32 = 137;
 /// What is told where nobody knows how a process ended.
 const CODE_UNKNOWN: u32 = 255;
 
-/// Identities below are reserved (`host`, `world`, …).
-const IDENTITY_FIRST: u32 = 256;
-
 impl Worker {
     pub(super) fn container(&self) -> hivemind_model::Container {
         let replica = self.replica.borrow();
@@ -92,16 +89,23 @@ impl Worker {
         });
     }
 
-    /// A workload's identity: one for each app, since an app's replicas carry the same labels.
-    async fn identity(&self) -> u32 {
-        let (namespace, app) = self.service();
-        let service = self.shared.objects.get::<hivemind_model::Service>(&namespace, &app).await;
-        service.map_or(0, |s| IDENTITY_FIRST + s.spec.number)
+    /// The replica's identity, under which its policies are in force already.
+    async fn identity(&self) -> Result<u32, Problem> {
+        let identity = self.replica.borrow().spec.identity;
+        if identity == 0 {
+            return Err(problem(
+                ErrorCode::NetworkFailed,
+                "the replica has no workload identity yet",
+                "it is given one; then it starts",
+            ));
+        }
+        self.shared.policies.enforce(identity).await?;
+        Ok(identity)
     }
 
     pub(super) async fn make_network(&mut self) -> Result<(), Problem> {
         self.status.update(|status| status.phase = Phase::Starting);
-        let identity = self.identity().await;
+        let identity = self.identity().await?;
         let (ipv4, ipv6) = match self.addresses {
             Some(addresses) => addresses,
             None => self.shared.pool().take().map_err(|error| {
@@ -115,12 +119,10 @@ impl Worker {
         self.addresses = Some((ipv4, ipv6));
         // Until its container runs it must not be in its service, whatever the store remembers of it.
         self.shared.services.withdraw(self.service(), ipv4).await;
-        // Nothing governs a replica until policies are followed; without any policy it would forward nothing.
-        let open = std::sync::Arc::new(hivemind_policy::Tables::open());
-        self.shared.datapath.set_policy(identity, open).await.map_err(|e| fault::of_datapath(&e))?;
         let spec = EndpointSpec { id: self.id.as_str().to_owned(), ipv4, ipv6, identity };
         self.shared.datapath.ensure_endpoint(spec).await.map_err(|e| fault::of_datapath(&e))?;
         self.seen.network = true;
+        self.identity = Some(identity);
         Ok(())
     }
 
@@ -270,6 +272,7 @@ impl Worker {
     pub(super) async fn remove_network(&mut self) -> Result<(), Problem> {
         self.shared.datapath.remove_endpoint(self.id.as_str()).await.map_err(|e| fault::of_datapath(&e))?;
         self.seen.network = false;
+        self.identity = None;
         if let Some((ipv4, _)) = self.addresses.take() {
             self.shared.services.forget(self.service(), ipv4).await;
             self.shared.pool().give_back(ipv4);

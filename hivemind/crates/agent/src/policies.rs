@@ -1,0 +1,355 @@
+//! Policies on this node: what the data path judges connections by.
+//!
+//! One task owns the state and does all the writing. It follows namespaces, policies, identities and replicas in the store,
+//! keeps them as a [`World`], and has the data path judge each identity of this node's replicas by the tables that the world
+//! gives: all of them at the start, and after a change those that it touches. What cannot be written is tried again, and what
+//! was in force until then stays.
+//!
+//! A worker asks for its replica's identity ([`Policies::enforce`]) before it makes the network, so that the first process
+//! is judged already. It is answered only when all that the store held before has been looked at.
+
+mod follow;
+mod status;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use hivemind_datapath::Datapath;
+use hivemind_model::{ErrorCode, Identity, NetworkPolicy, Problem};
+use hivemind_policy::{Tables, World, compile};
+use hivemind_store::Objects;
+use jiff::Timestamp;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use self::{
+    follow::Watches,
+    status::{Enforced, Statuses},
+};
+use crate::fault::{self, problem};
+
+/// Namespace and name.
+type Key = (String, String);
+
+/// How many requests of workers may wait.
+const REQUESTS_MAX: usize = 256;
+/// How long until what could not be written is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// How long a worker waits for its replica's identity to come into force.
+const ENFORCE_WITHIN: Duration = Duration::from_secs(20);
+/// How many identities are compiled before their tables are handed over: what may lie in memory twice.
+const COMPILED_AT_ONCE: usize = 16;
+
+enum Request {
+    Enforce(u32, oneshot::Sender<Result<(), Problem>>),
+    Settle(oneshot::Sender<()>),
+}
+
+/// The handle that workers have.
+#[derive(Clone, Debug)]
+pub(crate) struct Policies {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Policies {
+    /// Returns when connections of `identity` are judged by all policies that the store held when this was called.
+    pub(crate) async fn enforce(&self, identity: u32) -> Result<(), Problem> {
+        let (done, wait) = oneshot::channel();
+        let asked = async {
+            self.requests.send(Request::Enforce(identity, done)).await.ok()?;
+            wait.await.ok()
+        };
+        match tokio::time::timeout(ENFORCE_WITHIN, asked).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => Err(problem(ErrorCode::Internal, "the agent is stopping", "it is tried again")),
+            Err(_) => Err(problem(
+                ErrorCode::NetworkFailed,
+                format!("the policies of identity {identity} did not come into force"),
+                "it is tried again; the daemon's log has more",
+            )),
+        }
+    }
+
+    /// Returns when everything that the store held at the start is in force, or was tried.
+    pub(crate) async fn settled(&self) {
+        let (done, wait) = oneshot::channel();
+        if self.requests.send(Request::Settle(done)).await.is_ok() {
+            let _ = wait.await;
+        }
+    }
+}
+
+/// What the task knows of a policy, besides its rules.
+struct Head {
+    uid: Uuid,
+    generation: u64,
+    number: u32,
+}
+
+/// The task's state.
+pub(crate) struct PolicyWriter {
+    datapath: Arc<Datapath>,
+    objects: Objects,
+    dns: Vec<IpAddr>,
+    world: Arc<World>,
+    policies: BTreeMap<Key, Head>,
+    /// The identity of every replica, and how many have it.
+    replicas: BTreeMap<Key, u32>,
+    counts: BTreeMap<u32, u32>,
+    /// Identities that this node's replicas have, or are about to.
+    local: BTreeSet<u32>,
+    /// Those of them whose tables may not be what the world gives.
+    due: BTreeSet<u32>,
+    in_force: BTreeSet<u32>,
+    /// Why the tables of an identity could not be written.
+    failed: BTreeMap<u32, Problem>,
+    /// Identities that are no more.
+    gone: BTreeSet<u32>,
+    /// Policies of which the status may have changed.
+    untold: BTreeSet<Key>,
+    statuses: Statuses,
+    waiting: Vec<(u32, oneshot::Sender<Result<(), Problem>>)>,
+    settling: Vec<oneshot::Sender<()>>,
+}
+
+impl PolicyWriter {
+    /// A writer for a node where replicas ask `dns` for names.
+    pub(crate) fn new(datapath: Arc<Datapath>, objects: Objects, dns: Vec<IpAddr>) -> Self {
+        PolicyWriter {
+            datapath,
+            objects,
+            dns,
+            world: Arc::default(),
+            policies: BTreeMap::new(),
+            replicas: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            local: BTreeSet::new(),
+            due: BTreeSet::new(),
+            in_force: BTreeSet::new(),
+            failed: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            untold: BTreeSet::new(),
+            statuses: Statuses::default(),
+            waiting: Vec::new(),
+            settling: Vec::new(),
+        }
+    }
+
+    /// Brings into force what the store holds, and follows it for this node's replicas until `stop`.
+    pub(crate) fn start(self, node: String, stop: CancellationToken, tasks: &mut JoinSet<()>) -> Policies {
+        let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
+        tasks.spawn(self.statuses.clone().write(self.objects.clone(), stop.clone()));
+        tasks.spawn(self.run(node, inbox, stop));
+        Policies { requests }
+    }
+
+    async fn run(mut self, node: String, mut inbox: mpsc::Receiver<Request>, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.run_forever(&node, &mut inbox) => {}
+        }
+    }
+
+    async fn run_forever(&mut self, node: &str, inbox: &mut mpsc::Receiver<Request>) {
+        self.identify_dns().await;
+        let mut first = true;
+        loop {
+            match Watches::start(&self.objects).await {
+                Ok((lists, mut watches)) => {
+                    self.replace_all(lists, node);
+                    if std::mem::take(&mut first) {
+                        self.find_forgotten().await;
+                    }
+                    self.settle().await;
+                    if let Err(error) = self.follow(&mut watches, inbox, node).await {
+                        warn!(%error, "A watch ended; starting it again");
+                    }
+                }
+                Err(error) => warn!(%error, "Policies cannot be read from the store; trying again"),
+            }
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+
+    /// Lets policies and flows know the DNS server by its identity.
+    async fn identify_dns(&self) {
+        let addresses: Vec<_> = self.dns.iter().map(|address| (*address, Identity::DNS)).collect();
+        while let Err(error) = self.datapath.set_identities(addresses.clone()).await {
+            warn!(
+                error = fault::with_causes(&error),
+                "The DNS server's identity could not be written; trying again"
+            );
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+
+    /// Finds identities that went while nobody followed the store, by the totals that the data path still has of them.
+    async fn find_forgotten(&mut self) {
+        match self.datapath.statistics().await {
+            Ok(statistics) => {
+                let ends = statistics.pairs.iter().flat_map(|pair| [pair.source, pair.destination]);
+                let is_gone =
+                    |number: &u32| *number >= Identity::FIRST && self.world.identity(*number).is_none();
+                self.gone.extend(ends.filter(is_gone));
+            }
+            Err(error) => warn!(error = fault::with_causes(&error), "The data path's totals cannot be read"),
+        }
+    }
+
+    async fn follow(
+        &mut self,
+        watches: &mut Watches,
+        inbox: &mut mpsc::Receiver<Request>,
+        node: &str,
+    ) -> Result<(), hivemind_model::ApiError> {
+        loop {
+            tokio::select! {
+                Some(request) = inbox.recv() => self.take(request),
+                change = watches.next() => self.note(change?, node),
+                () = tokio::time::sleep(RETRY_AFTER), if !self.failed.is_empty() => {
+                    self.due.extend(self.failed.keys());
+                }
+            }
+            // A request is answered when nothing of what was written before it is left to look at.
+            for change in watches.ready().await? {
+                self.note(change, node);
+            }
+            self.settle().await;
+        }
+    }
+
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Enforce(identity, done) => {
+                if self.local.insert(identity) {
+                    self.due.insert(identity);
+                }
+                self.waiting.push((identity, done));
+            }
+            Request::Settle(done) => self.settling.push(done),
+        }
+    }
+
+    /// Brings into force what changed, and tells about it.
+    async fn settle(&mut self) {
+        let due: Vec<u32> = std::mem::take(&mut self.due).intersection(&self.local).copied().collect();
+        // Those that a worker waits for go first.
+        let (first, rest): (Vec<_>, Vec<_>) =
+            due.into_iter().partition(|identity| self.waiting.iter().any(|(waiting, _)| waiting == identity));
+        for identities in [first, rest] {
+            for some in identities.chunks(COMPILED_AT_ONCE) {
+                self.enforce(some).await;
+            }
+            self.answer();
+        }
+        self.forget().await;
+        self.tell();
+        self.settling.drain(..).for_each(|done| drop(done.send(())));
+    }
+
+    async fn enforce(&mut self, identities: &[u32]) {
+        for (identity, tables) in self.compile(identities).await {
+            match self.datapath.set_policy(identity, Arc::new(tables)).await {
+                Ok(()) => {
+                    self.in_force.insert(identity);
+                    if self.failed.remove(&identity).is_some() {
+                        info!(identity, "An identity's policies are in force after all");
+                    }
+                }
+                Err(error) => {
+                    let problem = fault::of_datapath(&error);
+                    if self.failed.get(&identity) != Some(&problem) {
+                        warn!(
+                            identity,
+                            problem = problem.message,
+                            "An identity's policies could not be brought into force"
+                        );
+                    }
+                    self.failed.insert(identity, problem);
+                }
+            }
+            let keys = self.world.policies_selecting(identity);
+            self.untold
+                .extend(keys.into_iter().map(|(namespace, name)| (namespace.to_owned(), name.to_owned())));
+        }
+    }
+
+    /// Compiling may take long where there are many rules: it is done off the executor's threads.
+    async fn compile(&self, identities: &[u32]) -> Vec<(u32, Tables)> {
+        let (world, identities) = (Arc::clone(&self.world), identities.to_vec());
+        let compiled = tokio::task::spawn_blocking(move || {
+            let tables = |identity| Some((identity, compile(identity, &world)?));
+            identities.into_iter().filter_map(tables).collect()
+        });
+        compiled.await.unwrap_or_else(|error| {
+            warn!(%error, "Policies could not be compiled");
+            Vec::new()
+        })
+    }
+
+    /// Answers the workers whose identity is in force, or cannot be.
+    fn answer(&mut self) {
+        for (identity, done) in std::mem::take(&mut self.waiting) {
+            if let Some(problem) = self.failed.get(&identity) {
+                let _ = done.send(Err(problem.clone()));
+            } else if self.in_force.contains(&identity) {
+                let _ = done.send(Ok(()));
+            } else if !done.is_closed() {
+                // The identity's object is on its way.
+                self.waiting.push((identity, done));
+            }
+        }
+    }
+
+    /// Frees what the data path holds of identities that are no more.
+    async fn forget(&mut self) {
+        if self.gone.is_empty() {
+            return;
+        }
+        let gone = std::mem::take(&mut self.gone);
+        for identity in &gone {
+            if let Err(error) = self.datapath.remove_policy(*identity).await {
+                warn!(
+                    identity,
+                    error = fault::with_causes(&error),
+                    "The policies of an identity that is no more stay"
+                );
+            }
+        }
+        if let Err(error) = self.datapath.forget_identities(gone).await {
+            warn!(error = fault::with_causes(&error), "The totals of identities that are no more stay");
+        }
+    }
+
+    /// Has the statuses written that may have changed.
+    fn tell(&mut self) {
+        let now = Timestamp::now();
+        for key in std::mem::take(&mut self.untold) {
+            let Some(Head { uid, generation, .. }) = self.policies.get(&key) else { continue };
+            let selected = self.world.selected_by_name(&key.0, &key.1);
+            let problem = selected.iter().find_map(|identity| self.failed.get(identity)).cloned();
+            let replicas = selected.iter().filter_map(|identity| self.counts.get(identity)).sum();
+            let generation = problem.is_none().then_some((*generation, now));
+            self.statuses.tell(key, Enforced { uid: *uid, generation, replicas, problem });
+        }
+    }
+}
+
+impl Head {
+    fn of(policy: &NetworkPolicy) -> Self {
+        Head {
+            uid: policy.metadata.uid,
+            generation: policy.metadata.generation,
+            number: policy.status.number,
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What the store tells, as changes of the world.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures::FutureExt;
+use hivemind_model::{
+    ApiError, Identity, Namespace, NetworkPolicy, Replica, Resource, WatchEvent, WatchKind,
+};
+use hivemind_policy::World;
+use hivemind_store::{ObjectWatch, Objects};
+
+use super::{Head, Key, PolicyWriter};
+
+/// How many changes are looked at before the world is brought into force.
+const READY_MAX: usize = 4_096;
+
+/// A change of something that verdicts depend on.
+pub(super) enum Change {
+    Namespace(WatchEvent<Namespace>),
+    Policy(Box<WatchEvent<NetworkPolicy>>),
+    Identity(WatchEvent<Identity>),
+    Replica(Box<WatchEvent<Replica>>),
+}
+
+/// Everything as it was when the watches began.
+pub(super) struct Lists {
+    namespaces: Vec<Namespace>,
+    policies: Vec<NetworkPolicy>,
+    identities: Vec<Identity>,
+    replicas: Vec<Replica>,
+}
+
+pub(super) struct Watches {
+    namespaces: ObjectWatch<Namespace>,
+    policies: ObjectWatch<NetworkPolicy>,
+    identities: ObjectWatch<Identity>,
+    replicas: ObjectWatch<Replica>,
+}
+
+impl Watches {
+    pub(super) async fn start(objects: &Objects) -> Result<(Lists, Self), ApiError> {
+        let (namespaces, on_namespaces) = objects.list_and_watch(None).await?;
+        let (policies, on_policies) = objects.list_and_watch(None).await?;
+        let (identities, on_identities) = objects.list_and_watch(None).await?;
+        let (replicas, on_replicas) = objects.list_and_watch(None).await?;
+        let lists = Lists {
+            namespaces: namespaces.items,
+            policies: policies.items,
+            identities: identities.items,
+            replicas: replicas.items,
+        };
+        let watches = Watches {
+            namespaces: on_namespaces,
+            policies: on_policies,
+            identities: on_identities,
+            replicas: on_replicas,
+        };
+        Ok((lists, watches))
+    }
+
+    /// The next change, waiting for one. Dropping the future loses nothing.
+    pub(super) async fn next(&mut self) -> Result<Change, ApiError> {
+        tokio::select! {
+            event = self.namespaces.next() => Ok(Change::Namespace(event?)),
+            event = self.policies.next() => Ok(Change::Policy(Box::new(event?))),
+            event = self.identities.next() => Ok(Change::Identity(event?)),
+            event = self.replicas.next() => Ok(Change::Replica(Box::new(event?))),
+        }
+    }
+
+    /// The changes that can be told without waiting: none of the kinds has more when it returns, as long as there are not
+    /// very many.
+    pub(super) async fn ready(&mut self) -> Result<Vec<Change>, ApiError> {
+        let mut ready = Vec::new();
+        // One look is at all kinds, so that the last look, which finds nothing, comes after everything that was found.
+        while ready.len() < READY_MAX
+            && let Some(change) = tokio::task::unconstrained(self.next()).now_or_never()
+        {
+            ready.push(change?);
+        }
+        Ok(ready)
+    }
+}
+
+fn key_of(object: &impl Resource) -> Key {
+    (object.metadata().namespace.clone(), object.metadata().name.clone())
+}
+
+impl PolicyWriter {
+    /// Puts what the store holds in the place of what was known.
+    pub(super) fn replace_all(&mut self, lists: Lists, node: &str) {
+        let Lists { namespaces, policies, identities, replicas } = lists;
+        let before: BTreeSet<u32> = self.world.identities().map(|spec| spec.number).collect();
+        let world = World::of(&namespaces, &identities, &policies);
+        self.gone.extend(before.into_iter().filter(|number| world.identity(*number).is_none()));
+        self.world = Arc::new(world);
+        self.policies = policies.iter().map(|policy| (key_of(policy), Head::of(policy))).collect();
+        self.replicas.clear();
+        self.counts.clear();
+        self.local.retain(|number| self.world.identity(*number).is_some());
+        self.local.extend(self.datapath.endpoints().iter().map(|endpoint| endpoint.spec.identity));
+        for replica in &replicas {
+            self.note_replica(replica, true, node);
+        }
+        self.due.extend(self.local.iter());
+        self.untold.extend(self.policies.keys().cloned());
+    }
+
+    pub(super) fn note(&mut self, change: Change, node: &str) {
+        let world = Arc::make_mut(&mut self.world);
+        let is_there = |kind| kind != WatchKind::Deleted;
+        match change {
+            Change::Namespace(WatchEvent { kind, object }) => {
+                self.due.append(&mut match is_there(kind) {
+                    true => world.set_namespace(&object),
+                    false => world.remove_namespace(&object.metadata.name),
+                });
+            }
+            Change::Policy(event) => self.note_policy(*event),
+            Change::Identity(WatchEvent { kind, object }) => {
+                let number = object.spec.number;
+                if is_there(kind) {
+                    self.due.append(&mut world.set_identity(&object));
+                    self.gone.remove(&number);
+                } else {
+                    self.due.append(&mut world.remove_identity(number));
+                    self.gone.insert(number);
+                    self.local.remove(&number);
+                    self.in_force.remove(&number);
+                    self.failed.remove(&number);
+                }
+            }
+            Change::Replica(event) => self.note_replica(&event.object, is_there(event.kind), node),
+        }
+    }
+
+    fn note_policy(&mut self, event: WatchEvent<NetworkPolicy>) {
+        let WatchEvent { kind, object: policy } = event;
+        let key = key_of(&policy);
+        let world = Arc::make_mut(&mut self.world);
+        if kind == WatchKind::Deleted {
+            self.due.append(&mut world.remove_policy(&key.0, &key.1));
+            self.policies.remove(&key);
+            return;
+        }
+        self.due.append(&mut world.set_policy(&policy));
+        let head = Head::of(&policy);
+        let is_news = |known: &Head| {
+            (known.uid, known.generation, known.number) != (head.uid, head.generation, head.number)
+        };
+        if self.policies.get(&key).is_none_or(is_news) {
+            self.untold.insert(key.clone());
+            self.policies.insert(key, head);
+        }
+    }
+
+    /// Counts a replica, and knows its identity for one of this node's.
+    fn note_replica(&mut self, replica: &Replica, is_there: bool, node: &str) {
+        let key = key_of(replica);
+        let identity = replica.spec.identity;
+        let before = if is_there { self.replicas.insert(key, identity) } else { self.replicas.remove(&key) };
+        if is_there && replica.spec.node == node && identity != 0 && self.local.insert(identity) {
+            self.due.insert(identity);
+        }
+        if is_there && before == Some(identity) {
+            return;
+        }
+        if let Some(before) = before
+            && let Some(count) = self.counts.get_mut(&before)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&before);
+            }
+        }
+        if is_there {
+            *self.counts.entry(identity).or_default() += 1;
+        }
+        for identity in before.into_iter().chain([identity]) {
+            let keys = self.world.policies_selecting(identity);
+            self.untold
+                .extend(keys.into_iter().map(|(namespace, name)| (namespace.to_owned(), name.to_owned())));
+        }
+    }
+}
