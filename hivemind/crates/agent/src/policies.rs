@@ -253,7 +253,9 @@ impl PolicyWriter {
         }
         self.forget().await;
         self.tell();
-        self.settling.drain(..).for_each(|done| drop(done.send(())));
+        for done in self.settling.drain(..) {
+            let _ = done.send(());
+        }
     }
 
     async fn enforce(&mut self, identities: &[u32]) {
