@@ -9,12 +9,12 @@ mod selector;
 mod told;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use futures::stream::{self, BoxStream, StreamExt};
-use hivemind_datapath::{Datapath, FlowEvent, FlowItem};
+use hivemind_datapath::{Datapath, FlowEvent, FlowItem, FlowKind, FlowPeer};
 use hivemind_model::{ApiError, FlowLine, FlowLoss, FlowVerdict};
 use hivemind_store::Objects;
 use tokio::{
@@ -133,17 +133,15 @@ impl Agent {
             let kept = flows.log.kept();
             (kept.iter().copied().collect::<Vec<_>>(), flows.log.items.subscribe())
         };
-        let mut lines = told_last(kept.iter().rev(), query.tail, flows, &wanted);
-        lines.reverse();
         if !query.follow {
-            let mut live =
+            let live =
                 flows.datapath.connections(LOG_MAX).await.map_err(|error| fault::explain_datapath(&error))?;
-            live.sort_by_key(|event| event.began);
-            let mut live = told_last(live.iter().rev(), query.tail, flows, &wanted);
-            live.reverse();
-            lines.extend(live);
+            let mut lines = told_last(present(kept, live).iter().rev(), query.tail, flows, &wanted);
+            lines.reverse();
             return Ok(stream::iter(lines.into_iter().map(Ok)).boxed());
         }
+        let mut lines = told_last(kept.iter().rev(), query.tail, flows, &wanted);
+        lines.reverse();
         let reader = Reader {
             backlog: lines.into(),
             items,
@@ -163,6 +161,35 @@ impl Agent {
     pub fn identity_names(&self) -> BTreeMap<u32, (String, String)> {
         self.shared.flows.names().identities()
     }
+}
+
+/// What is known of each connection, in the order in which it began, or in which what else is told happened: of one that
+/// goes on or ended, its beginning is not told besides.
+fn present(kept: Vec<FlowEvent>, live: Vec<FlowEvent>) -> Vec<FlowEvent> {
+    let tuple = |event: &FlowEvent| {
+        let end = |peer: &FlowPeer| (peer.address, peer.port);
+        (event.protocol, end(&event.source), end(&event.destination))
+    };
+    let mut told: BTreeSet<_> = live.iter().map(tuple).collect();
+    let mut events: Vec<_> = kept
+        .into_iter()
+        .rev()
+        .filter(|event| match event.kind {
+            FlowKind::Closed => {
+                told.insert(tuple(event));
+                true
+            }
+            // An earlier connection of the same tuple tells its own end.
+            FlowKind::New => !told.remove(&tuple(event)),
+            FlowKind::Live | FlowKind::Dropped(_) => true,
+        })
+        .collect();
+    events.extend(live);
+    events.sort_by_key(|event| match event.kind {
+        FlowKind::Live => event.began.unwrap_or(event.time),
+        _ => event.time,
+    });
+    events
 }
 
 /// The first `max` of `events` that are wanted.
@@ -243,4 +270,40 @@ impl Reader {
 
 fn lost(events: u64, place: &str) -> FlowLine {
     FlowLine::Lost(FlowLoss { events, place: place.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::*;
+
+    /// An event of the connection from `port`, some seconds after the beginning.
+    fn event(kind: FlowKind, port: u16, second: i64) -> FlowEvent {
+        let end = |port| FlowPeer { address: Some([10, 200, 0, 7].into()), port, identity: 300 };
+        FlowEvent {
+            time: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second),
+            began: None,
+            kind,
+            source: end(port),
+            destination: end(80),
+            protocol: 6,
+            egress_rule: 0,
+            ingress_rule: 0,
+            bytes: [0; 2],
+            packets: [0; 2],
+            interface: 0,
+        }
+    }
+
+    #[test]
+    fn a_connection_is_told_once_as_what_it_is_now() {
+        use FlowKind::{Closed, Live, New};
+        let kept =
+            vec![event(New, 1, 1), event(New, 2, 2), event(Closed, 1, 3), event(New, 1, 4), event(New, 3, 5)];
+        let live =
+            vec![FlowEvent { began: Some(event(Live, 1, 4).time), ..event(Live, 1, 9) }, event(Live, 2, 9)];
+        let told: Vec<_> = present(kept, live).iter().map(|e| (e.kind, e.source.port)).collect();
+        assert_eq!(told, [(Closed, 1), (Live, 1), (New, 3), (Live, 2)]);
+    }
 }

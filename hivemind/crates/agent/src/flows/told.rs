@@ -1,7 +1,7 @@
 //! A flow's numbers in words.
 
 use hivemind_common::policy::{RULE_HOST, rule_parts};
-use hivemind_datapath::{FlowEvent, FlowKind, FlowPeer};
+use hivemind_datapath::{DropReason, FlowEvent, FlowKind, FlowPeer};
 use hivemind_model::{
     Flow, FlowEnd, FlowEvent as Happened, FlowVerdict, Identity, RuleRef, SYSTEM_NAMESPACE,
 };
@@ -14,14 +14,14 @@ const HOST_RULE: &str = "node-to-replicas";
 /// The event as users see it.
 pub(crate) fn flow(event: &FlowEvent, names: &Names, node: &str) -> Flow {
     let (happened, verdict, reason, explanation) = match event.kind {
-        FlowKind::New => (Happened::New, FlowVerdict::Allowed, "", ""),
-        FlowKind::Live => (Happened::Live, FlowVerdict::Allowed, "", ""),
-        FlowKind::Closed => (Happened::Closed, FlowVerdict::Allowed, "", ""),
+        FlowKind::New => (Happened::New, FlowVerdict::Allowed, "", String::new()),
+        FlowKind::Live => (Happened::Live, FlowVerdict::Allowed, "", String::new()),
+        FlowKind::Closed => (Happened::Closed, FlowVerdict::Allowed, "", String::new()),
         FlowKind::Dropped(reason) if reason.is_denial() => {
-            (Happened::Denied, FlowVerdict::Denied, reason.name(), reason.meaning())
+            (Happened::Denied, FlowVerdict::Denied, reason.name(), denial(reason, event, names))
         }
         FlowKind::Dropped(reason) => {
-            (Happened::Dropped, FlowVerdict::Dropped, reason.name(), reason.meaning())
+            (Happened::Dropped, FlowVerdict::Dropped, reason.name(), reason.meaning().to_owned())
         }
     };
     let has_ports = matches!(event.protocol, 6 | 17 | 132);
@@ -31,7 +31,7 @@ pub(crate) fn flow(event: &FlowEvent, names: &Names, node: &str) -> Flow {
         event: happened,
         verdict,
         reason: reason.to_owned(),
-        explanation: explanation.to_owned(),
+        explanation,
         egress_rule: rule(event.egress_rule, names),
         ingress_rule: rule(event.ingress_rule, names),
         source: end(&event.source, has_ports, names),
@@ -42,6 +42,21 @@ pub(crate) fn flow(event: &FlowEvent, names: &Names, node: &str) -> Flow {
         bytes_received: event.bytes[1],
         packets_sent: event.packets[0],
         packets_received: event.packets[1],
+    }
+}
+
+/// Which policy would have to allow it. Of several it is the one that was made first.
+fn denial(reason: DropReason, event: &FlowEvent, names: &Names) -> String {
+    let (number, whom) = match reason {
+        DropReason::PolicyEgress => (event.egress_rule, "source"),
+        _ => (event.ingress_rule, "destination"),
+    };
+    match rule(number, names) {
+        Some(RuleRef { namespace, policy, .. }) if !namespace.is_empty() => {
+            let what = reason.meaning();
+            format!("{what}: {namespace}/{policy} governs the {whom}, and no rule allows it")
+        }
+        _ => reason.meaning().to_owned(),
     }
 }
 
@@ -108,7 +123,6 @@ fn protocol(number: u8) -> String {
 #[cfg(test)]
 mod tests {
     use hivemind_common::policy::rule_number;
-    use hivemind_datapath::DropReason;
     use jiff::Timestamp;
 
     use super::*;
@@ -151,6 +165,20 @@ mod tests {
             (Happened::Dropped, FlowVerdict::Dropped, "spoofed_source".to_owned())
         );
         assert_eq!(judged(FlowKind::New), (Happened::New, FlowVerdict::Allowed, String::new()));
+    }
+
+    #[test]
+    fn a_denial_names_the_policy_that_would_have_to_allow_it() {
+        let denied = FlowEvent {
+            ingress_rule: rule_number(7, 0, None),
+            ..event(FlowKind::Dropped(DropReason::PolicyIngress))
+        };
+        assert_eq!(
+            flow(&denied, &names(), "n").explanation,
+            "no policy lets it enter its destination: shop/only-client governs the destination, and no rule allows it"
+        );
+        let gone = FlowEvent { ingress_rule: rule_number(9, 0, None), ..denied };
+        assert_eq!(flow(&gone, &names(), "n").explanation, "no policy lets it enter its destination");
     }
 
     #[test]
