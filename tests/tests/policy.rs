@@ -1,0 +1,539 @@
+//! Network policies as replicas feel them: who is let through, from when on, and what happens to it meanwhile.
+
+use std::{
+    fs::File,
+    io::{self, ErrorKind, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use hivemind_tests::{Node, NodeOptions, Registry, Traffic, eventually};
+use nix::sched::{CloneFlags, setns};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(20);
+/// How long an answer may take that comes at all.
+const ANSWER: Duration = Duration::from_millis(700);
+const PORT: u16 = 7000;
+
+fn node() -> Result<(Node, Registry)> {
+    let node = Node::start(NodeOptions::default())?;
+    let registry = node.registry()?;
+    node.daemon_start()?;
+    Ok((node, registry))
+}
+
+fn deploy(node: &Node, name: &str, further: &[&str]) -> Result<()> {
+    let mut words = vec!["app", "deploy", name, "--image", "busybox", "--command", "sleep 3600"];
+    words.extend(further);
+    node.hivemind_ok(&words).map(drop)
+}
+
+/// Applies policies and returns when they are in force.
+fn apply(node: &Node, text: &str) -> Result<String> {
+    let file = node.sandbox().directory().join("policies.yaml");
+    std::fs::write(node.sandbox().outside(&file), text).context("cannot write the policies")?;
+    node.hivemind_ok(&["policy", "apply", "-f", &file.display().to_string()])
+}
+
+/// A policy of `default`.
+fn policy(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n"
+    )
+}
+
+fn address(replica: &Value, family: &str) -> Result<IpAddr> {
+    replica["status"][family].as_str().with_context(|| format!("no {family}"))?.parse().context("no address")
+}
+
+/// Both addresses of an app's only replica.
+fn addresses(node: &Node, app: &str) -> Result<[IpAddr; 2]> {
+    let replica = node.replica(app)?;
+    Ok([address(&replica, "ipv4")?, address(&replica, "ipv6")?])
+}
+
+/// Does something, such as opening a socket, in the network of an app's only replica.
+fn inside<T: Send>(node: &Node, app: &str, function: impl FnOnce() -> T + Send) -> Result<T> {
+    let path = node.network_of_replica(&node.replica(app)?)?;
+    let namespace = File::open(node.sandbox().outside(&path)).context("the replica has no network")?;
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).context("cannot enter the replica's network")?;
+            Ok(function())
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// A server that answers each datagram and each connection's bytes with the same, and counts datagrams by their first byte.
+struct Echo {
+    heard: Arc<Mutex<[u64; 256]>>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Echo {
+    /// In the network of an app's only replica, on [`PORT`] of all its addresses.
+    fn start(node: &Node, app: &str) -> Result<Self> {
+        let bind = || -> io::Result<_> {
+            let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT));
+            Ok((UdpSocket::bind(any)?, TcpListener::bind(any)?))
+        };
+        let (datagrams, connections) = inside(node, app, bind)?.context("cannot bind the server's port")?;
+        Self::serve(datagrams, connections)
+    }
+
+    fn serve(datagrams: UdpSocket, connections: TcpListener) -> Result<Self> {
+        datagrams.set_read_timeout(Some(Duration::from_millis(50)))?;
+        connections.set_nonblocking(true)?;
+        let (heard, stop) = (Arc::new(Mutex::new([0; 256])), Arc::new(AtomicBool::new(false)));
+        let (count, end) = (Arc::clone(&heard), Arc::clone(&stop));
+        let udp = std::thread::spawn(move || {
+            let mut bytes = [0; 64];
+            while !end.load(Ordering::Relaxed) {
+                let Ok((length, from)) = datagrams.recv_from(&mut bytes) else { continue };
+                count.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(bytes[0])] += 1;
+                let _ = datagrams.send_to(&bytes[..length], from);
+            }
+        });
+        let end = Arc::clone(&stop);
+        let tcp = std::thread::spawn(move || {
+            while !end.load(Ordering::Relaxed) {
+                match connections.accept() {
+                    Ok((stream, _)) => {
+                        std::thread::spawn(move || echo(stream));
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(5)),
+                }
+            }
+        });
+        Ok(Self { heard, stop, threads: vec![udp, tcp] })
+    }
+
+    /// How many datagrams that began with `byte` came.
+    fn heard(&self, byte: u8) -> u64 {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(byte)]
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
+}
+
+/// Ends with the connection.
+fn echo(mut stream: TcpStream) {
+    let mut bytes = [0; 64];
+    let _ = stream.set_nonblocking(false);
+    while let Ok(length @ 1..) = stream.read(&mut bytes) {
+        if stream.write_all(&bytes[..length]).is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether a new UDP flow from an app's replica is answered.
+fn asks(node: &Node, app: &str, to: SocketAddr) -> Result<bool> {
+    let ask = || -> io::Result<bool> {
+        let socket = any_socket(to.ip())?;
+        socket.set_read_timeout(Some(ANSWER))?;
+        socket.connect(to)?;
+        socket.send(b"a")?;
+        match socket.recv(&mut [0; 8]) {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(false),
+            Err(error) => Err(error),
+        }
+    };
+    Ok(inside(node, app, ask)??)
+}
+
+fn any_socket(family: IpAddr) -> io::Result<UdpSocket> {
+    match family {
+        IpAddr::V4(_) => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)),
+        IpAddr::V6(_) => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)),
+    }
+}
+
+/// Whether an app's replica can open a TCP connection.
+fn dials(node: &Node, app: &str, to: SocketAddr) -> Result<bool> {
+    inside(node, app, || TcpStream::connect_timeout(&to, ANSWER).is_ok())
+}
+
+/// Whether TCP and UDP of both families get through from an app to the server in another; all must agree.
+fn reaches(node: &Node, from: &str, to: &str) -> Result<bool> {
+    let mut found = Vec::new();
+    for ip in addresses(node, to)? {
+        let to = SocketAddr::new(ip, PORT);
+        found.push(asks(node, from, to)?);
+        found.push(dials(node, from, to)?);
+    }
+    ensure!(found.iter().all(|one| *one == found[0]), "{from} to {to}: UDP, TCP by family: {found:?}");
+    Ok(found[0])
+}
+
+fn assert_reaches(node: &Node, from: &str, to: &str, expected: bool) -> Result<()> {
+    let found = reaches(node, from, to)?;
+    ensure!(found == expected, "{from} {} {to}", if found { "reaches" } else { "does not reach" });
+    Ok(())
+}
+
+/// What `policy delete` did takes effect within moments.
+fn delete(node: &Node, name: &str) -> Result<()> {
+    node.hivemind_ok(&["policy", "delete", name]).map(drop)
+}
+
+/// Lets `from` reach the server, and nobody else.
+fn only(from: &str) -> String {
+    let peer = format!("{{podSelector: {{matchLabels: {{app: {from}}}}}}}");
+    policy(
+        "server",
+        &format!("{{podSelector: {{matchLabels: {{app: server}}}}, ingress: [{{from: [{peer}]}}]}}"),
+    )
+}
+
+#[test]
+fn a_policy_lets_only_the_client_in_and_flows_say_why_the_stranger_is_refused() -> Result<()> {
+    let (node, _registry) = node()?;
+    for app in ["server", "client", "stranger"] {
+        deploy(&node, app, &[])?;
+    }
+    let _server = Echo::start(&node, "server")?;
+    for app in ["client", "stranger"] {
+        assert_reaches(&node, app, "server", true)?;
+    }
+    apply(&node, &only("client"))?;
+    assert_reaches(&node, "client", "server", true)?;
+    assert_reaches(&node, "stranger", "server", false)?;
+
+    let text = node.hivemind_ok(&["flows", "--from", "stranger", "--verdict", "denied", "-o", "json"])?;
+    let line: Value = serde_json::from_str(text.lines().next().context("no flow was denied")?)?;
+    let flow = &line["object"];
+    for (field, expected) in [
+        ("/event", "denied"),
+        ("/reason", "policy_ingress"),
+        ("/source/app", "stranger"),
+        ("/destination/app", "server"),
+        ("/ingressRule/policy", "server"),
+        ("/ingressRule/direction", "ingress"),
+    ] {
+        assert_eq!(flow.pointer(field).and_then(Value::as_str), Some(expected), "{field} in {flow}");
+    }
+    assert!(flow["explanation"].as_str().is_some_and(|text| text.contains("default/server")), "{flow}");
+
+    // A replica that comes later is judged by its labels like the others.
+    deploy(&node, "late", &["--label", "role=client"])?;
+    assert_reaches(&node, "late", "server", false)?;
+    let by_role = "{podSelector: {matchLabels: {app: server}}, ingress: [{from: [{podSelector: {matchLabels: {role: client}}}]}]}";
+    apply(&node, &policy("by-role", by_role))?;
+    assert_reaches(&node, "late", "server", true)?;
+    assert_reaches(&node, "client", "server", true)?;
+
+    delete(&node, "server")?;
+    delete(&node, "by-role")?;
+    eventually(LIMIT, "the stranger to get through", || assert_reaches(&node, "stranger", "server", true))
+}
+
+#[test]
+fn the_node_itself_reaches_its_replicas_whatever_policies_say() -> Result<()> {
+    let (node, _registry) = node()?;
+    node.hivemind_ok(&["app", "deploy", "web", "--image", "nginx:latest"])?;
+    deploy(&node, "client", &[])?;
+    apply(&node, &policy("deny-all", "{podSelector: {}, policyTypes: [Ingress, Egress]}"))?;
+    let web = SocketAddr::new(addresses(&node, "web")?[0], 80);
+    assert!(!dials(&node, "client", web)?);
+    let connected = node.sandbox().in_network(|| TcpStream::connect_timeout(&web, ANSWER).is_ok())?;
+    assert!(connected, "the node's own processes are kept out");
+    // So a replica that starts under it is found ready, which the command waits for.
+    node.hivemind_ok(&["app", "scale", "web", "--replicas", "2"])?;
+    eventually(LIMIT, "two ready replicas", || {
+        ensure!(node.ready_replicas("web")? == 2, "not ready");
+        Ok(())
+    })
+}
+
+#[test]
+fn egress_ports_and_blocks_with_exceptions_are_kept_to() -> Result<()> {
+    let (node, _registry) = node()?;
+    for app in ["one", "two", "client"] {
+        deploy(&node, app, &[])?;
+    }
+    let _servers = [Echo::start(&node, "one")?, Echo::start(&node, "two")?];
+    let [one, two] = [addresses(&node, "one")?, addresses(&node, "two")?];
+    let spec = format!(
+        "{{podSelector: {{matchLabels: {{app: client}}}}, policyTypes: [Egress], egress: [\
+         {{to: [{{ipBlock: {{cidr: 10.200.0.0/14, except: [{}/32]}}}}], ports: [{{protocol: UDP, port: 6990, endPort: 7000}}]}}, \
+         {{to: [{{ipBlock: {{cidr: {}/128}}}}]}}]}}",
+        two[0], two[1]
+    );
+    let said = apply(&node, &policy("out", &spec))?;
+    assert!(said.contains("names"), "it is not told that names cannot be asked for any more: {said}");
+    let at = |ip| SocketAddr::new(ip, PORT);
+    let cases = [(one[0], true, false), (two[0], false, false), (one[1], false, false), (two[1], true, true)];
+    for (ip, udp, tcp) in cases {
+        assert_eq!((asks(&node, "client", at(ip))?, dials(&node, "client", at(ip))?), (udp, tcp), "{ip}");
+    }
+    let names = "nslookup one.default.svc.hivemind.internal 169.254.20.10";
+    let cannot_ask =
+        node.in_replica("client", &format!("timeout 3 {names} >/dev/null 2>&1 && echo yes || echo no"))?;
+    assert_eq!(cannot_ask.trim(), "no");
+    let dns = "{podSelector: {matchLabels: {app: client}}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: \
+               {matchLabels: {kubernetes.io/metadata.name: hivemind-system}}, podSelector: {matchLabels: {app: dns}}}], \
+               ports: [{protocol: UDP, port: 53}]}]}";
+    apply(&node, &policy("names", dns))?;
+    node.in_replica("client", names)?;
+    Ok(())
+}
+
+#[test]
+fn namespaces_are_selected_by_labels_that_may_change() -> Result<()> {
+    let (node, _registry) = node()?;
+    deploy(&node, "server", &[])?;
+    deploy(&node, "guest", &["--namespace", "shop"])?;
+    let _server = Echo::start(&node, "server")?;
+    let spec = "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: shop}}, podSelector: \
+                {matchLabels: {app: guest}}}]}]}";
+    apply(&node, &policy("guests", spec))?;
+    assert_reaches(&node, "shop/guest", "server", false)?;
+    node.hivemind_ok(&["namespace", "label", "shop", "team=shop"])?;
+    eventually(LIMIT, "the namespace's replicas to be let in", || {
+        assert_reaches(&node, "shop/guest", "server", true)
+    })?;
+    node.hivemind_ok(&["namespace", "label", "shop", "team-"])?;
+    eventually(LIMIT, "them to be kept out again", || assert_reaches(&node, "shop/guest", "server", false))
+}
+
+/// A socket on the machine outside that hears what replicas send there.
+fn outside(node: &Node) -> Result<(UdpSocket, SocketAddr)> {
+    let ip = node.fabric().client_addresses().ipv4;
+    let socket = node.fabric().client().in_network(|| UdpSocket::bind((ip, PORT)))??;
+    socket.set_nonblocking(true)?;
+    Ok((socket, SocketAddr::new(ip.into(), PORT)))
+}
+
+fn heard(socket: &UdpSocket) -> usize {
+    std::iter::from_fn(|| socket.recv_from(&mut [0; 64]).ok()).count()
+}
+
+#[test]
+fn a_replica_is_governed_before_its_first_instruction() -> Result<()> {
+    let (node, _registry) = node()?;
+    let (socket, at) = outside(&node)?;
+    apply(&node, &policy("deny-all", "{podSelector: {}, policyTypes: [Ingress, Egress]}"))?;
+    // It sends before it does anything else, and then on and on.
+    let send = format!("echo x | nc -u -w 1 {} {}", at.ip(), at.port());
+    let script = format!("{send}; echo sent; while true; do {send}; done");
+    for round in 0..5 {
+        let name = format!("eager-{round}");
+        node.hivemind_ok(&["app", "deploy", &name, "--image", "busybox", "--", "sh", "-c", &script])?;
+        eventually(LIMIT, "the first datagram to be sent", || {
+            let log = node.hivemind_ok(&["app", "logs", &name])?;
+            ensure!(log.contains("sent"), "{log:?}");
+            Ok(())
+        })?;
+    }
+    assert_eq!(heard(&socket), 0, "something got through before the policy");
+    // They do send: without the policy they are heard.
+    delete(&node, "deny-all")?;
+    eventually(LIMIT, "the replicas to be heard", || {
+        ensure!(heard(&socket) > 0, "nothing");
+        Ok(())
+    })
+}
+
+/// Sends `byte` and waits for it to come back.
+fn exchange(stream: &mut TcpStream, byte: u8, limit: Duration) -> Result<()> {
+    stream.set_read_timeout(Some(limit))?;
+    stream.write_all(&[byte])?;
+    let mut back = [0];
+    stream.read_exact(&mut back).with_context(|| format!("{byte} did not come back"))?;
+    ensure!(back[0] == byte, "{} came back instead of {byte}", back[0]);
+    Ok(())
+}
+
+#[test]
+fn an_established_connection_stalls_under_a_policy_and_goes_on_without_it() -> Result<()> {
+    let (node, _registry) = node()?;
+    for app in ["server", "client"] {
+        deploy(&node, app, &[])?;
+    }
+    let _server = Echo::start(&node, "server")?;
+    for ip in addresses(&node, "server")? {
+        let at = SocketAddr::new(ip, PORT);
+        let mut stream = inside(&node, "client", || TcpStream::connect_timeout(&at, ANSWER))??;
+        exchange(&mut stream, 1, LIMIT)?;
+        apply(&node, &only("nobody"))?;
+        let stalled = exchange(&mut stream, 2, ANSWER);
+        ensure!(stalled.is_err(), "the connection goes on under the policy, over {ip}");
+        delete(&node, "server")?;
+        let mut back = [0];
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.read_exact(&mut back).context("the connection did not go on after the policy")?;
+        assert_eq!(back[0], 2, "what was sent meanwhile is sent again, and comes back");
+        exchange(&mut stream, 3, LIMIT)?;
+    }
+    Ok(())
+}
+
+/// Somebody in a replica's network who sends datagrams without pause, each from a new port, and counts those that are
+/// answered and those that are not.
+struct Prober {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    thread: JoinHandle<io::Result<Vec<Instant>>>,
+}
+
+impl Prober {
+    /// Sends `byte` to `to`; waits for an answer as long as `patience`.
+    fn start(node: &Node, app: &str, to: SocketAddr, byte: u8, patience: Duration) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicU64::new(0));
+        let (end, count) = (Arc::clone(&stop), Arc::clone(&answered));
+        let path = node.network_of_replica(&node.replica(app)?)?;
+        let namespace = File::open(node.sandbox().outside(&path)).context("the replica has no network")?;
+        let thread = std::thread::spawn(move || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+            let mut missed = Vec::new();
+            while !end.load(Ordering::Relaxed) {
+                let socket = any_socket(to.ip())?;
+                socket.set_read_timeout(Some(patience))?;
+                socket.connect(to)?;
+                socket.send(&[byte])?;
+                match socket.recv(&mut [0; 8]) {
+                    Ok(_) => drop(count.fetch_add(1, Ordering::Relaxed)),
+                    Err(_) => missed.push(Instant::now()),
+                }
+            }
+            Ok(missed)
+        });
+        Ok(Self { stop, answered, thread })
+    }
+
+    fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// How many were answered and how many were not.
+    fn stop(self) -> Result<(u64, usize)> {
+        self.stop.store(true, Ordering::Relaxed);
+        let missed = self.thread.join().ok().context("the prober panicked")??;
+        Ok((self.answered.load(Ordering::Relaxed), missed.len()))
+    }
+}
+
+#[test]
+fn an_update_is_at_no_moment_more_open_or_more_closed_than_before_and_after() -> Result<()> {
+    let (node, _registry) = node()?;
+    for app in ["server", "client", "stranger"] {
+        deploy(&node, app, &[])?;
+    }
+    let server = Echo::start(&node, "server")?;
+    // Both let the client in and keep the stranger out, by peers, ports and blocks that have nothing in common.
+    let client = addresses(&node, "client")?;
+    let by_labels = only("client");
+    let by_block = policy(
+        "server",
+        &format!(
+            "{{podSelector: {{}}, policyTypes: [Ingress], ingress: [{{from: [{{ipBlock: {{cidr: {}/32}}}}, \
+             {{ipBlock: {{cidr: {}/128}}}}], ports: [{{protocol: UDP, port: 6000, endPort: 8000}}]}}]}}",
+            client[0], client[1]
+        ),
+    );
+    apply(&node, &by_labels)?;
+    let at = SocketAddr::new(addresses(&node, "server")?[0], PORT);
+    let friend = Prober::start(&node, "client", at, b'f', LIMIT)?;
+    let foe = Prober::start(&node, "stranger", at, b'x', Duration::from_millis(1))?;
+    for _ in 0..10 {
+        for text in [&by_block, &by_labels] {
+            let before = friend.answered();
+            apply(&node, text)?;
+            eventually(LIMIT, "the client to go on", || {
+                ensure!(friend.answered() > before, "no answer");
+                Ok(())
+            })?;
+        }
+    }
+    // The daemon may die in between; what is in force stays, and the next one changes nothing.
+    node.daemon_kill9()?;
+    node.daemon_start()?;
+    let (answered, missed) = friend.stop()?;
+    assert!(
+        answered > 20 && missed == 0,
+        "{missed} of the client's datagrams were lost, {answered} answered"
+    );
+    let (answered, tried) = foe.stop()?;
+    assert!(tried > 100, "the stranger tried only {tried} times");
+    assert_eq!((answered, server.heard(b'x')), (0, 0), "the stranger got through");
+    Ok(())
+}
+
+#[test]
+fn what_is_in_force_stays_while_no_daemon_runs() -> Result<()> {
+    let (node, _registry) = node()?;
+    for app in ["server", "client", "stranger"] {
+        deploy(&node, app, &[])?;
+    }
+    let _server = Echo::start(&node, "server")?;
+    apply(&node, &only("client"))?;
+    let networks = |app: &str| -> Result<File> {
+        let path = node.network_of_replica(&node.replica(app)?)?;
+        File::open(node.sandbox().outside(&path)).context("the replica has no network")
+    };
+    let (client, stranger) = (networks("client")?, networks("stranger")?);
+    let at = SocketAddr::new(addresses(&node, "server")?[1], PORT);
+    let dials = |network: &File| {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                setns(network, CloneFlags::CLONE_NEWNET)?;
+                Ok::<_, nix::Error>(TcpStream::connect_timeout(&at, ANSWER).is_ok())
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    };
+    node.daemon_kill9()?;
+    for _ in 0..3 {
+        assert!(dials(&client)?, "the client is refused");
+        assert!(!dials(&stranger)?, "the stranger gets through");
+    }
+    node.daemon_start()?;
+    assert!(dials(&client)? && !dials(&stranger)?);
+    // A policy that was changed for good is in force when the next daemon says that it is there.
+    apply(&node, &only("stranger"))?;
+    node.daemon_term()?;
+    assert!(!dials(&client)? && dials(&stranger)?);
+    node.daemon_start()?;
+    assert!(!dials(&client)? && dials(&stranger)?);
+    Ok(())
+}
+
+#[test]
+fn a_restart_under_traffic_with_policies_loses_nothing() -> Result<()> {
+    let (node, _registry) = node()?;
+    node.hivemind_ok(&["app", "deploy", "server", "--image", "nginx:latest"])?;
+    deploy(&node, "client", &[])?;
+    apply(&node, &only("client"))?;
+    let at = SocketAddr::new(addresses(&node, "server")?[0], 80);
+    let id = node.replica("client")?["metadata"]["id"].as_str().context("no id")?.to_owned();
+    let traffic = Traffic::start(&node, at, 4, Some(&id))?;
+    for kill in [true, false, true] {
+        if kill {
+            node.daemon_kill9()?
+        } else {
+            node.daemon_term()?
+        }
+        node.daemon_start()?;
+    }
+    let report = traffic.stop()?;
+    assert_eq!(report.failures, [""; 0], "{report:?}");
+    assert!(report.long_requests > 0 && report.new_connections > 0, "{report:?}");
+    Ok(())
+}
