@@ -88,6 +88,11 @@ pub(crate) struct DaemonArgs {
     /// The MTU of replicas' interfaces, 1280 to 65535 [default: that of the default route's interface, less 50]
     #[arg(long, env = "HIVEMIND_MTU", value_name = "BYTES")]
     pub(crate) mtu: Option<u32>,
+    /// Which parts of the data path's work are done, as a sum of 1 (policy), 2 (tracking) and 4 (telemetry): to measure
+    /// what each costs
+    #[arg(long, hide = true, value_name = "BITS")]
+    #[serde(skip)]
+    pub(crate) datapath_features: Option<u32>,
     /// What is logged: error, warn, info, debug, trace, or a filter such as info,hivemind_dns=debug [default: info]
     #[arg(long, env = "HIVEMIND_LOG_LEVEL", value_name = "FILTER")]
     pub(crate) log_level: Option<String>,
@@ -127,6 +132,7 @@ pub(crate) struct Config {
     pub(crate) insecure_registries: Vec<String>,
     pub(crate) registry_mirrors: BTreeMap<String, Vec<String>>,
     pub(crate) mtu: Option<u32>,
+    pub(crate) datapath_features: u32,
     pub(crate) log_level: String,
 }
 
@@ -197,6 +203,7 @@ impl Config {
             insecure_registries: args.insecure_registry,
             registry_mirrors: mirrors(&args.registry_mirror, &mut problems),
             mtu: args.mtu,
+            datapath_features: args.datapath_features.unwrap_or(hivemind_datapath::Config::FEATURES),
             log_level: args.log_level.unwrap_or_else(|| "info".into()),
             run_dir,
         };
@@ -280,6 +287,7 @@ impl DaemonArgs {
             insecure_registry: list(self.insecure_registry, other.insecure_registry),
             registry_mirror: list(self.registry_mirror, other.registry_mirror),
             mtu: self.mtu.or(other.mtu),
+            datapath_features: self.datapath_features.or(other.datapath_features),
             log_level: self.log_level.or(other.log_level),
             socket: self.socket.or(other.socket),
             teardown: self.teardown,

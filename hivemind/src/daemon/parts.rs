@@ -177,7 +177,7 @@ pub(crate) fn datapath_config(config: &Config, ranges: &Ranges) -> hivemind_data
         dns: config.dns,
         mtu: config.mtu,
         collect_interval: hivemind_datapath::Config::COLLECT_INTERVAL,
-        features: hivemind_datapath::Config::FEATURES,
+        features: config.datapath_features,
         sizes: MapSizes::default(),
     }
 }

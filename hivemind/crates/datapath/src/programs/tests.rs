@@ -1,5 +1,9 @@
 //! The programs one packet at a time (BPF_PROG_TEST_RUN), with maps of their own. Needs root.
 
+mod policy;
+mod random;
+mod telemetry;
+
 use super::OBJECT;
 use crate::policy::rows::{self, NetKey};
 use aya::{
@@ -15,9 +19,10 @@ use hivemind_common::{
     name,
     packet::{TCP, TCP_ACK, TCP_FIN, TCP_SYN},
     policy::{PolicyEntry, PolicyKey, PrefixKey},
-    telemetry::{Event, EventBudget, FEATURES_ALL, PAIR_OTHER, PairCounters, PairKey},
+    telemetry::{Event, EventBudget, FEATURE_POLICY, FEATURES_ALL, PAIR_OTHER, PairCounters, PairKey},
 };
 use hivemind_policy::Tables;
+use std::net::Ipv6Addr;
 
 /// A test run's packets come in by the loopback interface.
 const INTERFACE: u32 = 1;
@@ -255,6 +260,35 @@ fn tcp_v6(source: u8, destination: u8) -> Vec<u8> {
     frame
 }
 
+/// A frame that the endpoint 1 would send, with twenty bytes after the IP header.
+fn frame_v4(source: [u8; 4], destination: [u8; 4], protocol: u8, ports: [u16; 2], tcp_flags: u8) -> Vec<u8> {
+    let mut frame = ethernet(0x0800);
+    frame.extend([0x45, 0, 0, 40, 0, 0, 0, 0, 64, protocol, 0, 0]);
+    frame.extend(source.into_iter().chain(destination));
+    frame.extend(transport(ports, tcp_flags));
+    frame
+}
+
+fn frame_v6(
+    source: [u8; 16],
+    destination: [u8; 16],
+    protocol: u8,
+    ports: [u16; 2],
+    tcp_flags: u8,
+) -> Vec<u8> {
+    let mut frame = ethernet(0x86dd);
+    frame.extend([0x60, 0, 0, 0, 0, 20, protocol, 64]);
+    frame.extend(source.into_iter().chain(destination));
+    frame.extend(transport(ports, tcp_flags));
+    frame
+}
+
+fn transport(ports: [u16; 2], tcp_flags: u8) -> Vec<u8> {
+    let mut bytes: Vec<u8> = ports.iter().flat_map(|port| port.to_be_bytes()).collect();
+    bytes.extend([0, 20, 0, 0, 0, 0, 0, 0, 0x50, tcp_flags, 0, 0, 0, 0, 0, 0]);
+    bytes
+}
+
 fn reply(frame: &[u8]) -> Vec<u8> {
     let mut reply = frame.to_vec();
     reply[26..30].copy_from_slice(&frame[30..34]);
@@ -291,9 +325,8 @@ fn a_frame_to_the_outside_goes_to_the_hosts_stack_unchanged_and_is_tracked() {
     assert!(entry.endpoints.contains(&OUTSIDE));
 }
 
-#[test]
-fn every_fault_has_its_own_reason() {
-    let bench = Bench::new();
+/// Frames that `from_replica` drops without asking a policy, and why.
+fn faults() -> Vec<(Vec<u8>, DropReason)> {
     let good = tcp_v4(1, 2, TCP_SYN);
     let change = |at: usize, to: u8| {
         let mut frame = good.clone();
@@ -305,7 +338,7 @@ fn every_fault_has_its_own_reason() {
     // Five headers of eight bytes, each saying that another follows.
     let options: Vec<u8> = [60, 0, 1, 4, 0, 0, 0, 0].repeat(5);
     extended.splice(54..54, options);
-    let cases = [
+    vec![
         (ethernet(0x0806).into_iter().chain([0; 40]).collect(), DropReason::NotIp),
         (good[..TRANSPORT_V4 + 8].to_vec(), DropReason::Truncated),
         (change(14, 0x44), DropReason::Truncated),
@@ -314,9 +347,13 @@ fn every_fault_has_its_own_reason() {
         (change(30, 224), DropReason::NotUnicast),
         (change(29, 9), DropReason::SpoofedSource),
         (change(11, 9), DropReason::SpoofedMac),
-    ];
-    for (frame, reason) in cases {
-        let frame: Vec<u8> = frame;
+    ]
+}
+
+#[test]
+fn every_fault_has_its_own_reason() {
+    let bench = Bench::new();
+    for (frame, reason) in faults() {
         let before = bench.dropped(reason);
         assert_eq!(bench.run(name::FROM_REPLICA, &frame).0, SHOT, "{}", reason.name());
         assert_eq!(bench.dropped(reason), before + 1, "{}", reason.name());

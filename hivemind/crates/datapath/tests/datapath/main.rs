@@ -6,6 +6,7 @@
 mod conntrack;
 mod endpoints;
 mod life;
+mod policies;
 mod published;
 mod services;
 mod talk;

@@ -1,0 +1,161 @@
+//! What the programs count and tell.
+
+use super::policy::{closed, rule, say, value};
+use super::*;
+use hivemind_common::{
+    policy::{ALLOW, DENY, EGRESS, rule_number},
+    telemetry::{EVENT_CLOSED, EVENT_DROPPED, EVENT_NEW, event_class},
+};
+use hivemind_policy::Transport;
+
+const UDP: u8 = 17;
+const ANYBODY: [u8; 4] = [198, 51, 100, 7];
+const WORLD: u32 = 2;
+
+fn out(protocol: u8, ports: [u16; 2], flags: u8) -> Vec<u8> {
+    frame_v4([10, 0, 0, 1], ANYBODY, protocol, ports, flags)
+}
+
+fn back(protocol: u8, ports: [u16; 2], flags: u8) -> Vec<u8> {
+    frame_v4(ANYBODY, [10, 0, 0, 1], protocol, [ports[1], ports[0]], flags)
+}
+
+#[test]
+fn a_connection_is_told_when_it_begins_and_when_it_ends_with_exact_totals() {
+    let mut bench = Bench::new();
+    let mut tables = closed(EGRESS);
+    say(&mut tables, EGRESS | WORLD, Transport::Any, value(ALLOW, 1, rule(3)));
+    bench.set_policy(1, &tables);
+    let ports = [40_000, 80];
+    let sent = [out(TCP, ports, TCP_SYN), out(TCP, ports, TCP_ACK), out(TCP, ports, TCP_FIN | TCP_ACK)];
+    let mut long = back(TCP, ports, TCP_ACK);
+    long.extend([0; 500]);
+    let answers = [back(TCP, ports, TCP_SYN | TCP_ACK), long, back(TCP, ports, TCP_FIN | TCP_ACK)];
+    for (frame, answer) in sent.iter().zip(&answers) {
+        assert_eq!(bench.run(name::FROM_REPLICA, frame).0, OK);
+        assert_eq!(bench.run(name::TO_REPLICA, answer).0, OK);
+    }
+    // After its end it is not told again.
+    assert_eq!(bench.run(name::FROM_REPLICA, &out(TCP, ports, TCP_ACK)).0, OK);
+    let ip_bytes = |frames: &[Vec<u8>]| frames.iter().map(|frame| frame.len() as u64 - 14).sum::<u64>();
+    let events = bench.events();
+    let [begun, closed] = events[..] else { panic!("{events:?}") };
+    assert_eq!((begun.kind, closed.kind), (EVENT_NEW, EVENT_CLOSED));
+    assert_eq!((closed.bytes, closed.packets), ([ip_bytes(&sent), ip_bytes(&answers)], [3, 3]));
+    for event in [begun, closed] {
+        assert_eq!(event.identities, [identity(1), WORLD]);
+        assert_eq!(event.ports.map(u16::from_be), ports);
+        assert_eq!((event.family, event.protocol, event.rules), (4, TCP, [rule(3), 0]));
+        assert_eq!(event.addresses[0][0], u32::from_ne_bytes([10, 0, 0, 1]));
+        assert_eq!(event.addresses[1][0], u32::from_ne_bytes(ANYBODY));
+    }
+    assert_eq!(closed.began_ns, begun.began_ns);
+    let pairs = bench.pairs();
+    let key = PairKey {
+        source: identity(1),
+        destination: WORLD,
+        port: 80_u16.to_be(),
+        protocol: TCP,
+        verdict: ALLOW,
+    };
+    let (_, totals) = pairs.iter().find(|(found, _)| *found == key).unwrap();
+    assert_eq!(totals.bytes, [ip_bytes(&sent) + 40, ip_bytes(&answers)]);
+    assert_eq!((totals.packets, totals.connections), ([4, 3], 1));
+}
+
+#[test]
+fn what_is_denied_is_told_with_its_rule_and_counted_for_its_pair() {
+    let mut bench = Bench::new();
+    bench.set_policy(1, &closed(EGRESS));
+    for _ in 0..3 {
+        assert_eq!(bench.run(name::FROM_REPLICA, &out(TCP, [40_000, 80], TCP_SYN)).0, SHOT);
+    }
+    let events = bench.events();
+    assert_eq!(events.len(), 3);
+    for event in events {
+        assert_eq!((event.kind, event.reason), (EVENT_DROPPED, DropReason::PolicyEgress as u8));
+        assert_eq!((event.identities, event.rules[0]), ([identity(1), WORLD], rule_number(5, EGRESS, None)));
+        assert_eq!((event.interface, event.began_ns), (INTERFACE, 0));
+    }
+    let pairs = bench.pairs();
+    let (_, totals) = pairs.iter().find(|(key, _)| key.verdict == DENY).unwrap();
+    assert_eq!((totals.bytes, totals.packets, totals.connections), ([120, 0], [3, 0], 3));
+}
+
+#[test]
+fn pairs_that_find_no_number_count_together() {
+    let mut bench = Bench::new();
+    let mut bytes = 0;
+    // 15 numbers; the table itself holds 16 pairs.
+    for port in 1..=25 {
+        let frame = out(UDP, [40_000, port], 0);
+        bytes += frame.len() as u64 - 14;
+        bench.run(name::FROM_REPLICA, &frame);
+        let mut connections = bench.hash::<Key<Address4>, Entry>(name::CONNTRACK_V4);
+        let keys: Vec<_> = connections.keys().map(Result::unwrap).collect();
+        keys.iter().for_each(|key| connections.remove(key).unwrap());
+    }
+    let pairs = bench.pairs();
+    assert_eq!(pairs.len(), 15 + 1);
+    let (_, other) = pairs.last().unwrap();
+    assert_eq!((other.connections, other.packets), (10, [10, 0]));
+    assert_eq!(pairs.iter().map(|(_, totals)| totals.bytes[0]).sum::<u64>(), bytes);
+}
+
+#[test]
+fn every_reason_to_drop_has_an_event_of_its_own() {
+    let mut bench = Bench::new();
+    for (frame, reason) in faults() {
+        let class = event_class(EVENT_DROPPED, reason as u8);
+        let (told, _) = bench.budget(class);
+        assert_eq!(bench.run(name::FROM_REPLICA, &frame).0, SHOT, "{}", reason.name());
+        let events = bench.events();
+        let [event] = events[..] else { panic!("{}: {events:?}", reason.name()) };
+        assert_eq!((event.kind, event.reason), (EVENT_DROPPED, reason as u8));
+        assert_eq!(bench.budget(class), (told + 1, 0));
+    }
+    bench.set_policy(1, &closed(EGRESS));
+    bench.run(name::FROM_REPLICA, &tcp_v6(1, 2));
+    let [event] = bench.events()[..] else { panic!("not one event") };
+    assert_eq!((event.family, event.reason), (6, DropReason::PolicyEgress as u8));
+    bench.erase_policy(bench.generation, &closed(EGRESS));
+    bench.run(name::FROM_REPLICA, &tcp_v4(1, 2, TCP_SYN));
+    let [event] = bench.events()[..] else { panic!("not one event") };
+    assert_eq!(event.reason, DropReason::NoPolicy as u8);
+}
+
+#[test]
+fn a_flood_of_denied_packets_is_counted_whole_and_told_in_part() {
+    let mut bench = Bench::new();
+    bench.set_policy(1, &closed(EGRESS));
+    let frame = out(TCP, [40_000, 80], TCP_SYN);
+    let mut verdict = vec![0; frame.len()];
+    let options = TestRunOptions {
+        data_in: Some(&frame),
+        data_out: Some(&mut verdict),
+        repeat: 10_000,
+        ..TestRunOptions::new()
+    };
+    bench.program(name::FROM_REPLICA).test_run(options).unwrap();
+    assert_eq!(bench.dropped(DropReason::PolicyEgress), 10_000);
+    let (told, lost) = bench.budget(event_class(EVENT_DROPPED, DropReason::PolicyEgress as u8));
+    assert_eq!(told + lost, 10_000);
+    assert_eq!(bench.events().len() as u64, told);
+    // A second's worth on each processor at once, and a little more for the time that passes.
+    let processors = std::thread::available_parallelism().unwrap().get() as u64;
+    assert!((1..=400 * processors).contains(&told), "{told} told");
+}
+
+#[test]
+fn a_connection_that_falls_silent_is_told_when_it_is_collected() {
+    let mut bench = Bench::new();
+    bench.run(name::FROM_REPLICA, &out(UDP, [40_000, 53], 0));
+    bench.events();
+    let mut connections = bench.hash::<Key<Address4>, Entry>(name::CONNTRACK_V4);
+    let (key, mut entry) = connections.iter().next().unwrap().unwrap();
+    entry.expires_ns = 1;
+    connections.insert(key, entry, 0).unwrap();
+    bench.run(name::COLLECT, &tcp_v4(1, 2, 0));
+    let [event] = bench.events()[..] else { panic!("not one event") };
+    assert_eq!((event.kind, event.identities), (EVENT_CLOSED, [identity(1), WORLD]));
+}
