@@ -30,8 +30,8 @@ const TOKEN_BYTES_MAX: u64 = 4_096;
 pub(crate) enum ContextCommand {
     /// Keep a daemon elsewhere under a name, once it has answered
     #[command(
-        after_help = "A daemon with a certificate of its own making is trusted by the fingerprint of that, which is told when it does
-not match, or by its certificate authority's file. Contexts are kept in ~/.config/hivemind/contexts.toml, which
+        after_help = "A daemon with a certificate of its own making is trusted by the fingerprint of that, which is told when it does \
+not match, or by its certificate authority's file. Contexts are kept in ~/.config/hivemind/contexts.toml, which \
 only you may read.
 
 Examples:

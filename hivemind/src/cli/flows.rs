@@ -18,14 +18,14 @@ use super::{
 /// Flags of `flows`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "A line tells when, whether it may pass, who began it and with whom, and what happened: new (its first packet
-passed), live (it goes on), closed, denied (a policy refused a packet of it) or dropped (it could not be carried, or
-another rule of the network forbade it). policy/ingress[0] names the rule that allowed it; policy/ingress, without a
-number, a policy that governs the replica and has no rule that allows it. Bytes and packets are those sent by who
-began it, and those that came back.
+    after_help = "A line tells when, whether it may pass, who began it and with whom, and what happened: new (its \
+first packet passed), live (it goes on), closed, denied (a policy refused a packet of it) or dropped (it could not be \
+carried). only-client/ingress[0] names the rule that allowed it; only-client/ingress, without a number, a policy that \
+governs the replica and has no rule that allows it. Bytes and packets are those that who began it sent, and those that \
+came back.
 
-An end is an app, namespace/app, host (the node's own processes), dns, world, unknown, an address or a block
-of addresses. Flows of all namespaces are shown; with -n, apps without a namespace are of that one.
+An end is an app, namespace/app, host (the node's own processes), dns, world, unknown, an address or a block of \
+addresses. Flows of all namespaces are shown; with -n, apps without a namespace are of that one.
 
 Examples:
   hivemind flows --follow

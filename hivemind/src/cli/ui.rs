@@ -15,8 +15,8 @@ use super::{
 /// Flags of `ui`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "The address holds a code that lets one browser in, once, within a minute; it stands behind the '#', which
-browsers do not send. On a machine without a desktop the address is printed; from elsewhere, forward the port
+    after_help = "The address holds a code that lets one browser in, once, within a minute; it stands behind the '#', which \
+browsers do not send. On a machine without a desktop the address is printed; from elsewhere, forward the port \
 (ssh -L 4483:127.0.0.1:4483 NODE), and run hivemind ui --print on the node.
 
 Examples:

@@ -212,14 +212,12 @@ impl Reader<'_> {
             self.map(at, fields::DOCUMENT);
             return false;
         }
-        let version = self.required(at, "apiVersion", "write apiVersion: networking.k8s.io/v1");
-        let kind = self.required(at, "kind", "write kind: NetworkPolicy");
-        let kind_text = kind.as_ref().map(|kind| self.text(kind));
-        let version_text = version.as_ref().map(|version| self.text(version));
-        if let (Some(Some(text)), Some(kind)) = (&kind_text, &kind)
+        let kind = at.get("kind").and_then(|kind| Some((self.text(&kind)?, kind)));
+        if let Some((text, kind)) = &kind
             && text != KIND
         {
-            let of = version_text.flatten().map(|v| format!(" of {}", shown(&v))).unwrap_or_default();
+            let of =
+                at.get("apiVersion").map(|v| format!(" of {}", shown(scalar(v.node)))).unwrap_or_default();
             let message = format!("kind {}{of} is not supported", shown(text));
             let hint = match hints::nearest(text, &[KIND]) {
                 Some(name) => format!("did you mean {name:?}?"),
@@ -228,6 +226,11 @@ impl Reader<'_> {
             self.fault(kind, ErrorCode::Unsupported, message, hint);
             return false;
         }
+        let version = self.required(at, "apiVersion", "write apiVersion: networking.k8s.io/v1");
+        if at.get("kind").is_none() {
+            self.required(at, "kind", "write kind: NetworkPolicy");
+        }
+        let version_text = version.as_ref().map(|version| self.text(version));
         if let (Some(Some(text)), Some(version)) = (&version_text, &version)
             && text != API_VERSION
         {

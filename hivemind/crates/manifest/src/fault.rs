@@ -66,7 +66,7 @@ impl Faults {
     }
 }
 
-/// A line, or the part of a long line around a fault. It has no control characters.
+/// A line, or the part of a long line around a fault. It has no control characters; a tab is shown as `→`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excerpt {
     /// The text; `…` stands for what is left out at either end.
@@ -84,7 +84,11 @@ impl Excerpt {
         if line.trim().is_empty() {
             return None;
         }
-        let shown = |c: char| if c == '\t' || c.is_control() { ' ' } else { c };
+        let shown = |c: char| match c {
+            '\t' => '→',
+            c if c.is_control() => ' ',
+            c => c,
+        };
         let chars: Vec<char> = line.chars().map(shown).collect();
         // A fault may stand behind the end of its line, where something is missing.
         let at = column.saturating_sub(1).min(chars.len());
@@ -117,7 +121,7 @@ mod tests {
     #[test]
     fn what_a_terminal_would_act_on_is_not_shown() {
         let excerpt = Excerpt::of("a\u{1b}[31m: \tb\r", 3, 99).unwrap();
-        assert_eq!((excerpt.text.as_str(), excerpt.before, excerpt.width), ("a [31m:  b", 2, 8));
+        assert_eq!((excerpt.text.as_str(), excerpt.before, excerpt.width), ("a [31m: →b", 2, 8));
         assert_eq!(Excerpt::of("  \t", 1, 1), None);
     }
 

@@ -36,11 +36,14 @@ pub(crate) fn of_syntax(kind: &ErrorKind) -> (String, &'static str) {
         E::InvalidIndentation
         | E::ExpectedBlockSequenceEntry
         | E::MappingValueNotAllowed
-        | E::InvalidColonPlacement
         | E::BlockSequenceEntryNotAllowed
         | E::ExpectedDocumentStart => (
             format!("not YAML: {kind}"),
             "check the indentation, here and in the line before; put text with ': ' or '- ' in it in quotes",
+        ),
+        E::InvalidColonPlacement => (
+            "a ':' where none can be".to_owned(),
+            "check whether a '[' or '{' before it is not closed, and the indentation; put text with ':' in quotes",
         ),
         E::UnexpectedCharacter { character } => {
             (format!("{character:?} cannot begin a value"), "put the value in quotes")

@@ -19,6 +19,11 @@ impl Place {
         Place { line: marker.line().max(1), column: marker.col() + 1, width: 1 }
     }
 
+    /// Whether both begin at the same character.
+    pub(crate) fn begins(self, other: Place) -> bool {
+        (self.line, self.column) == (other.line, other.column)
+    }
+
     /// Where `span` begins, as wide as it is within its first line.
     pub(crate) fn of_span(span: &Span) -> Self {
         let same_line = span.start.line() == span.end.line();

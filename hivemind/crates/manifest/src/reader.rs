@@ -11,7 +11,7 @@ use crate::{
     place::Place,
     scalar::{self, Plain},
     source::Source,
-    tree::{Node, Value},
+    tree::{Entry, Node, Value},
 };
 
 /// A node and how it is called.
@@ -59,11 +59,12 @@ impl Reader<'_> {
     /// Checks that `at` is a map of `known` fields and no others; false if it is no map.
     pub(crate) fn map(&mut self, at: &At<'_>, known: &[&str]) -> bool {
         let Some(entries) = self.entries(at) else { return false };
-        for entry in entries {
+        for (index, entry) in entries.iter().enumerate() {
             if !known.contains(&entry.key.as_str()) {
                 let path = at.below(&entry.key);
                 let message = format!("unknown field {}", shown(&entry.key));
-                let hint = unknown_hint(&entry.key, known);
+                let before = index.checked_sub(1).and_then(|before| entries.get(before));
+                let hint = unknown_hint(&entry.key, known, before);
                 self.fault_in(entry.key_place, &path, ErrorCode::UnknownField, message, hint);
             }
         }
@@ -82,7 +83,7 @@ impl Reader<'_> {
         found
     }
 
-    fn entries<'n>(&mut self, at: &At<'n>) -> Option<&'n [crate::tree::Entry]> {
+    fn entries<'n>(&mut self, at: &At<'n>) -> Option<&'n [Entry]> {
         match &at.node.value {
             Value::Map(entries) => Some(entries),
             _ => {
@@ -238,12 +239,27 @@ pub(crate) fn shown(text: &str) -> String {
     format!("{:?}", begin + "…")
 }
 
-fn unknown_hint(key: &str, known: &[&str]) -> String {
+fn unknown_hint(key: &str, known: &[&str], before: Option<&Entry>) -> String {
     if let Some(name) = hints::nearest(key, known) {
         return format!("did you mean {name:?}?");
+    }
+    if let Some(empty) = before.and_then(left_empty) {
+        return format!("{empty:?} before it is empty: indent {key:?} deeper, if it belongs below it");
     }
     match fields::home(key) {
         Some(home) => format!("{key:?} belongs {home}: check the indentation"),
         None => format!("the fields here are {}", known.join(", ")),
+    }
+}
+
+/// The field at the end of `entry` that nothing is said of.
+fn left_empty(entry: &Entry) -> Option<&str> {
+    match &entry.value.value {
+        Value::Map(entries) => left_empty(entries.last()?),
+        Value::List(items) => match &items.last()?.value {
+            Value::Map(entries) => left_empty(entries.last()?),
+            _ => None,
+        },
+        Value::Scalar { .. } => entry.value.is_empty().then_some(&entry.key),
     }
 }

@@ -115,10 +115,18 @@ impl Reading<'_> {
                 document.open.push(Open { place, anchor: *anchor, content });
             }
             Event::SequenceEnd | Event::MappingEnd => {
-                if let Some(Open { place, anchor, content }) = document.open.pop() {
+                if let Some(Open { mut place, anchor, content }) = document.open.pop() {
                     let value = match content {
                         Content::List(items) => Value::List(items),
-                        Content::Map { entries, .. } => Value::Map(entries),
+                        Content::Map { entries, .. } => {
+                            // A map in block style begins with its first key, and is pointed at by it.
+                            place = entries
+                                .first()
+                                .map(|e| e.key_place)
+                                .filter(|k| k.begins(place))
+                                .unwrap_or(place);
+                            Value::Map(entries)
+                        }
                     };
                     self.close(document, Arc::new(Node::new(place, value)), anchor);
                 }

@@ -124,6 +124,18 @@ fn unknown_fields_are_told_with_what_was_meant() {
 }
 
 #[test]
+fn what_is_not_indented_deep_enough_is_told_with_what_was_left_empty() {
+    let text = with(
+        "  podSelector:\n    matchLabels:\n  app: web\n  ingress:\n  - from:\n    - podSelector:\n      matchLabels: {a: b}\n",
+    );
+    let told: Vec<_> = from(&text).faults.into_iter().map(|f| (f.line, f.column, f.hint)).collect();
+    let hint = |key: &str, empty: &str| {
+        format!("{empty:?} before it is empty: indent {key:?} deeper, if it belongs below it")
+    };
+    assert_eq!(told, [(8, 3, hint("app", "matchLabels")), (12, 7, hint("matchLabels", "podSelector"))]);
+}
+
+#[test]
 fn values_of_the_wrong_type_are_told_at_the_value() {
     let text = with(
         "  podSelector: {matchLabels: {version: 1.10, on: true, x: , y: [a]}}\n  policyTypes: Ingress\n  ingress:\n    from: []\n  egress:\n  - to: [10.0.0.0/8]\n    ports:\n    - {port: \"80\", protocol: tcp, endPort: 70000}\n    - 80\n",

@@ -21,9 +21,9 @@ use crate::cli::{
 /// Flags of `policy apply`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "The files are YAML or JSON with NetworkPolicy documents of networking.k8s.io/v1, as Kubernetes has them.
-Every fault of every file is told with its line and column, and then nothing is applied. What is unusual but
-possible, such as a policy that cuts apps off from DNS, is told as a warning. The node's own processes, health
+    after_help = "The files are YAML or JSON with NetworkPolicy documents of networking.k8s.io/v1, as Kubernetes has them. \
+Every fault of every file is told with its line and column, and then nothing is applied. What is unusual but \
+possible, such as a policy that cuts apps off from DNS, is told as a warning. The node's own processes, health \
 probes among them, always reach replicas.
 
 Examples:
@@ -32,8 +32,7 @@ Examples:
   hivemind policy apply -f policies/ -n shop            all .yaml, .yml and .json files of a folder
   kubectl get networkpolicy -o yaml | hivemind policy apply -f -
 
-Exit codes: 0 in force, 2 a fault in a file, 6 the data path cannot take it, 7 no daemon,
-8 not in force in time."
+Exit codes: 0 in force, 2 a fault in a file, 6 the data path cannot take it, 7 no daemon, 8 not in force in time."
 )]
 pub(crate) struct ApplyArgs {
     /// A file, a folder, or - for the standard input; may be repeated
