@@ -43,6 +43,8 @@ pub use datapath::Datapath;
 pub use endpoint::{Endpoint, EndpointInfo, EndpointSpec};
 pub use error::Error;
 pub use hivemind_common::drop_reason::DropReason;
+#[doc(hidden)]
+pub use programs::measure::{ProgramTime, program_times};
 pub use service::{BackendSpec, Protocol, PublishedPort, ServicePort, ServicePorts, ServiceSpec};
 pub use statistics::{DropStatistics, MapStatistics, Statistics};
 pub use telemetry::{

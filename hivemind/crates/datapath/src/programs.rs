@@ -1,5 +1,6 @@
 //! The eBPF object: loading it against the pinned maps, and its programs.
 
+pub(crate) mod measure;
 mod pair_numbers;
 
 use crate::{Config, Error, MapSizes, bpf::AttachType, bpffs::Pins};

@@ -60,14 +60,13 @@ impl Bench {
         let mut loader = EbpfLoader::new();
         loader.override_global(name::FEATURES, &features, true);
         for map in name::MAPS {
-            match map {
-                name::DROP_COUNTERS | name::COLLECTOR | name::EVENT_BUDGETS | name::SCRATCH => {}
-                name::EVENTS => drop(loader.map_max_entries(map, 1 << 17)),
-                name::POLICY | name::POLICY_PREFIX_V4 | name::POLICY_PREFIX_V6 => {
-                    drop(loader.map_max_entries(map, 4096))
-                }
-                _ => drop(loader.map_max_entries(map, 16)),
-            }
+            let entries = match map {
+                name::DROP_COUNTERS | name::COLLECTOR | name::EVENT_BUDGETS | name::SCRATCH => continue,
+                name::EVENTS => 1 << 17,
+                name::POLICY | name::POLICY_PREFIX_V4 | name::POLICY_PREFIX_V6 => 4096,
+                _ => 16,
+            };
+            loader.map_max_entries(map, entries);
         }
         let mut ebpf = loader.load(OBJECT).unwrap();
         for (_, program) in ebpf.programs_mut() {

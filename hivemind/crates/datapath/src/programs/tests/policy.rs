@@ -127,7 +127,7 @@ fn a_block_of_addresses_is_allowed_but_for_the_blocks_excepted_from_it() {
             say(&mut tables, peer, Transport::Any, value(verdict, 1, rule(number)));
         }
         bench.set_policy(1, &tables);
-        let mut passes = |other: [u8; 4]| {
+        let passes = |other: [u8; 4]| {
             let (program, frame) = match direction {
                 EGRESS => (name::FROM_REPLICA, frame_v4([10, 0, 0, 1], other, TCP, [40_000, 80], TCP_SYN)),
                 _ => (name::TO_REPLICA, frame_v4(other, [10, 0, 0, 1], TCP, [40_000, 80], TCP_SYN)),
@@ -137,7 +137,7 @@ fn a_block_of_addresses_is_allowed_but_for_the_blocks_excepted_from_it() {
         assert!(passes([198, 51, 100, 1]) && passes([198, 51, 100, 128]));
         assert!(!passes([198, 51, 100, 64]) && !passes([198, 51, 100, 127]));
         assert!(!passes([198, 51, 101, 1]) && !passes([203, 0, 113, 1]));
-        let mut passes = |other: &str| {
+        let passes = |other: &str| {
             let (other, own): (Ipv6Addr, _) = (other.parse().unwrap(), address6(1).octets());
             let (program, frame) = match direction {
                 EGRESS => (name::FROM_REPLICA, frame_v6(own, other.octets(), TCP, [40_000, 80], TCP_SYN)),

@@ -159,3 +159,12 @@ fn a_connection_that_falls_silent_is_told_when_it_is_collected() {
     let [event] = bench.events()[..] else { panic!("not one event") };
     assert_eq!((event.kind, event.identities), (EVENT_CLOSED, [identity(1), WORLD]));
 }
+
+#[test]
+fn the_programs_can_be_measured_with_each_part_of_their_work() {
+    for features in [0, 2, 3, FEATURES_ALL] {
+        let times = crate::program_times(features, 10_000).unwrap();
+        println!("{features}: {times:?}");
+        assert!(times.iter().all(|time| time.ns > 0.0), "{times:?}");
+    }
+}
