@@ -53,7 +53,7 @@ pub(super) struct Certificates {
 }
 
 enum Source {
-    Own { authority: Authority, names: Vec<String>, issued_at: SystemTime },
+    Own { authority: Box<Authority>, names: Vec<String>, issued_at: SystemTime },
     Files { certificate: PathBuf, key: PathBuf, changed_at: (SystemTime, SystemTime) },
 }
 
@@ -114,7 +114,7 @@ impl Certificates {
                 let first = authority.issue(&names, &provider)?;
                 let fingerprint = Fingerprint::of(&authority.certificate);
                 info!(%fingerprint, "The web port's certificate is issued by the daemon's own authority");
-                (Source::Own { authority, names, issued_at: SystemTime::now() }, first)
+                (Source::Own { authority: Box::new(authority), names, issued_at: SystemTime::now() }, first)
             }
         };
         let resolver = Arc::new(Resolver { current: RwLock::new(Arc::new(first)) });
