@@ -85,9 +85,36 @@ pub(super) fn run(progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
         false,
     ));
     figures.extend(flood.figures());
+    figures.extend(programs()?);
     for node in [full, off] {
         node.daemon_kill9()?;
         node.stop()?;
+    }
+    Ok(figures)
+}
+
+/// What the programs take for a packet by themselves: with everything on, and with nothing but the way.
+fn programs() -> Result<Vec<Figure>> {
+    const REPEAT: u32 = 200_000;
+    let names = [
+        ["prog_from_replica_first_ns", "prog_from_replica_ns", "prog_to_replica_ns"],
+        ["off_from_replica_first_ns", "off_from_replica_ns", "off_to_replica_ns"],
+    ];
+    let mut samples = [const { [const { Vec::new() }; 3] }; 2];
+    for _ in 0..ROUNDS {
+        for (way, features) in [hivemind_datapath::Config::FEATURES, 0].into_iter().enumerate() {
+            let times = hivemind_datapath::program_times(features, REPEAT)?;
+            for (program, time) in times.into_iter().enumerate() {
+                samples[way][program].push(time.ns);
+            }
+        }
+    }
+    let [on, off] = samples;
+    let mut figures = Vec::new();
+    for (program, (on, off)) in on.into_iter().zip(off).enumerate() {
+        let off = Figure::new(names[1][program], "ns", off);
+        figures.push(Figure::new(names[0][program], "ns", on).against(&off));
+        figures.push(off);
     }
     Ok(figures)
 }
