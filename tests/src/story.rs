@@ -50,6 +50,7 @@ const STEPS: &[Step] = &[
     ("flows show why, and by which rule", Story::flows_tell),
     ("the policy is deleted, and the stranger gets through", Story::delete_policy),
     ("a scrape shows both", Story::scrape),
+    ("the page shows it all", Story::page),
     ("long connections and a stream of new ones begin", Story::begin_traffic),
     ("kill -9 of the daemon; traffic goes on without it", Story::kill_daemon),
     ("a new daemon adopts everything", Story::adopt),

@@ -3,10 +3,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{LIMIT, METRICS, Story};
-use crate::{eventually, get};
+use crate::{Browser, eventually, get};
 
 /// Lets only the app `client` in, to port 80.
 const POLICY: &str = "\
@@ -108,8 +108,23 @@ impl Story {
             ensure!(denied > 0.0 && allowed > 0.0, "{denied} denied and {allowed} allowed");
             Ok((denied, allowed))
         })?;
-        self.hivemind(&["app", "delete", "stranger"])?;
         Ok(format!("of the stranger's connections {} denied, {} allowed", shown.0, shown.1))
+    }
+
+    pub(super) fn page(&mut self) -> Result<String> {
+        let url = self.hivemind(&["ui", "--print"])?;
+        let mut browser = Browser::start(&self.node)?;
+        browser.act("goto", &[json!(url.trim())])?;
+        browser.see("#apps", "web-app").context("is the dashboard built? `cargo xtask ui`")?;
+        browser.see("[data-app='default/web-app'] .ready", "3/3")?;
+        browser.see("[data-service='default/web-app']", "3 endpoints")?;
+        let denied = browser.see("#flows li[data-verdict=denied]", "stranger")?;
+        ensure!(denied.contains("only-client") && denied.contains("web-app"), "the page says {denied}");
+        let allowed = browser.see("#flows li[data-verdict=allowed]", "stranger")?;
+        ensure!(allowed.contains("web-app"), "the page says {allowed}");
+        drop(browser);
+        self.hivemind(&["app", "delete", "stranger"])?;
+        Ok("apps, replicas, services, what was denied by which rule, and what passed".into())
     }
 }
 
