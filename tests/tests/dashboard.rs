@@ -204,8 +204,8 @@ fn policy_and_flows(node: &Node, browser: &mut Browser) -> Result<()> {
     assert!(policy.contains("app=web") && policy.contains("3 replicas"), "{policy}");
     assert!(policy.contains("TCP 80 from app=client"), "{policy}");
 
-    node.in_replica("client", "wget -q -O - -T 5 http://web/ > /dev/null")?;
-    let refused = node.in_replica("stranger", "wget -q -O - -T 2 http://web/ > /dev/null || echo refused")?;
+    node.in_replica("client", "timeout 5 wget -q -O - http://web/ > /dev/null")?;
+    let refused = node.in_replica("stranger", "timeout 2 wget -q -O - http://web/ > /dev/null || echo refused")?;
     assert_eq!(refused.trim(), "refused", "the policy does not hold");
     let allowed = browser.see("#flows li[data-verdict=allowed]", "only-client/ingress[0]")?;
     assert!(allowed.contains("client") && allowed.contains("web") && allowed.contains("80/tcp"), "{allowed}");
@@ -230,7 +230,7 @@ fn policy_and_flows(node: &Node, browser: &mut Browser) -> Result<()> {
     // While it is paused, what comes is counted and not shown.
     browser.click("#flows header button")?;
     let before = browser.act("count", &[json!("#flows li")])?;
-    node.in_replica("client", "wget -q -O - -T 5 http://web/ > /dev/null")?;
+    node.in_replica("client", "timeout 5 wget -q -O - http://web/ > /dev/null")?;
     browser.see("#flows header", "new")?;
     assert_eq!(browser.act("count", &[json!("#flows li")])?, before, "it goes on");
     browser.click("#flows header button")?;

@@ -240,10 +240,11 @@ fn respond(
     keep_alive: Duration,
     ending: Ending,
 ) -> Response {
-    let pieces = stream::unfold(pieces, move |mut pieces| async move {
-        match tokio::time::timeout(keep_alive, pieces.next()).await {
-            Ok(piece) => Some((piece?, pieces)),
-            Err(_) => Some((format.silence(), pieces)),
+    // Browsers tell a page of a response with its first byte, so a stream that has nothing to tell yet says that it lives.
+    let pieces = stream::unfold((pieces, Duration::ZERO), move |(mut pieces, patience)| async move {
+        match tokio::time::timeout(patience, pieces.next()).await {
+            Ok(piece) => Some((piece?, (pieces, keep_alive))),
+            Err(_) => Some((format.silence(), (pieces, keep_alive))),
         }
     });
     let state = Some((pieces.boxed(), ending.reached().boxed()));
