@@ -205,7 +205,8 @@ fn policy_and_flows(node: &Node, browser: &mut Browser) -> Result<()> {
     assert!(policy.contains("TCP 80 from app=client"), "{policy}");
 
     node.in_replica("client", "timeout 5 wget -q -O - http://web/ > /dev/null")?;
-    let refused = node.in_replica("stranger", "timeout 2 wget -q -O - http://web/ > /dev/null || echo refused")?;
+    let refused =
+        node.in_replica("stranger", "timeout 2 wget -q -O - http://web/ > /dev/null || echo refused")?;
     assert_eq!(refused.trim(), "refused", "the policy does not hold");
     let allowed = browser.see("#flows li[data-verdict=allowed]", "only-client/ingress[0]")?;
     assert!(allowed.contains("client") && allowed.contains("web") && allowed.contains("80/tcp"), "{allowed}");
