@@ -191,8 +191,10 @@ fn count_attempt<F: Maps>(
     let (source, destination) = (entry.identities[source], entry.identities[destination]);
     let number = pair_number(source, destination, port, flow.key.protocol, verdict);
     if let Some(counters) = PAIR_COUNTERS.get_ptr_mut(number) {
-        let way =
-            usize::from(!matches!((begun_by, flow.side()), (Side::Low, Side::Low) | (Side::High, Side::High)));
+        let way = usize::from(!matches!(
+            (begun_by, flow.side()),
+            (Side::Low, Side::Low) | (Side::High, Side::High)
+        ));
         // SAFETY: a pointer to this CPU's slot, as above.
         unsafe {
             (*counters).bytes[way] += frame.ip_bytes();
