@@ -99,7 +99,8 @@ fn every_fault_is_told_with_its_place_and_nothing_is_applied() -> Result<()> {
 fn all_faults_of_all_files_are_told_at_once() -> Result<()> {
     let (node, _registry) = Node::with_daemon()?;
     for (index, (text, ..)) in BAD.iter().enumerate() {
-        write(&node, &format!("rules/{index}.yaml"), text)?;
+        let text = text.replace("name: bad", &format!("name: bad-{index}"));
+        write(&node, &format!("rules/{index}.yaml"), &text)?;
     }
     let good = write(&node, "rules/good.yml", &policy("good"))?;
     write(&node, "rules/notes.txt", "this is not read")?;

@@ -36,7 +36,10 @@ impl StatusArgs {
 }
 
 fn describe(status: &Status, now: Timestamp, colours: Colours) -> String {
-    let drops: u64 = status.drops.iter().map(|d| d.packets).sum();
+    let sum = |denied: bool| -> u64 {
+        status.drops.iter().filter(|d| d.reason.starts_with("policy_") == denied).map(|d| d.packets).sum()
+    };
+    let (drops, denied) = (sum(false), sum(true));
     let mut text = fields(&[
         ("Daemon", format!("{}, pid {}, up {}", status.version, status.pid, age(status.started_at, now))),
         ("Node", format!("{}, kernel {}", status.node, status.kernel)),
@@ -45,7 +48,13 @@ fn describe(status: &Status, now: Timestamp, colours: Colours) -> String {
         ("Replicas", format!("{} ready of {}", status.ready_replicas, status.replicas)),
         ("Domain", status.cluster_domain.clone()),
         ("Store", format!("revision {}, {}", status.store_revision, size(status.store_bytes))),
-        ("Data path", format!("map version {}, {drops} packets dropped", status.datapath_abi)),
+        (
+            "Data path",
+            format!(
+                "map version {}, {drops} packets dropped, {denied} denied by policies",
+                status.datapath_abi
+            ),
+        ),
     ]);
     if !status.maps.is_empty() {
         let mut table = Table::new(["MAP", "ENTRIES", "CAPACITY"]);
@@ -61,6 +70,13 @@ fn describe(status: &Status, now: Timestamp, colours: Colours) -> String {
         }
         text.push_str(&format!("\n{}", table.render()));
     }
+    if !status.events.is_empty() {
+        let mut table = Table::new(["FLOW EVENTS", "TOLD", "LOST"]);
+        for event in &status.events {
+            table.row(vec![event.class.clone(), event.told.to_string(), event.lost.to_string()]);
+        }
+        text.push_str(&format!("\n{}", table.render()));
+    }
     for problem in &status.problems {
         let head = colours.paint("1;33", &format!("problem[{}]", problem.code));
         text.push_str(&format!("\n{head}: {}\n", problem.message));
@@ -73,7 +89,7 @@ fn describe(status: &Status, now: Timestamp, colours: Colours) -> String {
 
 #[cfg(test)]
 mod tests {
-    use hivemind_model::{DropCount, ErrorCode, MapFill, Problem};
+    use hivemind_model::{DropCount, ErrorCode, EventCount, MapFill, Problem};
 
     use super::*;
 
@@ -94,7 +110,11 @@ mod tests {
             replicas: 3,
             ready_replicas: 2,
             maps: vec![MapFill { name: "endpoints".into(), entries: 3, capacity: 65_536 }],
-            drops: vec![DropCount { reason: "no route".into(), packets: 5 }],
+            drops: vec![
+                DropCount { reason: "no route".into(), packets: 5 },
+                DropCount { reason: "policy_ingress".into(), packets: 2 },
+            ],
+            events: vec![EventCount { class: "policy_ingress".into(), told: 2, lost: 1 }],
             problems: vec![Problem {
                 code: ErrorCode::ContainerdUnreachable,
                 field: String::new(),
@@ -111,13 +131,17 @@ mod tests {
              Replicas:    2 ready of 3\n\
              Domain:      hivemind.internal\n\
              Store:       revision 7, 1.5 MB\n\
-             Data path:   map version 1, 5 packets dropped\n\
+             Data path:   map version 1, 5 packets dropped, 2 denied by policies\n\
              \n\
              MAP         ENTRIES   CAPACITY\n\
              endpoints   3         65536\n\
              \n\
-             DROPPED FOR   PACKETS\n\
-             no route      5\n\
+             DROPPED FOR      PACKETS\n\
+             no route         5\n\
+             policy_ingress   2\n\
+             \n\
+             FLOW EVENTS      TOLD   LOST\n\
+             policy_ingress   2      1\n\
              \n\
              problem[HM0501]: containerd does not answer\n  hint: systemctl restart containerd\n"
         );

@@ -12,8 +12,8 @@ use hivemind_agent::{Agent, FlowQuery};
 use hivemind_api::{EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, NodeAccess};
 use hivemind_dns::DnsServer;
 use hivemind_model::{
-    ApiError, App, DropCount, ErrorCode, ExecExit, FlowLine, ImageSummary, ImportResult, LogLine, MapFill,
-    Port, Problem, Replica, Status, Volume,
+    ApiError, App, DropCount, ErrorCode, EventCount, ExecExit, FlowLine, ImageSummary, ImportResult, LogLine,
+    MapFill, Port, Problem, Replica, Status, Volume,
 };
 use hivemind_observe::Format;
 use hivemind_runtime::{ExecSession, ExecSpec, TerminalSize};
@@ -136,6 +136,12 @@ impl NodeAccess for LocalNode {
                 .iter()
                 .filter(|drop| drop.packets > 0)
                 .map(|drop| DropCount { reason: drop.reason.name().to_owned(), packets: drop.packets })
+                .collect(),
+            events: statistics
+                .events
+                .iter()
+                .filter(|event| event.told + event.lost > 0)
+                .map(|event| EventCount { class: event.class.into(), told: event.told, lost: event.lost })
                 .collect(),
             problems,
         })

@@ -126,6 +126,9 @@ pub struct Status {
     pub maps: Vec<MapFill>,
     /// Packets dropped, by reason; reasons that never occurred are left out.
     pub drops: Vec<DropCount>,
+    /// Events about flows, by class; classes that never occurred are left out.
+    #[serde(default)]
+    pub events: Vec<EventCount>,
     /// What is wrong now and what to do about it.
     pub problems: Vec<crate::Problem>,
 }
@@ -148,4 +151,15 @@ pub struct DropCount {
     pub reason: String,
     /// Packets.
     pub packets: u64,
+}
+
+/// Events about flows of one class since the maps were made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EventCount {
+    /// `new`, `closed`, or the reason of a drop.
+    pub class: String,
+    /// Events that were told.
+    pub told: u64,
+    /// Events that were not: more came at once than are told.
+    pub lost: u64,
 }

@@ -217,6 +217,7 @@ impl NodeAccess for TestNode {
             ready_replicas: 0,
             maps: vec![],
             drops: vec![],
+            events: vec![],
             problems: vec![],
         })
     }
