@@ -35,11 +35,14 @@ fn deploy(node: &Node, name: &str, further: &[&str]) -> Result<()> {
     node.hivemind_ok(&words).map(drop)
 }
 
-/// Applies policies and returns when they are in force.
+/// Applies policies and returns when they are in force. Returns the warnings.
 fn apply(node: &Node, text: &str) -> Result<String> {
     let file = node.sandbox().directory().join("policies.yaml");
     std::fs::write(node.sandbox().outside(&file), text).context("cannot write the policies")?;
-    node.hivemind_ok(&["policy", "apply", "-f", &file.display().to_string()])
+    let output = node.hivemind(&["policy", "apply", "-f", &file.display().to_string()])?;
+    let warnings = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "policies were refused: {warnings}");
+    Ok(warnings)
 }
 
 /// A policy of `default`.
@@ -312,40 +315,41 @@ fn namespaces_are_selected_by_labels_that_may_change() -> Result<()> {
     eventually(LIMIT, "them to be kept out again", || assert_reaches(&node, "shop/guest", "server", false))
 }
 
-/// A socket on the machine outside that hears what replicas send there.
-fn outside(node: &Node) -> Result<(UdpSocket, SocketAddr)> {
-    let ip = node.fabric().client_addresses().ipv4;
-    let socket = node.fabric().client().in_network(|| UdpSocket::bind((ip, PORT)))??;
-    socket.set_nonblocking(true)?;
-    Ok((socket, SocketAddr::new(ip.into(), PORT)))
+/// A listener on the machine outside that replicas connect to.
+fn outside(node: &Node) -> Result<(TcpListener, SocketAddr)> {
+    let at = SocketAddr::new(node.fabric().client_addresses().ipv4.into(), PORT);
+    let listener = node.fabric().client().in_network(|| TcpListener::bind(at))??;
+    listener.set_nonblocking(true)?;
+    Ok((listener, at))
 }
 
-fn heard(socket: &UdpSocket) -> usize {
-    std::iter::from_fn(|| socket.recv_from(&mut [0; 64]).ok()).count()
+/// How many connections came since this was asked last.
+fn heard(listener: &TcpListener) -> usize {
+    std::iter::from_fn(|| listener.accept().ok()).count()
 }
 
 #[test]
 fn a_replica_is_governed_before_its_first_instruction() -> Result<()> {
     let (node, _registry) = node()?;
-    let (socket, at) = outside(&node)?;
+    let (listener, at) = outside(&node)?;
     apply(&node, &policy("deny-all", "{podSelector: {}, policyTypes: [Ingress, Egress]}"))?;
-    // It sends before it does anything else, and then on and on.
-    let send = format!("echo x | nc -u -w 1 {} {}", at.ip(), at.port());
-    let script = format!("{send}; echo sent; while true; do {send}; done");
+    // It connects before it does anything else, and then again and again.
+    let connect = format!("nc -w 1 {} {} </dev/null", at.ip(), at.port());
+    let script = format!("{connect}; echo tried; while true; do {connect}; done");
     for round in 0..5 {
         let name = format!("eager-{round}");
         node.hivemind_ok(&["app", "deploy", &name, "--image", "busybox", "--", "sh", "-c", &script])?;
-        eventually(LIMIT, "the first datagram to be sent", || {
+        eventually(LIMIT, "the first attempt to end", || {
             let log = node.hivemind_ok(&["app", "logs", &name])?;
-            ensure!(log.contains("sent"), "{log:?}");
+            ensure!(log.contains("tried"), "{log:?}");
             Ok(())
         })?;
     }
-    assert_eq!(heard(&socket), 0, "something got through before the policy");
-    // They do send: without the policy they are heard.
+    assert_eq!(heard(&listener), 0, "something got through before the policy");
+    // They do connect: without the policy they are heard.
     delete(&node, "deny-all")?;
     eventually(LIMIT, "the replicas to be heard", || {
-        ensure!(heard(&socket) > 0, "nothing");
+        ensure!(heard(&listener) > 0, "nothing");
         Ok(())
     })
 }
