@@ -78,9 +78,9 @@ pub(crate) enum Found<'a> {
     Entry(&'a Entry),
     /// The reverse name of an address, and the name that the address has.
     Pointer(&'a Name),
-    /// The reverse name of an address in a network of ours that has no name, with the network's zone.
+    /// A reverse name in a network of ours of which there is nothing, an address's or not; with the network's zone.
     NoPointer(&'a LowerName),
-    /// A reverse name in a network of ours, or its very zone, that is no address's; with the network's zone.
+    /// The reverse name of a part of a network of ours, or of all of it; with the network's zone.
     ReverseZone(&'a LowerName),
     /// Names below it are ours.
     Ancestor,
@@ -208,8 +208,12 @@ impl Records {
             let network = self.networks.iter().find(|network| network.net.contains(&address));
             return network.map_or(Found::Nothing, |network| Found::NoPointer(&network.zone));
         }
-        let network = self.networks.iter().find(|network| network.zone.zone_of(name));
-        network.map_or(Found::Nothing, |network| Found::ReverseZone(&network.zone))
+        let Some(network) = self.networks.iter().find(|network| network.zone.zone_of(name)) else {
+            return Found::Nothing;
+        };
+        // A part of an address has addresses below it; any other word is nobody's.
+        let is_part = name.parse_arpa_name().is_ok();
+        if is_part { Found::ReverseZone(&network.zone) } else { Found::NoPointer(&network.zone) }
     }
 
     fn insert_ancestors(&mut self, name: &LowerName) {
@@ -294,6 +298,11 @@ mod tests {
         assert_eq!(records.find(&lower("8.0.201.10.in-addr.arpa")), Found::NoPointer(&zone));
         assert_eq!(records.find(&lower("0.201.10.in-addr.arpa")), Found::ReverseZone(&zone));
         assert_eq!(records.find(&lower("201.10.in-addr.arpa")), Found::ReverseZone(&zone));
+        assert_eq!(
+            records.find(&lower("x.201.10.in-addr.arpa")),
+            Found::NoPointer(&zone),
+            "no part of an address"
+        );
         assert_eq!(records.find(&lower("10.in-addr.arpa")), Found::Nothing, "that is everybody's");
         assert_eq!(records.find(&lower("7.0.204.10.in-addr.arpa")), Found::Nothing);
         let v6 = Name::from("fd00:1::9".parse::<IpAddr>().unwrap());
