@@ -19,6 +19,9 @@ use utoipa::ToSchema;
 
 use crate::{api::Serving, caller::Ending, watches::WatchPlace};
 
+/// How long a stream that begins may be silent before it shows that it lives.
+const FIRST_SIGN: Duration = Duration::from_millis(100);
+
 /// One line of a watch.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
@@ -241,12 +244,13 @@ fn respond(
     ending: Ending,
 ) -> Response {
     // Browsers tell a page of a response with its first byte, so a stream that has nothing to tell yet says that it lives.
-    let pieces = stream::unfold((pieces, Duration::ZERO), move |(mut pieces, patience)| async move {
-        match tokio::time::timeout(patience, pieces.next()).await {
-            Ok(piece) => Some((piece?, (pieces, keep_alive))),
-            Err(_) => Some((format.silence(), (pieces, keep_alive))),
-        }
-    });
+    let pieces =
+        stream::unfold((pieces, FIRST_SIGN.min(keep_alive)), move |(mut pieces, patience)| async move {
+            match tokio::time::timeout(patience, pieces.next()).await {
+                Ok(piece) => Some((piece?, (pieces, keep_alive))),
+                Err(_) => Some((format.silence(), (pieces, keep_alive))),
+            }
+        });
     let state = Some((pieces.boxed(), ending.reached().boxed()));
     let pieces = stream::unfold(state, move |state| async move {
         let (mut pieces, mut ended) = state?;

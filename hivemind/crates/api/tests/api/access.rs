@@ -139,7 +139,7 @@ async fn a_token_that_is_revoked_ends_what_it_began() {
     for stream in [&mut watch, &mut flows, &mut page] {
         let line = stream.json().await;
         assert_eq!((&line["type"], &line["error"]["code"]), (&json!("error"), &json!("HM0801")));
-        assert_eq!(stream.line().await, None);
+        assert_eq!(stream.said().await, None);
     }
     let exit = session.next().await.unwrap().unwrap().into_data();
     assert_eq!(exit[0], 3);

@@ -16,7 +16,7 @@ async fn flows_are_told_as_the_node_is_asked_for_them() {
     let mut flows = server.lines("/v1/flows?from=team/web&to=10.0.0.1/8&verdict=denied&tail=7").await;
     assert_eq!(flows.content_type, "application/x-ndjson");
     assert_eq!(flows.json().await, json!({"type": "lost", "object": {"events": 1, "place": "kernel"}}));
-    assert_eq!(flows.line().await, None);
+    assert_eq!(flows.said().await, None);
     let asked = server.node.last_flows.lock().unwrap().take();
     let expected = FlowsRequest {
         from: Some(FlowFilter::App { namespace: Some("team".into()), app: "web".into() }),
@@ -36,7 +36,7 @@ async fn flows_are_followed_and_end_with_the_nodes_error() {
     let server = Server::start().await;
     let mut flows = server.lines_with("/v1/flows?follow=true", &[("accept", "text/event-stream")]).await;
     for events in [1, 2] {
-        assert_eq!(flows.line().await.unwrap(), "event: lost");
+        assert_eq!(flows.said().await.unwrap(), "event: lost");
         let data = flows.line().await.unwrap();
         let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
         assert_eq!(data["object"]["events"], events);
@@ -94,4 +94,13 @@ async fn metrics_come_in_the_format_that_is_asked_for_and_alone_on_their_own_por
     for path in ["/", "/v1/apps", "/v1/status", "/openapi.json", "/v1/login"] {
         assert!(ask(&format!("{path} HTTP/1.1")).await.starts_with("HTTP/1.1 404"), "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_stream_shows_at_once_that_it_lives_though_there_is_nothing_to_tell() {
+    let server = Server::start().await;
+    let mut watch = server.lines("/v1/apps?watch=true&resourceVersion=0").await;
+    // The next sign would come after 15 s only.
+    let sign = tokio::time::timeout(std::time::Duration::from_secs(10), watch.line()).await;
+    assert_eq!(sign.expect("no sign of life").unwrap(), "");
 }

@@ -223,9 +223,19 @@ impl Lines {
         .expect("no line came")
     }
 
-    /// The next line as JSON.
+    /// The next line that says something; `None` at the end of the body.
+    pub(crate) async fn said(&mut self) -> Option<String> {
+        loop {
+            match self.line().await {
+                Some(line) if line.is_empty() || line == ":" => {}
+                line => return line,
+            }
+        }
+    }
+
+    /// The next line that says something, as JSON.
     pub(crate) async fn json(&mut self) -> Value {
-        serde_json::from_str(&self.line().await.expect("the stream ended")).unwrap()
+        serde_json::from_str(&self.said().await.expect("the stream ended")).unwrap()
     }
 
     /// Type and object's name of the next line of a watch.

@@ -19,7 +19,7 @@ async fn logs_are_the_last_lines_and_end() {
         for message in expected {
             assert_eq!(lines.json().await["message"], *message);
         }
-        assert_eq!(lines.line().await, None);
+        assert_eq!(lines.said().await, None);
     }
     let missing = "/v1/namespaces/default/replicas/none/logs";
     server.refused("GET", missing, Value::Null, 404, ErrorCode::ReplicaNotFound).await;
@@ -55,7 +55,7 @@ async fn a_stopping_server_ends_logs_that_are_followed() {
     let mut lines = server.lines(&format!("{LOGS}?tail=1&follow=true")).await;
     assert_eq!(lines.json().await["message"], "three");
     server.shutdown.cancel();
-    assert_eq!(lines.line().await, None);
+    assert_eq!(lines.said().await, None);
 }
 
 #[tokio::test]

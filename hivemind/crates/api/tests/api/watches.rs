@@ -117,7 +117,7 @@ async fn browsers_get_events_that_they_can_take_up_again() {
     let sse = ("accept", "text/event-stream");
     let mut watch = server.lines_with("/v1/apps?watch=true", &[sse]).await;
     assert_eq!(watch.content_type, "text/event-stream");
-    assert_eq!(watch.line().await.unwrap(), "event: added");
+    assert_eq!(watch.said().await.unwrap(), "event: added");
     assert!(watch.line().await.unwrap().starts_with("data: {\"type\":\"added\""));
     assert_eq!(watch.line().await.unwrap(), "");
     assert_eq!(watch.line().await.unwrap(), "event: bookmark");
@@ -129,7 +129,7 @@ async fn browsers_get_events_that_they_can_take_up_again() {
     server.create_app(app("b")).await;
     let last = ("last-event-id", id.strip_prefix("id: ").unwrap());
     let mut watch = server.lines_with("/v1/apps?watch=true", &[sse, last]).await;
-    assert_eq!(watch.line().await.unwrap(), "event: added");
+    assert_eq!(watch.said().await.unwrap(), "event: added");
     assert!(watch.line().await.unwrap().starts_with("id: "));
     assert!(watch.line().await.unwrap().contains("\"name\":\"b\""));
 }
@@ -188,7 +188,7 @@ async fn a_stopping_server_ends_its_watches_cleanly() {
     let mut watch = server.lines("/v1/apps?watch=true").await;
     watch.expect("bookmark", "").await;
     server.shutdown.cancel();
-    assert_eq!(watch.line().await, None);
+    assert_eq!(watch.said().await, None);
     tokio::time::timeout(Duration::from_secs(4), server.task).await.expect("it waits for something").unwrap();
 }
 
@@ -200,7 +200,7 @@ async fn a_watch_says_why_when_the_store_fails_under_it() {
     server.objects.store().close().await.unwrap();
     let line = watch.json().await;
     assert_eq!((&line["type"], &line["error"]["code"]), (&json!("error"), &json!("HM0508")));
-    assert_eq!(watch.line().await, None);
+    assert_eq!(watch.said().await, None);
 }
 
 #[tokio::test]
@@ -260,7 +260,7 @@ async fn a_watch_that_is_not_read_is_given_up_and_says_so_when_it_is_read_again(
         }
     };
     assert_eq!((&last["type"], &last["error"]["code"]), (&json!("error"), &json!("HM0701")), "{last}");
-    assert_eq!(watch.line().await, None);
+    assert_eq!(watch.said().await, None);
 }
 
 #[tokio::test]
