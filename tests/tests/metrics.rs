@@ -90,6 +90,12 @@ fn connections(app: &str, port: u16, protocol: &str, verdict: &str) -> String {
     format!("hivemind_flow_connections_total{{{}}}", flows(app, port, protocol, verdict))
 }
 
+/// How many entries `hivemind status` counts in a map.
+fn status_entries(maps: &[Value], name: &str) -> Result<f64> {
+    let map = maps.iter().find(|map| map["name"] == name).with_context(|| format!("no map {name}"))?;
+    map["entries"].as_f64().context("no entries")
+}
+
 fn scrape(node: &Node) -> Result<String> {
     let address = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), PORT);
     let response = node.sandbox().in_network(|| get(address, "/metrics", Duration::from_secs(5)))??;
@@ -162,8 +168,11 @@ fn prometheus_sees_round_trips_maps_names_and_apps() -> Result<()> {
         let capacity = map["capacity"].as_f64().context("no capacity")?;
         prometheus.expect(&format!("hivemind_datapath_map_capacity{{map=\"{name}\"}}"), capacity)?;
     }
-    // Two replicas, each with an IPv4 and an IPv6 address.
-    prometheus.expect("hivemind_datapath_map_entries{map=\"endpoints\"}", 4.0)?;
+    for (map, replicas) in [("ep_by_interface", 2.0), ("addr_exact_v4", 2.0), ("addr_exact_v6", 2.0)] {
+        let entries = status_entries(maps, map)?;
+        assert!(entries >= replicas, "{map} has {entries} entries for {replicas} replicas");
+        prometheus.expect(&format!("hivemind_datapath_map_entries{{map=\"{map}\"}}"), entries)?;
+    }
 
     let answered = |prometheus: &Prometheus<'_>| -> Result<f64> {
         let found = prometheus.query("sum(hivemind_dns_queries_total{outcome=\"local\"})")?;
