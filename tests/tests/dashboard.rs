@@ -134,7 +134,14 @@ fn the_page_shows_what_is_there_and_does_what_it_is_told() -> Result<()> {
         ensure!(!apps.contains("app/web"), "{apps}");
         Ok(())
     })?;
-    no_complaints(&mut browser, &["401 GET /v1/session", "400 POST /v1/namespaces/default/apps"])?;
+    no_complaints(
+        &mut browser,
+        &[
+            "401 GET /v1/session",
+            "400 POST /v1/namespaces/default/apps",
+            "409 POST /v1/namespaces/default/apps",
+        ],
+    )?;
 
     // A page that lost its daemon says so, and that it has to be let in again by the next one.
     node.daemon_kill9()?;

@@ -11,12 +11,6 @@ export const ROWS_MAX = 300;
 /** How often what came is shown: often enough to be live, seldom enough to be calm. */
 const SHOW_EVERY_MS = 300;
 
-/** Over how long denied and dropped attempts are counted. */
-const COUNTED_MS = 60_000;
-
-/** Attempts that are counted at most; more is told as "or more". */
-export const COUNTED_MAX = 10_000;
-
 export interface Row {
   key: string;
   flow: Flow;
@@ -30,7 +24,6 @@ class Flows {
   paused = $state(false);
   /** Rows that came since the pause began. */
   waiting = $state(0);
-  refused = $state(0);
   link: LinkState = $state("connecting");
   fault: Fault | undefined = $state.raw(undefined);
   /** `namespace/app` at either end, or empty for all. */
@@ -38,7 +31,6 @@ class Flows {
   verdict: FlowVerdict | "" = $state("");
 
   #rows = new Map<string, Row>();
-  #refusals: number[] = [];
   #stream: Link<FlowLine> | undefined;
   #timer: number | undefined;
   #dirty = false;
@@ -97,7 +89,6 @@ class Flows {
     const flow = line.object;
     if (this.app !== "" && !touches(flow, this.app)) return;
     const refusal = flow.verdict !== "allowed";
-    if (refusal && this.#refusals.length < COUNTED_MAX) this.#refusals.push(Date.parse(flow.time));
     const key = keyOf(flow);
     const row = this.#rows.get(key);
     if (row === undefined && this.paused) this.waiting = Math.min(this.waiting + 1, ROWS_MAX);
@@ -107,9 +98,6 @@ class Flows {
   }
 
   #show(): void {
-    const since = Date.now() - COUNTED_MS;
-    this.#refusals = this.#refusals.filter((time) => time >= since);
-    this.refused = this.#refusals.length;
     if (this.paused || !this.#dirty) return;
     this.#dirty = false;
     this.rows = [...this.#rows.values()].reverse();
