@@ -30,12 +30,7 @@ impl Controller {
     pub fn start(objects: Objects) -> Self {
         let stop = CancellationToken::new();
         let token = stop.clone();
-        let task = tokio::spawn(async move {
-            tokio::select! {
-                () = token.cancelled() => {}
-                () = run(objects) => {}
-            }
-        });
+        let task = tokio::spawn(run(objects, token));
         Controller { stop, task }
     }
 
@@ -48,25 +43,39 @@ impl Controller {
     }
 }
 
-/// One signal is enough however many changes there were: a plan is made of everything.
-async fn run(objects: Objects) {
+/// One signal is enough however many changes there were: a plan is made of everything. Once `stop` is cancelled, the action
+/// that is under way is carried out to its end: one that was given up might come true later, unseen by whoever plans next.
+async fn run(objects: Objects, stop: CancellationToken) {
     let (changed, mut changes) = mpsc::channel::<()>(1);
-    tokio::join!(
-        signal_changes::<App>(&objects, changed.clone()),
-        signal_changes::<Replica>(&objects, changed.clone()),
-        signal_changes::<Service>(&objects, changed.clone()),
-        signal_changes::<Volume>(&objects, changed.clone()),
-        signal_changes::<Namespace>(&objects, changed.clone()),
-        signal_changes::<Node>(&objects, changed),
-        async {
-            while changes.recv().await.is_some() {
-                while let Err(error) = reconcile(&objects).await {
-                    warn!(%error, "A plan could not be carried out; trying again");
-                    tokio::time::sleep(RETRY_AFTER).await;
+    let signals = async {
+        tokio::join!(
+            signal_changes::<App>(&objects, changed.clone()),
+            signal_changes::<Replica>(&objects, changed.clone()),
+            signal_changes::<Service>(&objects, changed.clone()),
+            signal_changes::<Volume>(&objects, changed.clone()),
+            signal_changes::<Namespace>(&objects, changed.clone()),
+            signal_changes::<Node>(&objects, changed.clone()),
+        );
+    };
+    let work = async {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = changes.recv() => {}
+            }
+            while let Err(error) = reconcile(&objects, &stop).await {
+                warn!(%error, "A plan could not be carried out; trying again");
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(RETRY_AFTER) => {}
                 }
             }
-        },
-    );
+        }
+    };
+    tokio::select! {
+        () = signals => {}
+        () = work => {}
+    }
 }
 
 /// Signals once at the start and at every change of a kind.
@@ -86,8 +95,8 @@ async fn signal_changes<T: Object>(objects: &Objects, changed: mpsc::Sender<()>)
     }
 }
 
-/// Plans and acts until nothing is left to do.
-async fn reconcile(objects: &Objects) -> Result<(), ApiError> {
+/// Plans and acts until nothing is left to do, or `stop` is cancelled.
+async fn reconcile(objects: &Objects, stop: &CancellationToken) -> Result<(), ApiError> {
     loop {
         let snapshot = Snapshot {
             apps: objects.list(None).await?.items,
@@ -104,6 +113,9 @@ async fn reconcile(objects: &Objects) -> Result<(), ApiError> {
             return Ok(());
         }
         for action in actions {
+            if stop.is_cancelled() {
+                return Ok(());
+            }
             debug!(?action, "Acting");
             let others_need_it = matches!(action, Action::CreateIdentity(_));
             match act(objects, action).await {
