@@ -68,6 +68,7 @@ fn the_reference_of_the_configuration_is_what_the_program_says() {
          commands that talk to it; the default is `api.sock` in the run directory, `/run/hivemind/api.sock`.\n\n\
          | flag | variable | key | what it sets |\n|---|---|---|---|\n",
     );
-    page.extend(daemon.get_arguments().filter(|a| a.get_id() != "help").filter_map(row));
+    let shown = |argument: &&Arg| argument.get_id() != "help" && !argument.is_hide_set();
+    page.extend(daemon.get_arguments().filter(shown).filter_map(row));
     compare("configuration.md", &page);
 }
