@@ -6,7 +6,6 @@
 
 mod calls;
 mod containers;
-mod dns;
 mod echo;
 mod figure;
 mod footprint;
@@ -28,16 +27,15 @@ pub fn run(name: &str, progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
         "footprint" => footprint::run(progress),
         "containers" => containers::run(progress),
         "telemetry" => telemetry::run(progress),
-        "dns" => dns::run(progress),
         "all" => {
-            let all = [footprint::run, containers::run, telemetry::run, dns::run];
+            let all = [footprint::run, containers::run, telemetry::run];
             all.into_iter().try_fold(Vec::new(), |mut figures, bench| {
                 figures.extend(bench(progress)?);
                 Ok(figures)
             })
         }
         _ => {
-            bail!("there is no bench named {name:?}; there are footprint, containers, telemetry, dns and all")
+            bail!("there is no bench named {name:?}; there are footprint, containers, telemetry and all")
         }
     }
 }

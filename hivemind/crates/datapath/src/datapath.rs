@@ -185,7 +185,7 @@ impl Datapath {
     fn sweep_policies(&self) {
         self.workers.sweep_later(|node| {
             if let Err(error) = policy::lifecycle::sweep(node) {
-                tracing::warn!(%error, "What is left of an old policy stays in the maps for now");
+                tracing::warn!(%error, "What is left of an old policy stays in the maps until a policy changes again");
             }
         });
     }
