@@ -18,6 +18,8 @@ pub(crate) struct PolicyTable {
     numbers: BTreeMap<u32, u32>,
     /// What the maps hold, by number.
     written: BTreeMap<u32, Arc<Tables>>,
+    /// Of these, the ones that are being written and that nobody has yet.
+    unassigned: BTreeSet<u32>,
     /// Endpoints whose state is in the maps: their identity, and the number in that state.
     endpoints: BTreeMap<u32, (u32, u32)>,
     last: u32,
@@ -69,18 +71,21 @@ impl PolicyTable {
         }
     }
 
-    /// Notes tables that are about to be written.
+    /// Notes tables that are about to be written. They are kept until they are assigned or erased.
     pub(crate) fn write(&mut self, number: u32, tables: Arc<Tables>) {
         self.written.insert(number, tables);
+        self.unassigned.insert(number);
     }
 
     /// Notes that nothing of a number is in the maps any more.
     pub(crate) fn erase(&mut self, number: u32) {
         self.written.remove(&number);
+        self.unassigned.remove(&number);
     }
 
     /// Names the policy of an identity. Returns its endpoints that have another one.
     pub(crate) fn assign(&mut self, identity: u32, number: u32) -> Vec<u32> {
+        self.unassigned.remove(&number);
         if number == NO_POLICY {
             self.numbers.remove(&identity);
         } else {
@@ -101,7 +106,10 @@ impl PolicyTable {
     pub(crate) fn retired(&self) -> Vec<(u32, Arc<Tables>)> {
         let live: BTreeSet<u32> =
             self.numbers.values().copied().chain(self.endpoints.values().map(|found| found.1)).collect();
-        let gone = self.written.iter().filter(|(number, _)| !live.contains(number));
+        let gone = self
+            .written
+            .iter()
+            .filter(|(number, _)| !live.contains(number) && !self.unassigned.contains(number));
         gone.map(|(number, tables)| (*number, Arc::clone(tables))).collect()
     }
 
@@ -153,6 +161,22 @@ mod tests {
         assert_eq!(table.retired().into_iter().map(|gone| gone.0).collect::<Vec<_>>(), [first]);
         table.erase(first);
         assert_eq!((table.retired().len(), table.fill()), (0, [2, 0, 0]));
+    }
+
+    #[test]
+    fn a_policy_that_is_being_written_is_not_retired_before_somebody_has_it() {
+        let mut table = PolicyTable::default();
+        let number = table.draw();
+        table.write(number, Arc::new(Tables::open()));
+        assert!(table.retired().is_empty());
+        table.assign(300, number);
+        assert!(table.retired().is_empty());
+        table.assign(300, NO_POLICY);
+        assert_eq!(table.retired().into_iter().map(|gone| gone.0).collect::<Vec<_>>(), [number]);
+        let unfinished = table.draw();
+        table.write(unfinished, Arc::new(Tables::open()));
+        table.erase(unfinished);
+        assert_eq!((table.retired().len(), table.written.contains_key(&unfinished)), (1, false));
     }
 
     #[test]

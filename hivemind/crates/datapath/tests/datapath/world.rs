@@ -1,6 +1,7 @@
 //! A node for one test.
 
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray};
+use hivemind_common::{drop_reason::DropReason, name};
 use hivemind_datapath::{
     BackendSpec, Config, Datapath, Endpoint, EndpointSpec, MapSizes, ServicePorts, ServiceSpec,
 };
@@ -169,6 +170,29 @@ impl World {
         line.split_once(':').unwrap().1.split_whitespace().nth(9).unwrap().parse().unwrap()
     }
 
+    /// Prints what the kernel counted here, for a test that failed.
+    fn tell(&self) {
+        let namespaces = fs::read_dir(&self.config.netns_dir).into_iter().flatten().flatten();
+        let places = namespaces.map(|entry| format!("--net={}", entry.path().display()));
+        for place in places.chain(["--net=/proc/self/ns/net".to_owned()]) {
+            let script = "ip -s -s link; nstat -az | awk '$2 != 0'; cat /proc/net/softnet_stat";
+            let told = Command::new("nsenter").args([&place, "sh", "-c", script]).output();
+            let told = told.map_or_else(
+                |error| error.to_string(),
+                |told| String::from_utf8_lossy(&told.stdout).into_owned(),
+            );
+            eprintln!("== {place}\n{told}");
+        }
+        let Ok(map) = MapData::from_pin(self.map_path(name::DROP_COUNTERS)) else { return };
+        let drops = PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(map)).unwrap();
+        for (reason, counts) in drops.iter().enumerate() {
+            let count: u64 = counts.unwrap().iter().sum();
+            if count > 0 {
+                eprintln!("dropped: {count} by {:?}", DropReason::ALL.get(reason));
+            }
+        }
+    }
+
     pub(crate) fn map_path(&self, name: &str) -> PathBuf {
         self.config.bpffs.join("v2/maps").join(name)
     }
@@ -180,6 +204,9 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        if thread::panicking() {
+            self.tell();
+        }
         // The servers of the test still stand in the cgroup: they end with the process.
         let parent = self.cgroup.parent().unwrap();
         let gone = Instant::now() + PATIENCE;
