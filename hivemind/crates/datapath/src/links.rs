@@ -65,7 +65,8 @@ pub(crate) fn settle_interface(
         ensure(programs, pins, program, &pin_name(interface, program), index, at)?;
     }
     // Not there, in either of the kernel's ways to say so.
-    netlink.run(vec![request::delete_clsact(index).tolerating(&[libc::ENOENT, libc::EINVAL])])
+    let delete = |way| request::delete_filters(index, way).tolerating(&[libc::ENOENT, libc::EINVAL]);
+    netlink.run([Direction::Ingress, Direction::Egress].map(delete).into())
 }
 
 /// Unpins the links of an endpoint's interface, which detaches the programs.

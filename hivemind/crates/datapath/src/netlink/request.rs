@@ -125,12 +125,6 @@ pub(crate) fn add_clsact(interface: u32) -> Request {
     Request::new(action, NLM_F_CREATE, RouteNetlinkMessage::NewQueueDiscipline(clsact(interface)))
 }
 
-/// Takes the place for filters away, with all filters.
-pub(crate) fn delete_clsact(interface: u32) -> Request {
-    let action = format!("remove the clsact qdisc of interface {interface}");
-    Request::new(action, 0, RouteNetlinkMessage::DelQueueDiscipline(clsact(interface)))
-}
-
 fn clsact(interface: u32) -> TcMessage {
     let mut message = TcMessage::default();
     message.header.index = interface as i32;
@@ -147,6 +141,17 @@ pub(crate) enum Direction {
     Egress,
 }
 
+impl Direction {
+    /// Where a filter of this direction hangs.
+    fn parent(self) -> TcHandle {
+        let minor = match self {
+            Self::Ingress => TcHandle::MIN_INGRESS,
+            Self::Egress => TcHandle::MIN_EGRESS,
+        };
+        TcHandle { major: u16::MAX, minor }
+    }
+}
+
 /// Puts a program into an interface's only filter of that direction, in the place of one that is there.
 pub(crate) fn add_filter(
     interface: u32,
@@ -154,13 +159,9 @@ pub(crate) fn add_filter(
     name: &str,
     program: BorrowedFd<'_>,
 ) -> Request {
-    let minor = match direction {
-        Direction::Ingress => TcHandle::MIN_INGRESS,
-        Direction::Egress => TcHandle::MIN_EGRESS,
-    };
     let mut message = TcMessage::default();
     message.header.index = interface as i32;
-    message.header.parent = TcHandle { major: u16::MAX, minor };
+    message.header.parent = direction.parent();
     message.header.handle = TcHandle { major: 0, minor: 1 };
     // The priority, then the protocol in network order.
     message.header.info = (1 << 16) | u32::from((libc::ETH_P_ALL as u16).to_be());
@@ -174,6 +175,16 @@ pub(crate) fn add_filter(
     ];
     let action = format!("attach the program {name} to interface {interface}");
     Request::new(action, NLM_F_CREATE, RouteNetlinkMessage::NewTrafficFilter(message))
+}
+
+/// Removes all filters of that direction. Their qdisc stays: on an interface that is up, the kernel takes all qdiscs out of
+/// service to remove one, and drops what is sent for as long as an RCU grace period.
+pub(crate) fn delete_filters(interface: u32, direction: Direction) -> Request {
+    let mut message = TcMessage::default();
+    message.header.index = interface as i32;
+    message.header.parent = direction.parent();
+    let action = format!("remove the filters of interface {interface}");
+    Request::new(action, 0, RouteNetlinkMessage::DelTrafficFilter(message))
 }
 
 /// A neighbour that is never asked for.

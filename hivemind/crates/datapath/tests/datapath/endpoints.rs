@@ -7,7 +7,7 @@ use hivemind_common::{endpoint::NO_GENERATION, name};
 use hivemind_datapath::{DropReason, EndpointSpec, Error};
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 #[test]
@@ -156,6 +156,36 @@ fn a_flow_to_a_reused_address_reaches_the_new_endpoint_and_nobody_else() {
         assert_eq!(ask(&socket, target).unwrap().0, 3);
         heard.set_nonblocking(true).unwrap();
         assert!(heard.recv_from(&mut [0; 16]).is_err(), "the stranger heard something");
+    });
+}
+
+#[test]
+fn no_packet_of_the_node_is_lost_while_an_endpoint_changes_over_to_its_lasting_links() {
+    in_a_world(async |world| {
+        let datapath = world.open().await;
+        let a = datapath.ensure_endpoint(replica(1)).await.unwrap();
+        let target: SocketAddr = "10.200.1.1:9".parse().unwrap();
+        world.run(Place::In(&a), move || serve_udp(target, 1)).join().unwrap();
+        let links = [name::FROM_REPLICA, name::TO_REPLICA].map(|program| world.link_path(&a, program));
+        let asked = world
+            .run(Place::OnNode, move || {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+                let mut asked = 0;
+                let mut settled = None;
+                // Until a while after the second link stands: then the filters are gone too.
+                while settled.is_none_or(|settled: Instant| settled.elapsed() < Duration::from_millis(200)) {
+                    ask(&socket, target).unwrap_or_else(|error| panic!("question {asked}: {error}"));
+                    asked += 1;
+                    if settled.is_none() && links.iter().all(|link| link.exists()) {
+                        settled = Some(Instant::now());
+                    }
+                }
+                asked
+            })
+            .join()
+            .unwrap();
+        assert!(asked > 100, "only {asked} questions were asked");
     });
 }
 

@@ -193,6 +193,11 @@ impl World {
         }
     }
 
+    /// Where a lasting link of an endpoint's interface is pinned.
+    pub(crate) fn link_path(&self, endpoint: &Endpoint, program: &str) -> PathBuf {
+        self.config.bpffs.join("v2/links").join(format!("{}-{program}", endpoint.interface))
+    }
+
     pub(crate) fn map_path(&self, name: &str) -> PathBuf {
         self.config.bpffs.join("v2/maps").join(name)
     }
