@@ -4,8 +4,9 @@
 
 use crate::{
     flow::now_ns,
+    functions::Functions,
     maps::{COLLECT_INTERVAL_NS, COLLECTOR, Collector, conntrack_pointers, does},
-    tell::{Tell, begun_first},
+    tell::begun_first,
 };
 use aya_ebpf::{
     bindings::TC_ACT_OK,
@@ -65,8 +66,8 @@ extern "C" fn on_timer(_map: *mut c_void, _key: *mut u32, collector: *mut Collec
 }
 
 /// Collects unless it was done a moment ago: what a full table of connections does before it refuses.
-#[inline(never)]
-pub(crate) fn collect_if_due(now: u64) -> i32 {
+#[inline(always)]
+pub(crate) fn collect_if_due(now: u64) {
     if let Some(collector) = COLLECTOR.get_ptr_mut(0) {
         // SAFETY: the value of the map; two CPUs that collect at once do no harm.
         unsafe {
@@ -75,7 +76,6 @@ pub(crate) fn collect_if_due(now: u64) -> i32 {
             }
         }
     }
-    0
 }
 
 /// # Safety
@@ -121,7 +121,7 @@ extern "C" fn sweep_v6(
 /// # Safety
 /// A live entry, its key, its map, and the caller's `Sweep`.
 #[inline(always)]
-unsafe fn sweep_entry<F: Tell>(
+unsafe fn sweep_entry<F: Functions>(
     map: *mut c_void,
     key: *mut Key<F::Address>,
     entry: *mut Entry,
@@ -135,7 +135,9 @@ unsafe fn sweep_entry<F: Tell>(
         }
         if does(FEATURE_TELEMETRY) && (*entry).flags & END_TOLD == 0 {
             let what = begun_first((*entry).begun_by(), EVENT_CLOSED, 0);
-            F::tell(&*key, &*entry, what, 0, (*sweep).now);
+            // A copy: the key itself must not be handed to a function that could write it.
+            let key = *key;
+            F::tell(&key, &*entry, what, 0, (*sweep).now);
         }
         bpf_map_delete_elem(map, key.cast());
         (*sweep).removed += 1;

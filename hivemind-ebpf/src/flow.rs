@@ -1,11 +1,11 @@
 //! Connections: finding the entry, knowing whether it still stands, noting a packet in it, remembering a new one.
 
 use crate::{
-    collect,
     end::generation,
     frame::Frame,
+    functions::{Functions, collect_if_due},
     maps::{Maps, PAIR_COUNTERS, does},
-    tell::{Tell, begun_first},
+    tell::begun_first,
 };
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use hivemind_common::{
@@ -23,21 +23,35 @@ pub(crate) fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
-/// A packet's flow.
+/// A packet's flow. Without padding, since it goes to functions that the kernel verifies on their own.
+#[repr(C)]
 pub(crate) struct Flow<F: Family> {
     pub(crate) key: Key<F::Address>,
     /// The index of the side that sent the packet. Not a [`Side`]: read back from memory, of one the compiler knows that it
     /// is 0 or 1, and leaves out the mask by which the verifier would know it too.
     sender: u32,
-    pub(crate) tcp_flags: u8,
+    tcp_flags: u32,
     pub(crate) now: u64,
 }
 
-impl<F: Maps + Tell> Flow<F> {
+impl<F: Functions> Flow<F> {
+    /// The place for a flow, before the headers are read.
+    #[inline(always)]
+    pub(crate) fn unread() -> Self {
+        // SAFETY: numbers only.
+        unsafe { core::mem::zeroed() }
+    }
+
     #[inline(always)]
     pub(crate) fn of(packet: Packet<F::Address>) -> Self {
         let (key, side) = Key::of(&packet);
-        Self { key, sender: side.index() as u32, tcp_flags: packet.tcp_flags, now: now_ns() }
+        Self { key, sender: side.index() as u32, tcp_flags: packet.tcp_flags.into(), now: now_ns() }
+    }
+
+    /// TCP's flags, zero for everything else.
+    #[inline(always)]
+    pub(crate) fn tcp_flags(&self) -> u8 {
+        self.tcp_flags as u8
     }
 
     /// Whether nothing that the entry's verdicts depended on has changed since, and the packet is part of it.
@@ -47,13 +61,13 @@ impl<F: Maps + Tell> Flow<F> {
             && entry.flags & REFUSED == 0
             && generation(entry.endpoints[0]) == entry.generations[0]
             && generation(entry.endpoints[1]) == entry.generations[1]
-            && !conntrack::reopens(entry.seen, self.key.protocol, self.tcp_flags)
+            && !conntrack::reopens(entry.seen, self.key.protocol, self.tcp_flags())
     }
 
     /// Notes the packet in an entry that stands.
     #[inline(always)]
     pub(crate) fn observe(&self, frame: Frame, entry: &mut Entry) {
-        let seen = conntrack::observe(entry.seen, self.side(), self.tcp_flags);
+        let seen = conntrack::observe(entry.seen, self.side(), self.tcp_flags());
         if does(FEATURE_TELEMETRY) {
             self.count(frame, entry);
         }
@@ -111,7 +125,7 @@ impl<F: Maps + Tell> Flow<F> {
         if F::conntrack().insert(&self.key, entry, 0).is_ok() {
             return Ok(());
         }
-        collect::collect_if_due(self.now);
+        collect_if_due(self.now);
         F::conntrack().insert(&self.key, entry, 0).map_err(|_| DropReason::ConntrackFull)
     }
 }

@@ -28,7 +28,19 @@ pub(crate) struct Frame {
 impl Frame {
     #[inline(always)]
     pub(crate) fn new(context: &TcContext) -> Self {
-        Self { skb: context.skb.skb }
+        Self::of(context.skb.skb)
+    }
+
+    /// The frame of a context that was taken from one.
+    #[inline(always)]
+    pub(crate) fn of(skb: *mut __sk_buff) -> Self {
+        Self { skb }
+    }
+
+    /// The context, as the kernel knows it.
+    #[inline(always)]
+    pub(crate) fn context(self) -> *mut __sk_buff {
+        self.skb
     }
 
     /// The interface at which the program sits.

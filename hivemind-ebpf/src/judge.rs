@@ -4,8 +4,9 @@
 use crate::{
     flow::Flow,
     frame::Frame,
+    functions::{self, Functions},
     maps::{ENDPOINT_STATE, Maps, PAIR, PAIR_COUNTERS, PAIR_FREE, POLICY, SCRATCH, does, longest},
-    tell::{Tell, begun_first},
+    tell::begun_first,
 };
 use aya_ebpf::bindings::BPF_NOEXIST;
 use hivemind_common::{
@@ -37,13 +38,13 @@ pub(crate) fn scratch() -> Result<&'static mut Entry, DropReason> {
 /// # Errors
 /// Why the packet must not pass.
 #[inline(always)]
-pub(crate) fn settle<F: Maps + Tell>(
+pub(crate) fn settle<F: Functions>(
     frame: Frame,
     flow: &Flow<F>,
     entry: &mut Entry,
 ) -> Result<(), DropReason> {
     let known = flow.entry().filter(|known| {
-        known.expires_ns > flow.now && !conntrack::reopens(known.seen, flow.key.protocol, flow.tcp_flags)
+        known.expires_ns > flow.now && !conntrack::reopens(known.seen, flow.key.protocol, flow.tcp_flags())
     });
     let side = flow.from();
     let ports = flow.key.ports;
@@ -51,7 +52,7 @@ pub(crate) fn settle<F: Maps + Tell>(
         Some(known) => (known.begun_by(), known.seen),
         None => {
             let (own, other) = if side == 0 { (ports[0], ports[1]) } else { (ports[1], ports[0]) };
-            (conntrack::beginner(flow.side(), flow.key.protocol, flow.tcp_flags, own, other), [0; 2])
+            (conntrack::beginner(flow.side(), flow.key.protocol, flow.tcp_flags(), own, other), [0; 2])
         }
     };
     let verdict = if does(FEATURE_POLICY) { F::verdict(flow, entry, begun_by.index() as u32) } else { 0 };
@@ -69,7 +70,7 @@ pub(crate) fn settle<F: Maps + Tell>(
         return Err(reason);
     }
     let is_new = known.is_none();
-    entry.seen = conntrack::observe(seen, flow.side(), flow.tcp_flags);
+    entry.seen = conntrack::observe(seen, flow.side(), flow.tcp_flags());
     entry.expires_ns = flow.now + conntrack::timeout_ns(flow.key.protocol, entry.seen);
     entry.flags = if matches!(begun_by, Side::High) { BEGUN_BY_HIGH } else { 0 };
     entry.padding = 0;
@@ -189,7 +190,8 @@ fn count_attempt<F: Maps>(
     let has_ports = matches!(flow.key.protocol, packet::TCP | packet::UDP | packet::SCTP);
     let port = if has_ports { flow.key.ports[destination] } else { 0 };
     let (source, destination) = (entry.identities[source], entry.identities[destination]);
-    let number = pair_number(source, destination, port, flow.key.protocol, verdict);
+    let protocol_and_verdict = u32::from(flow.key.protocol) | u32::from(verdict) << 8;
+    let number = functions::pair_number(source, destination, port.into(), protocol_and_verdict);
     if let Some(counters) = PAIR_COUNTERS.get_ptr_mut(number) {
         let way = usize::from(!matches!(
             (begun_by, flow.side()),
@@ -206,8 +208,8 @@ fn count_attempt<F: Maps>(
 }
 
 /// The number of a pair, which gets one if there is one left; else that of all others together.
-#[inline(never)]
-fn pair_number(source: u32, destination: u32, port: u16, protocol: u8, verdict: u8) -> u32 {
+#[inline(always)]
+pub(crate) fn pair_number(source: u32, destination: u32, port: u16, protocol: u8, verdict: u8) -> u32 {
     let key = PairKey { source, destination, port, protocol, verdict };
     if let Some(number) = PAIR.get_ptr(&key) {
         // SAFETY: a value of the map.

@@ -12,6 +12,7 @@ mod collect;
 mod end;
 mod flow;
 mod frame;
+mod functions;
 mod judge;
 mod maps;
 mod replica;

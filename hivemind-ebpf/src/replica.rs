@@ -4,16 +4,15 @@ use crate::{
     end,
     flow::Flow,
     frame::Frame,
+    functions::{Functions, drop_unread},
     judge,
-    maps::{Maps, does},
-    tell::{Tell, drop_flow, drop_unread},
+    maps::does,
 };
 use aya_ebpf::{bindings::TC_ACT_OK, macros::classifier, programs::TcContext};
 use hivemind_common::{
     drop_reason::DropReason,
     endpoint::OUTSIDE,
     family::{Address, Family, V4, V6},
-    packet::{self, Packet},
     telemetry::FEATURE_TRACKING,
 };
 
@@ -22,8 +21,8 @@ use hivemind_common::{
 pub fn from_replica(context: TcContext) -> i32 {
     let frame = Frame::new(&context);
     match frame.ethertype() {
-        V4::ETHERTYPE => leave_v4(frame),
-        V6::ETHERTYPE => leave_v6(frame),
+        V4::ETHERTYPE => leave::<V4>(frame),
+        V6::ETHERTYPE => leave::<V6>(frame),
         _ => drop_unread(frame, DropReason::NotIp as u32),
     }
 }
@@ -33,69 +32,19 @@ pub fn from_replica(context: TcContext) -> i32 {
 pub fn to_replica(context: TcContext) -> i32 {
     let frame = Frame::new(&context);
     match frame.ethertype() {
-        V4::ETHERTYPE => enter_v4(frame),
-        V6::ETHERTYPE => enter_v6(frame),
+        V4::ETHERTYPE => enter::<V4>(frame),
+        V6::ETHERTYPE => enter::<V6>(frame),
         _ => drop_unread(frame, DropReason::NotIp as u32),
     }
 }
 
-// One function a family and path, not inlined: together they would not fit the stack of 512 bytes.
-
-#[inline(never)]
-fn leave_v4(frame: Frame) -> i32 {
-    match packet::parse_v4(&frame) {
-        Ok(packet) => leave(frame, packet, judge_leaving_v4),
-        Err(reason) => drop_unread(frame, reason as u32),
-    }
-}
-
-#[inline(never)]
-fn leave_v6(frame: Frame) -> i32 {
-    match packet::parse_v6(&frame) {
-        Ok(packet) => leave(frame, packet, judge_leaving_v6),
-        Err(reason) => drop_unread(frame, reason as u32),
-    }
-}
-
-#[inline(never)]
-fn judge_leaving_v4(frame: Frame, flow: &Flow<V4>) -> i32 {
-    judge_leaving(frame, flow).unwrap_or_else(|reason| drop_flow(frame, flow, reason))
-}
-
-#[inline(never)]
-fn judge_leaving_v6(frame: Frame, flow: &Flow<V6>) -> i32 {
-    judge_leaving(frame, flow).unwrap_or_else(|reason| drop_flow(frame, flow, reason))
-}
-
-#[inline(never)]
-fn enter_v4(frame: Frame) -> i32 {
-    match packet::parse_v4(&frame) {
-        Ok(packet) => enter(frame, packet, judge_entering_v4),
-        Err(reason) => drop_unread(frame, reason as u32),
-    }
-}
-
-#[inline(never)]
-fn enter_v6(frame: Frame) -> i32 {
-    match packet::parse_v6(&frame) {
-        Ok(packet) => enter(frame, packet, judge_entering_v6),
-        Err(reason) => drop_unread(frame, reason as u32),
-    }
-}
-
-#[inline(never)]
-fn judge_entering_v4(frame: Frame, flow: &Flow<V4>) -> i32 {
-    judge_entering(frame, flow).unwrap_or_else(|reason| drop_flow(frame, flow, reason))
-}
-
-#[inline(never)]
-fn judge_entering_v6(frame: Frame, flow: &Flow<V6>) -> i32 {
-    judge_entering(frame, flow).unwrap_or_else(|reason| drop_flow(frame, flow, reason))
-}
-
 #[inline(always)]
-fn leave<F: Maps + Tell>(frame: Frame, packet: Packet<F::Address>, judge: fn(Frame, &Flow<F>) -> i32) -> i32 {
-    let flow = Flow::<F>::of(packet);
+fn leave<F: Functions>(frame: Frame) -> i32 {
+    let mut flow = Flow::<F>::unread();
+    let fault = F::read(frame, &mut flow);
+    if fault != 0 {
+        return drop_unread(frame, fault - 1);
+    }
     let (from, to) = (flow.from(), flow.to());
     if let Some(entry) = flow.entry() {
         // The entry names the interface at which its sender sits, which is as good as looking the sender up: a
@@ -109,11 +58,15 @@ fn leave<F: Maps + Tell>(frame: Frame, packet: Packet<F::Address>, judge: fn(Fra
             };
         }
     }
-    judge(frame, &flow)
+    F::judge_leaving(frame, &flow)
 }
 
+/// Decides about the first packet of a flow that leaves a replica, and delivers it.
+///
+/// # Errors
+/// Why it must not pass.
 #[inline(always)]
-fn judge_leaving<F: Maps + Tell>(frame: Frame, flow: &Flow<F>) -> Result<i32, DropReason> {
+pub(crate) fn judge_leaving<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<i32, DropReason> {
     let entry = judge::scratch()?;
     if does(FEATURE_TRACKING) {
         if flow.destination().is_multicast() {
@@ -131,8 +84,12 @@ fn judge_leaving<F: Maps + Tell>(frame: Frame, flow: &Flow<F>) -> Result<i32, Dr
 }
 
 #[inline(always)]
-fn enter<F: Maps + Tell>(frame: Frame, packet: Packet<F::Address>, judge: fn(Frame, &Flow<F>) -> i32) -> i32 {
-    let flow = Flow::<F>::of(packet);
+fn enter<F: Functions>(frame: Frame) -> i32 {
+    let mut flow = Flow::<F>::unread();
+    let fault = F::read(frame, &mut flow);
+    if fault != 0 {
+        return drop_unread(frame, fault - 1);
+    }
     let (from, to) = (flow.from(), flow.to());
     if let Some(entry) = flow.entry() {
         let ours = entry.interfaces[to] == frame.interface() && entry.endpoints[from] == OUTSIDE;
@@ -141,11 +98,15 @@ fn enter<F: Maps + Tell>(frame: Frame, packet: Packet<F::Address>, judge: fn(Fra
             return TC_ACT_OK;
         }
     }
-    judge(frame, &flow)
+    F::judge_entering(frame, &flow)
 }
 
+/// Decides about the first packet of a flow that the host's stack sends to a replica.
+///
+/// # Errors
+/// Why it must not pass.
 #[inline(always)]
-fn judge_entering<F: Maps + Tell>(frame: Frame, flow: &Flow<F>) -> Result<i32, DropReason> {
+pub(crate) fn judge_entering<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<i32, DropReason> {
     if !does(FEATURE_TRACKING) {
         return Ok(TC_ACT_OK);
     }

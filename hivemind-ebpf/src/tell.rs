@@ -3,48 +3,16 @@
 use crate::{
     flow::{Flow, now_ns},
     frame::Frame,
-    judge,
-    maps::{DROP_COUNTERS, EVENT_BUDGETS, EVENTS, Maps, SCRATCH, does},
+    functions::Functions,
+    maps::{DROP_COUNTERS, EVENT_BUDGETS, EVENTS, SCRATCH, does},
 };
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use hivemind_common::{
     conntrack::{Entry, Key, Side},
     drop_reason::DropReason,
-    family::{Address, Address4, Address6, Family, V4, V6},
+    family::{Address, Family},
     telemetry::{DROP_EVENTS_PER_S, EVENT_DROPPED, Event, FEATURE_TELEMETRY, FLOW_EVENTS_PER_S, event_class},
 };
-
-/// What is written once for both families and compiled once for each, out of line: the stack has 512 bytes for all.
-pub(crate) trait Tell: Family + Sized {
-    /// Tells of a connection. `what` is made by [`begun_first`].
-    fn tell(key: &Key<Self::Address>, entry: &Entry, what: u32, interface: u32, now: u64) -> u32;
-    /// See [`judge::verdict`].
-    fn verdict(flow: &Flow<Self>, entry: &mut Entry, begun_by: u32) -> u32;
-}
-
-impl Tell for V4 {
-    #[inline(never)]
-    fn tell(key: &Key<Address4>, entry: &Entry, what: u32, interface: u32, now: u64) -> u32 {
-        tell::<V4>(key, entry, what, interface, now)
-    }
-
-    #[inline(never)]
-    fn verdict(flow: &Flow<V4>, entry: &mut Entry, begun_by: u32) -> u32 {
-        judge::verdict::<V4>(flow, entry, begun_by)
-    }
-}
-
-impl Tell for V6 {
-    #[inline(never)]
-    fn tell(key: &Key<Address6>, entry: &Entry, what: u32, interface: u32, now: u64) -> u32 {
-        tell::<V6>(key, entry, what, interface, now)
-    }
-
-    #[inline(never)]
-    fn verdict(flow: &Flow<V6>, entry: &mut Entry, begun_by: u32) -> u32 {
-        judge::verdict::<V6>(flow, entry, begun_by)
-    }
-}
 
 /// Which side comes first in the event, what kind it is and why it was dropped, in one word: a function has five arguments.
 #[inline(always)]
@@ -53,7 +21,7 @@ pub(crate) fn begun_first(side: Side, kind: u8, reason: u8) -> u32 {
 }
 
 /// Drops a frame of which nothing is known.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn drop_unread(frame: Frame, reason: u32) -> i32 {
     count_drop(reason);
     if does(FEATURE_TELEMETRY) {
@@ -76,7 +44,7 @@ pub(crate) fn drop_unread(frame: Frame, reason: u32) -> i32 {
 
 /// Drops a frame whose flow is known; its ends, as far as they were found out, are in the scratch entry.
 #[inline(always)]
-pub(crate) fn drop_flow<F: Maps + Tell>(frame: Frame, flow: &Flow<F>, reason: DropReason) -> i32 {
+pub(crate) fn drop_flow<F: Functions>(frame: Frame, flow: &Flow<F>, reason: DropReason) -> i32 {
     count_drop(reason as u32);
     if does(FEATURE_TELEMETRY)
         && let Some(entry) = SCRATCH.get_ptr(0)
@@ -100,10 +68,11 @@ fn count_drop(reason: u32) {
     }
 }
 
+/// Tells of a connection: see [`Functions::tell`].
 #[inline(always)]
-fn tell<F: Family>(key: &Key<F::Address>, entry: &Entry, what: u32, interface: u32, now: u64) -> u32 {
+pub(crate) fn tell<F: Family>(key: &Key<F::Address>, entry: &Entry, what: u32, interface: u32, now: u64) {
     let (kind, reason) = ((what >> 8) as u8, what as u8);
-    let Some(event) = place(event_class(kind, reason), now) else { return 0 };
+    let Some(event) = place(event_class(kind, reason), now) else { return };
     let (first, second) = if what >> 16 == 0 { (0, 1) } else { (1, 0) };
     // SAFETY: the ring buffer lends room for one event, which is written whole.
     unsafe {
@@ -123,7 +92,6 @@ fn tell<F: Family>(key: &Key<F::Address>, entry: &Entry, what: u32, interface: u
         (*event).padding = [0; 1];
     }
     submit(event);
-    0
 }
 
 /// Room for one event, if the class may tell one more; else it is counted as lost.

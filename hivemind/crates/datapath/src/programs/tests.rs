@@ -3,6 +3,7 @@
 mod policy;
 mod random;
 mod telemetry;
+mod verifier;
 
 use super::OBJECT;
 use crate::policy::rows::{self, NetKey};

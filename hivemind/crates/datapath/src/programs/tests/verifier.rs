@@ -1,0 +1,23 @@
+//! What the programs cost to load: the greater part of a daemon's start.
+
+use super::Bench;
+
+/// Instructions that the kernel may have to follow for one program. It follows about a million in a third of a second.
+const FOLLOWED_MAX: u32 = 60_000;
+
+#[test]
+fn no_program_keeps_the_verifier_for_long() {
+    let bench = Bench::new();
+    let followed: Vec<_> = bench
+        .ebpf
+        .programs()
+        .filter_map(|(name, program)| {
+            let info = program.info().ok()?;
+            Some((name, info.verified_instruction_count()?))
+        })
+        .collect();
+    println!("{followed:?}");
+    assert!(followed.iter().any(|(name, _)| *name == hivemind_common::name::FROM_REPLICA));
+    let long: Vec<_> = followed.iter().filter(|(_, count)| *count > FOLLOWED_MAX).collect();
+    assert!(long.is_empty(), "{long:?}");
+}
