@@ -65,8 +65,10 @@ pub struct Key<A> {
     pub ports: [u16; 2],
     /// Transport protocol.
     pub protocol: u8,
+    /// Always zero. Not an array: the eBPF compiler would call a function to empty three bytes.
+    pub padding: u8,
     /// Always zero.
-    pub padding: [u8; 3],
+    pub more_padding: u16,
 }
 
 impl<A: Address> Key<A> {
@@ -83,7 +85,7 @@ impl<A: Address> Key<A> {
         } else {
             ([packet.destination, packet.source], [packet.destination_port, packet.source_port], Side::High)
         };
-        (Self { addresses, ports, protocol: packet.protocol, padding: [0; 3] }, side)
+        (Self { addresses, ports, protocol: packet.protocol, padding: 0, more_padding: 0 }, side)
     }
 }
 

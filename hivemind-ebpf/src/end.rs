@@ -55,14 +55,12 @@ fn put(entry: &mut Entry, i: usize, index: u32, generation: u64, interface: u32,
     entry.frame_macs[i] = state.frame_macs;
 }
 
-/// Writes what is reached through the host's stack as one end.
+/// Writes what is reached through the host's stack as one end, of which everything else stays empty.
 #[inline(always)]
 fn put_outside(entry: &mut Entry, i: usize, identity: u32) {
     entry.endpoints[i] = OUTSIDE;
     entry.generations[i] = generation(OUTSIDE);
-    entry.interfaces[i] = 0;
     entry.identities[i] = identity;
-    entry.frame_macs[i] = [0; 3];
 }
 
 /// The endpoint that a frame came from, once it is sure that it is who it says.

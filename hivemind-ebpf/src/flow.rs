@@ -8,6 +8,7 @@ use crate::{
     tell::begun_first,
 };
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use core::mem::MaybeUninit;
 use hivemind_common::{
     conntrack::{self, END_TOLD, Entry, Key, Phase, REFUSED, Side},
     drop_reason::DropReason,
@@ -23,6 +24,19 @@ pub(crate) fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
+/// Writes zeros, in words of eight bytes. Said plainly the compiler would call a function that does it byte by byte.
+///
+/// # Safety
+/// A value of numbers only, whose size and alignment are multiples of eight bytes.
+#[inline(always)]
+pub(crate) unsafe fn empty<T>(place: *mut T) {
+    const { assert!(size_of::<T>() % 8 == 0 && align_of::<T>() == 8) };
+    for i in 0..size_of::<T>() / 8 {
+        // SAFETY: the caller's promise.
+        unsafe { place.cast::<u64>().add(i).write_volatile(0) };
+    }
+}
+
 /// A packet's flow. Without padding, since it goes to functions that the kernel verifies on their own.
 #[repr(C)]
 pub(crate) struct Flow<F: Family> {
@@ -35,11 +49,14 @@ pub(crate) struct Flow<F: Family> {
 }
 
 impl<F: Functions> Flow<F> {
-    /// The place for a flow, before the headers are read.
+    /// Empties the room for a flow: what is handed to a function that the kernel verifies on its own must have been written.
     #[inline(always)]
-    pub(crate) fn unread() -> Self {
-        // SAFETY: numbers only.
-        unsafe { core::mem::zeroed() }
+    pub(crate) fn empty(room: &mut MaybeUninit<Self>) -> &mut Self {
+        // SAFETY: numbers only, and all of them are written.
+        unsafe {
+            empty(room.as_mut_ptr());
+            room.assume_init_mut()
+        }
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 //! it counts for.
 
 use crate::{
-    flow::Flow,
+    flow::{Flow, empty},
     frame::Frame,
     functions::{self, Functions},
     maps::{ENDPOINT_STATE, Maps, PAIR, PAIR_COUNTERS, PAIR_FREE, POLICY, SCRATCH, does, longest},
@@ -22,13 +22,11 @@ use hivemind_common::{
 #[inline(always)]
 pub(crate) fn scratch() -> Result<&'static mut Entry, DropReason> {
     let entry = SCRATCH.get_ptr_mut(0).ok_or(DropReason::Internal)?;
-    // SAFETY: this CPU's slot, and programs on one CPU do not preempt one another within it.
-    let entry = unsafe { &mut *entry };
-    entry.identities = [0; 2];
-    entry.rules = [0; 2];
-    entry.bytes = [0; 2];
-    entry.packets = [0; 2];
-    entry.began_ns = 0;
+    // SAFETY: this CPU's slot, and programs on one CPU do not preempt one another within it; numbers only.
+    let entry = unsafe {
+        empty(entry);
+        &mut *entry
+    };
     entry.pair = PAIR_OTHER;
     Ok(entry)
 }
@@ -73,7 +71,6 @@ pub(crate) fn settle<F: Functions>(
     entry.seen = conntrack::observe(seen, flow.side(), flow.tcp_flags());
     entry.expires_ns = flow.now + conntrack::timeout_ns(flow.key.protocol, entry.seen);
     entry.flags = if matches!(begun_by, Side::High) { BEGUN_BY_HIGH } else { 0 };
-    entry.padding = 0;
     entry.began_ns = flow.now;
     if let Some(known) = known {
         entry.began_ns = known.began_ns;

@@ -9,6 +9,7 @@ use crate::{
     maps::does,
 };
 use aya_ebpf::{bindings::TC_ACT_OK, macros::classifier, programs::TcContext};
+use core::mem::MaybeUninit;
 use hivemind_common::{
     drop_reason::DropReason,
     endpoint::OUTSIDE,
@@ -40,8 +41,9 @@ pub fn to_replica(context: TcContext) -> i32 {
 
 #[inline(always)]
 fn leave<F: Functions>(frame: Frame) -> i32 {
-    let mut flow = Flow::<F>::unread();
-    let fault = F::read(frame, &mut flow);
+    let mut room = MaybeUninit::uninit();
+    let flow = Flow::<F>::empty(&mut room);
+    let fault = F::read(frame, flow);
     if fault != 0 {
         return drop_unread(frame, fault - 1);
     }
@@ -58,7 +60,7 @@ fn leave<F: Functions>(frame: Frame) -> i32 {
             };
         }
     }
-    F::judge_leaving(frame, &flow)
+    F::judge_leaving(frame, flow)
 }
 
 /// Decides about the first packet of a flow that leaves a replica, and delivers it.
@@ -85,8 +87,9 @@ pub(crate) fn judge_leaving<F: Functions>(frame: Frame, flow: &Flow<F>) -> Resul
 
 #[inline(always)]
 fn enter<F: Functions>(frame: Frame) -> i32 {
-    let mut flow = Flow::<F>::unread();
-    let fault = F::read(frame, &mut flow);
+    let mut room = MaybeUninit::uninit();
+    let flow = Flow::<F>::empty(&mut room);
+    let fault = F::read(frame, flow);
     if fault != 0 {
         return drop_unread(frame, fault - 1);
     }
@@ -98,7 +101,7 @@ fn enter<F: Functions>(frame: Frame) -> i32 {
             return TC_ACT_OK;
         }
     }
-    F::judge_entering(frame, &flow)
+    F::judge_entering(frame, flow)
 }
 
 /// Decides about the first packet of a flow that the host's stack sends to a replica.

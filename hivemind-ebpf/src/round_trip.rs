@@ -4,10 +4,7 @@ use crate::{
     end::identity_of,
     maps::{Maps, RTT, does},
 };
-use aya_ebpf::{
-    bindings::bpf_sock_ops, helpers::generated::bpf_get_prandom_u32, macros::sock_ops,
-    programs::SockOpsContext,
-};
+use aya_ebpf::{bindings::bpf_sock_ops, macros::sock_ops, programs::SockOpsContext};
 use hivemind_common::{
     family::{Address4, Address6, V4, V6},
     telemetry::{FEATURE_TELEMETRY, RttHistogram, RttKey, rtt_bucket},
@@ -23,8 +20,9 @@ const RTT_CB_FLAG: i32 = 8;
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 
-/// One in so many round trips is looked at, besides the first of each connection: a busy connection measures one with every
-/// answer, and a sample tells as much.
+/// Round trips are looked at when the number of segments that the socket has received has none of these bits, besides the
+/// first of each connection: a busy connection measures one with every answer, and one in eight tells as much. Counted and
+/// not drawn, since drawing costs more than looking.
 const SAMPLE_MASK: u32 = 7;
 
 /// The hook always lets the kernel go on as it would.
@@ -41,8 +39,7 @@ pub fn sock_ops(context: SockOpsContext) -> u32 {
             let _ = context.set_cb_flags(RTT_CB_FLAG | RETRANS_CB_FLAG);
             note(socket, socket.smoothed_us(), 0);
         }
-        // SAFETY: a helper without arguments.
-        RTT_CB if unsafe { bpf_get_prandom_u32() } & SAMPLE_MASK == 0 => {
+        RTT_CB if socket.segments_in() & SAMPLE_MASK == 0 => {
             // Kernels before 6.10 do not say what they measured, only what they make of it.
             let measured_us = socket.argument(0);
             note(socket, if measured_us == 0 { socket.smoothed_us() } else { measured_us }, 0);
@@ -63,6 +60,13 @@ impl Socket {
     fn smoothed_us(self) -> u32 {
         // SAFETY: the kernel hands a valid context.
         unsafe { (&raw const (*self.0).srtt_us).read_volatile() >> 3 }
+    }
+
+    /// Segments that the socket has received.
+    #[inline(always)]
+    fn segments_in(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (&raw const (*self.0).segs_in).read_volatile() }
     }
 
     #[inline(always)]

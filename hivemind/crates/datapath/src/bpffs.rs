@@ -50,6 +50,11 @@ impl Pins {
         Ok(())
     }
 
+    /// The directory of the pinned maps. There is nothing else in it.
+    pub(crate) fn map_directory(&self) -> &Path {
+        &self.maps
+    }
+
     /// Where a map is pinned.
     pub(crate) fn map(&self, name: &str) -> PathBuf {
         self.maps.join(name)

@@ -102,7 +102,7 @@ mod tests {
             addresses: [Address4::from_octets([10, 0, 0, 1]), Address4::from_octets([10, 0, 0, 2])],
             ports: [80_u16.to_be(), 40_000_u16.to_be()],
             protocol: 6,
-            padding: [0; 3],
+            ..Key::default()
         };
         let clocks = Clocks::now();
         let entry = Entry {
