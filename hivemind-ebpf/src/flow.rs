@@ -30,7 +30,7 @@ pub(crate) fn now_ns() -> u64 {
 /// A value of numbers only, whose size and alignment are multiples of eight bytes.
 #[inline(always)]
 pub(crate) unsafe fn empty<T>(place: *mut T) {
-    const { assert!(size_of::<T>() % 8 == 0 && align_of::<T>() == 8) };
+    const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8) };
     for i in 0..size_of::<T>() / 8 {
         // SAFETY: the caller's promise.
         unsafe { place.cast::<u64>().add(i).write_volatile(0) };

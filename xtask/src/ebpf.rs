@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use object::build::elf::{Builder, SectionData};
@@ -26,8 +27,9 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     }
     let target = target();
     let directory = workspace.artifacts().join("ebpf-build");
-    process::run(&mut cargo_build(workspace, &package, &directory, target)?)
-        .context("the eBPF programs do not build")?;
+    let mut cargo = cargo(workspace, &package)?;
+    compile(&mut cargo, "build", &directory, target);
+    process::run(&mut cargo).context("the eBPF programs do not build")?;
 
     let built = directory.join(target).join("release").join(BINARY);
     let object = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
@@ -38,17 +40,23 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
+/// Checks how the programs are written: format, and clippy's lints as errors. The workspace's own checks do not reach them.
+pub(crate) fn check(workspace: &Workspace) -> Result<()> {
+    let package = workspace.root().join("hivemind-ebpf");
+    let mut format = workspace.cargo()?;
+    process::run(format.current_dir(&package).args(["fmt", "--check"]))?;
+    let mut clippy = cargo(workspace, &package)?;
+    compile(&mut clippy, "clippy", &workspace.artifacts().join("ebpf-build"), target());
+    process::run(clippy.args(["--", "-D", "warnings"]))
+}
+
 /// The eBPF target of this machine's byte order.
 fn target() -> &'static str {
     if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" }
 }
 
-fn cargo_build(
-    workspace: &Workspace,
-    package: &Path,
-    directory: &Path,
-    target: &str,
-) -> Result<std::process::Command> {
+/// A cargo that finds what building for the eBPF target needs.
+fn cargo(workspace: &Workspace, package: &Path) -> Result<Command> {
     let compiler = Compiler::of(workspace)?;
     let Some(source) = rust_source::find(workspace)? else {
         bail!("no sources of core for rustc {}; run `cargo xtask setup`", compiler.release);
@@ -65,23 +73,24 @@ fn cargo_build(
     for name in FOREIGN {
         cargo.env_remove(name);
     }
+    // build-std is unstable; the stable compiler accepts it under this variable.
+    cargo.current_dir(package).env("PATH", path).env("RUSTC_BOOTSTRAP", "1");
+    if let RustSource::Directory(library) = source {
+        cargo.env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
+    }
+    Ok(cargo)
+}
+
+fn compile(cargo: &mut Command, command: &str, directory: &Path, target: &str) {
     let flags = [
         format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
     ];
     cargo
-        .current_dir(package)
-        .args(["build", "--release", "--target", target, "-Z", "build-std=core", "--target-dir"])
+        .args([command, "--release", "--target", target, "-Z", "build-std=core", "--target-dir"])
         .arg(directory)
-        .env("PATH", path)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-        // build-std is unstable; the stable compiler accepts it under this variable.
-        .env("RUSTC_BOOTSTRAP", "1");
-    if let RustSource::Directory(library) = source {
-        cargo.env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
-    }
-    Ok(cargo)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
 }
 
 /// The object without DWARF, which only made BTF possible; `.BTF` and `.BTF.ext`, which the kernel reads, stay.

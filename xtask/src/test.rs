@@ -101,6 +101,7 @@ fn steps<'a>(workspace: &'a Workspace, options: &'a Options) -> Vec<Step<'a>> {
     ];
     if options.filter.is_none() {
         steps.push(cargo("format", Failure::Counts, &["fmt", "--all", "--check"]));
+        steps.push(step("format and clippy of eBPF", Failure::Counts, Box::new(|_| ebpf::check(workspace))));
         steps.push(cargo(
             "clippy",
             Failure::Counts,

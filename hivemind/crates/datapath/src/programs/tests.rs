@@ -4,6 +4,7 @@ mod policy;
 mod random;
 mod telemetry;
 mod verifier;
+mod worlds;
 
 use super::OBJECT;
 use crate::policy::rows::{self, NetKey};

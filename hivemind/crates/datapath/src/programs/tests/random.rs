@@ -12,32 +12,32 @@ use std::net::IpAddr;
 
 const POLICIES: u32 = 150;
 const PACKETS: u32 = 30;
-const PROTOCOLS: [u8; 3] = [TCP, 17, 132];
+pub(super) const PROTOCOLS: [u8; 3] = [TCP, 17, 132];
 /// Whoever is neither a replica nor the node.
-const WORLD: u32 = 2;
+pub(super) const WORLD: u32 = 2;
 
 /// Xorshift (Marsaglia, 2003): the same numbers each time.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, bound: u32) -> u32 {
+    pub(super) fn below(&mut self, bound: u32) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 32) as u32 % bound
     }
 
-    fn of<T: Copy>(&mut self, choice: &[T]) -> T {
+    pub(super) fn of<T: Copy>(&mut self, choice: &[T]) -> T {
         choice[self.below(choice.len() as u32) as usize]
     }
 
-    fn port(&mut self) -> u16 {
+    pub(super) fn port(&mut self) -> u16 {
         // Close together, so that prefixes meet them.
         8_000 + self.below(40) as u16
     }
 
     /// An address of somebody outside, in one of few blocks.
-    fn outside(&mut self, is_v6: bool) -> IpAddr {
+    pub(super) fn outside(&mut self, is_v6: bool) -> IpAddr {
         let (high, low) = (self.below(4) as u8, self.below(256) as u8);
         if is_v6 {
             IpAddr::from([0x20, 1, 0xd, 0xb8, high, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low])
@@ -125,7 +125,7 @@ impl Lookup for Plain<'_> {
     }
 }
 
-fn frame(source: IpAddr, destination: IpAddr, protocol: u8, ports: [u16; 2]) -> Vec<u8> {
+pub(super) fn frame(source: IpAddr, destination: IpAddr, protocol: u8, ports: [u16; 2]) -> Vec<u8> {
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             frame_v4(source.octets(), destination.octets(), protocol, ports, TCP_SYN)
@@ -137,7 +137,7 @@ fn frame(source: IpAddr, destination: IpAddr, protocol: u8, ports: [u16; 2]) -> 
     }
 }
 
-fn own(is_v6: bool, index: u8) -> IpAddr {
+pub(super) fn own(is_v6: bool, index: u8) -> IpAddr {
     if is_v6 { address6(index).octets().into() } else { IpAddr::from([10, 0, 0, index]) }
 }
 
@@ -188,7 +188,7 @@ fn the_kernel_decides_as_the_function_over_vectors_does() {
 }
 
 impl Bench {
-    fn rules_of_the_only_connection(&mut self, is_v6: bool) -> Vec<u32> {
+    pub(super) fn rules_of_the_only_connection(&mut self, is_v6: bool) -> Vec<u32> {
         if is_v6 {
             self.take_rules::<Key<Address6>>(name::CONNTRACK_V6)
         } else {
