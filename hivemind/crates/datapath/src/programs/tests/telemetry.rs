@@ -3,6 +3,7 @@
 use super::policy::{closed, rule, say, value};
 use super::*;
 use hivemind_common::{
+    endpoint::NO_GENERATION,
     policy::{ALLOW, DENY, EGRESS, rule_number},
     telemetry::{EVENT_CLOSED, EVENT_DROPPED, EVENT_NEW, event_class},
 };
@@ -122,6 +123,27 @@ fn every_reason_to_drop_has_an_event_of_its_own() {
     bench.run(name::FROM_REPLICA, &tcp_v4(1, 2, TCP_SYN));
     let [event] = bench.events()[..] else { panic!("not one event") };
     assert_eq!(event.reason, DropReason::NoPolicy as u8);
+}
+
+#[test]
+fn what_is_dropped_for_the_state_of_a_table_is_told_too() {
+    let mut bench = Bench::new();
+    bench.run(name::TO_REPLICA, &tcp_v4(200, 9, TCP_SYN));
+    let [event] = bench.events()[..] else { panic!("not one event") };
+    assert_eq!((event.reason, event.family), (DropReason::WrongEndpoint as u8, 4));
+    // As many flows as the table holds, and one more.
+    for port in 1..=16 {
+        assert_eq!(bench.run(name::FROM_REPLICA, &out(UDP, [port, 53], 0)).0, OK, "{port}");
+    }
+    bench.events();
+    assert_eq!(bench.run(name::FROM_REPLICA, &out(UDP, [17, 53], 0)).0, SHOT);
+    let [event] = bench.events()[..] else { panic!("not one event") };
+    let sent_by = (event.reason, event.identities, u16::from_be(event.ports[0]));
+    assert_eq!(sent_by, (DropReason::ConntrackFull as u8, [identity(1), WORLD], 17));
+    bench.set_generation(1, NO_GENERATION);
+    bench.run(name::FROM_REPLICA, &out(UDP, [1, 53], 0));
+    let [event] = bench.events()[..] else { panic!("not one event") };
+    assert_eq!((event.reason, event.interface), (DropReason::NoEndpoint as u8, INTERFACE));
 }
 
 #[test]
