@@ -44,15 +44,14 @@ pub(crate) fn run(args: DaemonArgs) -> ExitCode {
 }
 
 fn start_logging(level: &str) -> Result<(), ApiError> {
-    let filter = tracing_subscriber::EnvFilter::try_new(format!("{},{level}", hivemind_dns::LOG_DIRECTIVES))
-        .map_err(|error| {
-            ApiError::new(
-                ErrorCode::InvalidConfig,
-                format!("{level:?} is not a log level: {error}"),
-                "use error, warn, info, debug or trace",
-            )
-            .at("--log-level")
-        })?;
+    let filter = tracing_subscriber::EnvFilter::try_new(level).map_err(|error| {
+        ApiError::new(
+            ErrorCode::InvalidConfig,
+            format!("{level:?} is not a log level: {error}"),
+            "use error, warn, info, debug or trace",
+        )
+        .at("--log-level")
+    })?;
     let subscriber =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let _ = subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init();

@@ -6,6 +6,7 @@
 
 mod calls;
 mod containers;
+mod dns;
 mod echo;
 mod figure;
 mod footprint;
@@ -27,15 +28,16 @@ pub fn run(name: &str, progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
         "footprint" => footprint::run(progress),
         "containers" => containers::run(progress),
         "telemetry" => telemetry::run(progress),
+        "dns" => dns::run(progress),
         "all" => {
-            let all = [footprint::run, containers::run, telemetry::run];
+            let all = [footprint::run, containers::run, telemetry::run, dns::run];
             all.into_iter().try_fold(Vec::new(), |mut figures, bench| {
                 figures.extend(bench(progress)?);
                 Ok(figures)
             })
         }
         _ => {
-            bail!("there is no bench named {name:?}; there are footprint, containers, telemetry and all")
+            bail!("there is no bench named {name:?}; there are footprint, containers, telemetry, dns and all")
         }
     }
 }

@@ -1,6 +1,8 @@
 //! `cargo xtask bench NAME`: builds the release program and measures what it promises; `docs/SPECIFICATION.md` holds
 //! the promises. The measuring itself is `hivemind-bench`, a program of the test harness.
 
+mod peers;
+
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -11,7 +13,7 @@ use crate::workspace::Workspace;
 use crate::{ebpf, images, process, setup, ui, up};
 
 /// The benches, by name.
-const BENCHES: [&str; 4] = ["footprint", "containers", "telemetry", "all"];
+const BENCHES: [&str; 5] = ["footprint", "containers", "telemetry", "dns", "all"];
 
 /// What to measure, and how to tell it.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,7 +61,11 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let release = workspace.cargo_target().join("release");
     let program = format!("HIVEMIND_BIN={}", release.join("hivemind").display());
     let mut bench = up::as_root(Path::new("env"));
-    bench.arg(program).arg(release.join("hivemind-bench")).arg(&options.bench);
+    bench.arg(program);
+    if matches!(options.bench.as_str(), "dns" | "all") {
+        bench.arg(format!("HIVEMIND_BENCH_UNBOUND={}", peers::unbound(workspace)?.display()));
+    }
+    bench.arg(release.join("hivemind-bench")).arg(&options.bench);
     bench.args(options.json.then_some("--json")).args(options.check.then_some("--check"));
     if let Some(output) = output {
         bench.stdout(output);

@@ -40,7 +40,7 @@ const PACKAGES: [SystemPackage; 18] = [
     program("chromium", "chromium", "looks at the dashboard in its test"),
     program("bind9-dnsutils", "dig", "asks the DNS server in tests"),
     program("dnsperf", "dnsperf", "asks it many times"),
-    program("dnsmasq-base", "dnsmasq", "is its upstream in tests"),
+    program("dnsmasq-base", "dnsmasq", "is its upstream, and what it is measured beside"),
     program("util-linux", "nsenter", "enters namespaces"),
     file("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "registries over HTTPS"),
 ];

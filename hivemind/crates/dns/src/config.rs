@@ -20,11 +20,13 @@ pub struct Config {
     pub cache_entries: usize,
     /// How long to wait for one answer of one upstream, over UDP and again over TCP.
     pub upstream_timeout: Duration,
+    /// After which time without an answer the next upstream is asked too, or a single one again; the first answer counts.
+    pub second_try_after: Duration,
 }
 
 impl Default for Config {
-    /// The domain `hivemind.internal`, 2,048 cache entries and 2 seconds for an upstream; no address to listen
-    /// on and no upstreams.
+    /// The domain `hivemind.internal`, 2,048 cache entries, 2 seconds for an upstream and a second try after 0.3;
+    /// no address to listen on and no upstreams.
     fn default() -> Self {
         Self {
             listen: Vec::new(),
@@ -32,6 +34,7 @@ impl Default for Config {
             upstreams: Vec::new(),
             cache_entries: 2048,
             upstream_timeout: Duration::from_secs(2),
+            second_try_after: Duration::from_millis(300),
         }
     }
 }

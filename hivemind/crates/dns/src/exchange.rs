@@ -5,17 +5,19 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use hickory_proto::ProtoError;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::{ProtoError, rr::Name};
+use hickory_proto::rr::{Name, RecordType};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{error::Elapsed, timeout};
 
-use crate::cache::Key;
+use crate::forwarder::Key;
 use crate::limits::UDP_PAYLOAD_BYTES_MAX;
+use crate::upstreams::Upstream;
 
 /// Room for an answer over UDP: more than we ask for, for upstreams that do not listen.
 const DATAGRAM_BYTES_MAX: usize = 4096;
@@ -26,9 +28,12 @@ pub(crate) enum ExchangeError {
     /// The question cannot be written.
     #[error("the question cannot be encoded")]
     Encode(#[from] ProtoError),
-    /// No socket, or the upstream does not accept.
+    /// This host has no socket for it.
+    #[error("no socket for the question")]
+    Socket(#[source] io::Error),
+    /// The upstream does not accept, or there is no way to it.
     #[error("the upstream cannot be reached")]
-    Io(#[from] io::Error),
+    Unreachable(#[source] io::Error),
     /// It said nothing that matches the question in time.
     #[error("the upstream did not answer in time")]
     Timeout(#[from] Elapsed),
@@ -41,34 +46,64 @@ pub(crate) enum ExchangeError {
 }
 
 /// Asks `upstream`, waiting at most `patience` over UDP and as long again over TCP. Gives an answer that
-/// matches, with the code "no error" or "no such name".
+/// matches, with the code "no error" or "no such name". An upstream that does not understand EDNS is asked again
+/// without (RFC 6891 section 7), and spared it for a while.
 pub(crate) async fn ask(
-    upstream: SocketAddr,
+    upstream: &Upstream,
     key: &Key,
     patience: Duration,
 ) -> Result<Message, ExchangeError> {
-    let question = question(key);
-    let bytes = question.to_vec()?;
-    let mut answer = timeout(patience, ask_udp(upstream, &question, &bytes)).await??;
-    if answer.metadata.truncation {
-        answer = timeout(patience, ask_tcp(upstream, &question, &bytes)).await??;
-    }
+    let plain = upstream.is_plain(Instant::now());
+    let answer = converse(upstream.address, &question(key, !plain), patience).await?;
+    let answer = match answer.metadata.response_code {
+        ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::BADVERS if !plain => {
+            let answer = converse(upstream.address, &question(key, false), patience).await?;
+            upstream.set_plain(Instant::now());
+            answer
+        }
+        _ => answer,
+    };
     match answer.metadata.response_code {
         ResponseCode::NoError | ResponseCode::NXDomain => Ok(answer),
         code => Err(ExchangeError::Code(code)),
     }
 }
 
+/// Whether `upstream` answers anything within `patience`.
+pub(crate) async fn probe(upstream: SocketAddr, patience: Duration) -> Result<(), ExchangeError> {
+    let mut question = Message::query();
+    question.metadata.recursion_desired = true;
+    question.add_query(Query::query(Name::root(), RecordType::NS));
+    let bytes = question.to_vec()?;
+    timeout(patience, ask_udp(upstream, &question, &bytes)).await?.map(drop)
+}
+
+/// The answer over UDP, or over TCP if it is cut.
+async fn converse(
+    upstream: SocketAddr,
+    question: &Message,
+    patience: Duration,
+) -> Result<Message, ExchangeError> {
+    let bytes = question.to_vec()?;
+    let answer = timeout(patience, ask_udp(upstream, question, &bytes)).await??;
+    if !answer.metadata.truncation {
+        return Ok(answer);
+    }
+    timeout(patience, ask_tcp(upstream, question, &bytes)).await?
+}
+
 /// The question with a random id.
-fn question(key: &Key) -> Message {
+fn question(key: &Key, edns: bool) -> Message {
     let mut message = Message::query();
     message.metadata.recursion_desired = true;
     message.metadata.checking_disabled = key.checking_disabled;
     message.add_query(Query::query(Name::from(&key.name), key.record_type));
-    let mut edns = Edns::new();
-    edns.set_max_payload(UDP_PAYLOAD_BYTES_MAX);
-    edns.set_dnssec_ok(key.dnssec_ok);
-    message.set_edns(edns);
+    if edns {
+        let mut edns = Edns::new();
+        edns.set_max_payload(UDP_PAYLOAD_BYTES_MAX);
+        edns.set_dnssec_ok(key.dnssec_ok);
+        message.set_edns(edns);
+    }
     message
 }
 
@@ -77,28 +112,34 @@ async fn ask_udp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> Resu
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
-    let socket = UdpSocket::bind(any).await?;
+    let socket = UdpSocket::bind(any).await.map_err(ExchangeError::Socket)?;
     // Connected, so that only the upstream's datagrams are received and its port being closed is an error.
-    socket.connect(upstream).await?;
-    socket.send(bytes).await?;
+    socket.connect(upstream).await.map_err(ExchangeError::Unreachable)?;
+    socket.send(bytes).await.map_err(ExchangeError::Unreachable)?;
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
-        let length = socket.recv(&mut buffer).await?;
+        let length = socket.recv(&mut buffer).await.map_err(ExchangeError::Unreachable)?;
         if let Some(answer) = matching(question, &buffer[..length]) {
             return Ok(answer);
         }
     }
 }
 
+/// What fails here is a mismatch: the upstream has answered over UDP just now.
 async fn ask_tcp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> Result<Message, ExchangeError> {
+    let answer = read_over_tcp(upstream, bytes).await.map_err(|_| ExchangeError::Mismatch)?;
+    matching(question, &answer).ok_or(ExchangeError::Mismatch)
+}
+
+async fn read_over_tcp(upstream: SocketAddr, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(upstream).await?;
-    let length = u16::try_from(bytes.len()).map_err(|_| ExchangeError::Mismatch)?;
+    let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
     let mut framed = length.to_be_bytes().to_vec();
     framed.extend_from_slice(bytes);
     stream.write_all(&framed).await?;
     let mut buffer = vec![0; usize::from(stream.read_u16().await?)];
     stream.read_exact(&mut buffer).await?;
-    matching(question, &buffer).ok_or(ExchangeError::Mismatch)
+    Ok(buffer)
 }
 
 /// The answer in `bytes` if it is one to `question`.
@@ -117,12 +158,12 @@ fn matching(question: &Message, bytes: &[u8]) -> Option<Message> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hickory_proto::rr::{LowerName, RecordType};
+    use hickory_proto::rr::LowerName;
     use proptest::prelude::*;
 
     fn asked() -> Message {
         let name = LowerName::new(&Name::from_ascii("a.example.").unwrap());
-        question(&Key { name, record_type: RecordType::A, dnssec_ok: false, checking_disabled: false })
+        question(&Key { name, record_type: RecordType::A, dnssec_ok: false, checking_disabled: false }, true)
     }
 
     #[test]

@@ -6,19 +6,46 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::Message;
-use hickory_proto::rr::{RData, Record, RecordType};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use hickory_proto::op::{Message, MessageType, Query};
+use hickory_proto::rr::{LowerName, Name, RData, Record, RecordType};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::sleep;
 use tracing::debug;
 
-use crate::cache::{Answer, Cache, Key};
+use crate::answer::Answer;
+use crate::cache::Cache;
+use crate::config::Config;
 use crate::exchange;
-use crate::limits::{ATTEMPTS_MAX, CACHED_ANSWER_BYTES_MAX, CACHED_TTL_MAX, EXCHANGES_MAX, UPSTREAMS_MAX};
+use crate::limits::{
+    ATTEMPTS_MAX, CACHED_ANSWER_BYTES_MAX, CACHED_TTL_MAX, EXCHANGE_SOCKETS_MAX, EXCHANGES_MAX,
+    FAILURE_LIFETIME, FAILURES_MAX, WAITING_RESERVE,
+};
+use crate::statistics::{Caches, Fill, UpstreamStatistics};
+use crate::upstreams::{Choice, Upstream, Upstreams};
+use crate::wire::KeyBytes;
+
+/// What makes two questions the same one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) name: LowerName,
+    pub(crate) record_type: RecordType,
+    /// The client wants DNSSEC records.
+    pub(crate) dnssec_ok: bool,
+    /// The client validates by itself.
+    pub(crate) checking_disabled: bool,
+}
+
+impl Key {
+    fn bytes(&self) -> KeyBytes {
+        KeyBytes::of(&self.name, self.record_type, self.dnssec_ok, self.checking_disabled)
+    }
+}
 
 /// Why there is no answer; the client gets SERVFAIL and may ask again.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -26,9 +53,15 @@ pub(crate) enum ForwardError {
     /// There is no upstream. Configure one.
     #[error("there is no upstream")]
     NoUpstream,
+    /// None of the upstreams is up.
+    #[error("all upstreams are down")]
+    AllDown,
     /// All upstreams were asked and none answered.
     #[error("no upstream answered")]
     NoAnswer,
+    /// All upstreams were asked a moment ago and none answered.
+    #[error("no upstream answered the same question a moment ago")]
+    Remembered,
     /// Too many different questions are with the upstreams.
     #[error("too many questions are waiting for upstreams")]
     Overload,
@@ -41,17 +74,20 @@ type Outcome = Result<Arc<Answer>, ForwardError>;
 
 #[derive(Debug)]
 pub(crate) struct Forwarder {
-    upstreams: RwLock<Arc<[SocketAddr]>>,
-    /// Which upstream is asked first: the one that answered last, so that a dead one costs its timeout once.
-    preferred: AtomicUsize,
+    upstreams: Upstreams,
     patience: Duration,
+    second_try_after: Duration,
+    /// A permit for each socket to an upstream.
+    sockets: Semaphore,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    cache: Cache,
-    /// The questions that are with upstreams, at most `EXCHANGES_MAX`.
+    cache: Cache<Arc<Answer>>,
+    /// Questions that failed, each with the hopes of that time.
+    failures: Cache<u64>,
+    /// The questions that are with upstreams, at most `EXCHANGES_MAX` and the reserve.
     flights: HashMap<Arc<Key>, watch::Receiver<Option<Outcome>>>,
 }
 
@@ -65,41 +101,63 @@ enum Role {
 }
 
 impl Forwarder {
-    pub(crate) fn new(upstreams: &[SocketAddr], cache_entries: usize, patience: Duration) -> Self {
-        let state = State { cache: Cache::new(cache_entries), flights: HashMap::new() };
+    /// Forwards as `config` says, to `upstreams`.
+    pub(crate) fn new(config: &Config, upstreams: &[SocketAddr]) -> Self {
+        let state = State {
+            cache: Cache::new(config.cache_entries),
+            failures: Cache::new(FAILURES_MAX),
+            flights: HashMap::new(),
+        };
         let forwarder = Self {
-            upstreams: RwLock::new(Arc::new([])),
-            preferred: AtomicUsize::new(0),
-            patience,
+            upstreams: Upstreams::default(),
+            patience: config.upstream_timeout,
+            second_try_after: config.second_try_after,
+            sockets: Semaphore::new(EXCHANGE_SOCKETS_MAX),
             state: Mutex::new(state),
         };
-        forwarder.set_upstreams(upstreams);
+        forwarder.upstreams.set(upstreams);
         forwarder
     }
 
     /// Uses the first of `upstreams` from the next question on.
     pub(crate) fn set_upstreams(&self, upstreams: &[SocketAddr]) {
-        let upstreams = upstreams.iter().copied().take(UPSTREAMS_MAX).collect();
-        *self.upstreams.write().unwrap_or_else(PoisonError::into_inner) = upstreams;
-        self.preferred.store(0, Ordering::Relaxed);
+        self.upstreams.set(upstreams);
+    }
+
+    /// Looks after upstreams that do not answer; never ends.
+    pub(crate) async fn probe(&self) {
+        self.upstreams.probe().await;
+    }
+
+    pub(crate) fn upstreams(&self) -> Vec<UpstreamStatistics> {
+        self.upstreams.statistics()
+    }
+
+    /// The fill of the caches but the local one.
+    pub(crate) fn caches(&self) -> Caches {
+        let state = self.state();
+        let fill = |entries, capacity| Fill { entries, capacity };
+        Caches {
+            forwarded: fill(state.cache.len(), state.cache.capacity()),
+            failures: fill(state.failures.len(), state.failures.capacity()),
+            local: Fill::default(),
+        }
     }
 
     /// A cached answer and its age.
-    pub(crate) fn cached(&self, key: &Key, now: Instant) -> Option<(Arc<Answer>, Duration)> {
-        self.state().cache.get(key, now)
+    pub(crate) fn cached(&self, key: &KeyBytes, now: Instant) -> Option<(Arc<Answer>, Duration)> {
+        self.state().cache.get(key.bytes(), now)
     }
 
-    /// Asks the upstreams, or waits for whoever is asking them the same already.
-    pub(crate) async fn forward(&self, key: Key) -> Outcome {
+    /// Asks the upstreams, or waits for whoever is asking them the same already. `is_modest`: may use the reserve.
+    pub(crate) async fn forward(&self, key: Key, is_modest: bool) -> Outcome {
         let key = Arc::new(key);
-        match self.take_off(&key)? {
+        match self.take_off(&key, is_modest)? {
             Role::Leader(sender) => {
                 // Ends the flight also when this future is dropped half-way.
                 let _landing = Landing { forwarder: self, key: &key };
                 let outcome = self.ask_upstreams(&key).await;
-                if let Ok(answer) = &outcome {
-                    self.state().cache.insert(Arc::clone(&key), Arc::clone(answer), Instant::now());
-                }
+                self.keep(&key, &outcome);
                 sender.send_replace(Some(outcome.clone()));
                 outcome
             }
@@ -112,16 +170,22 @@ impl Forwarder {
         }
     }
 
-    fn take_off(&self, key: &Arc<Key>) -> Result<Role, ForwardError> {
+    fn take_off(&self, key: &Arc<Key>, is_modest: bool) -> Result<Role, ForwardError> {
+        let (bytes, now) = (key.bytes(), Instant::now());
         let mut state = self.state();
         if let Some(receiver) = state.flights.get(key) {
             return Ok(Role::Follower(receiver.clone()));
         }
         // The cache was looked at before, but without the lock in between.
-        if let Some((answer, _)) = state.cache.get(key, Instant::now()) {
+        if let Some((answer, _)) = state.cache.get(bytes.bytes(), now) {
             return Ok(Role::Late(answer));
         }
-        if state.flights.len() >= EXCHANGES_MAX {
+        let failed = state.failures.get(bytes.bytes(), now);
+        if failed.is_some_and(|(hopes, _)| hopes == self.upstreams.hopes()) {
+            return Err(ForwardError::Remembered);
+        }
+        let reserve = if is_modest { WAITING_RESERVE } else { 0 };
+        if state.flights.len() >= EXCHANGES_MAX + reserve {
             return Err(ForwardError::Overload);
         }
         let (sender, receiver) = watch::channel(None);
@@ -129,27 +193,75 @@ impl Forwarder {
         Ok(Role::Leader(sender))
     }
 
-    async fn ask_upstreams(&self, key: &Key) -> Outcome {
-        let upstreams = Arc::clone(&self.upstreams.read().unwrap_or_else(PoisonError::into_inner));
-        if upstreams.is_empty() {
-            return Err(ForwardError::NoUpstream);
+    fn keep(&self, key: &Key, outcome: &Outcome) {
+        let (bytes, now) = (key.bytes(), Instant::now());
+        let mut state = self.state();
+        match outcome {
+            Ok(answer) => state.cache.insert(bytes.bytes(), Arc::clone(answer), answer.lifetime, now),
+            Err(ForwardError::NoAnswer) => {
+                state.failures.insert(bytes.bytes(), self.upstreams.hopes(), FAILURE_LIFETIME, now);
+            }
+            Err(_) => {}
         }
-        let first = self.preferred.load(Ordering::Relaxed);
-        for attempt in 0..ATTEMPTS_MAX.min(upstreams.len() + 1) {
-            let position = (first + attempt) % upstreams.len();
-            let upstream = upstreams[position];
-            match exchange::ask(upstream, key, self.patience).await {
-                Ok(message) => {
-                    self.preferred.store(position, Ordering::Relaxed);
-                    match keep(message, key.record_type) {
-                        Some(answer) => return Ok(Arc::new(answer)),
-                        None => debug!(%upstream, name = %key.name, "An answer could not be written."),
-                    }
+    }
+
+    /// Asks one upstream, and the next when it has failed or is slow, until one has answered.
+    async fn ask_upstreams(&self, key: &Key) -> Outcome {
+        let chosen = match self.upstreams.choose() {
+            Choice::Ask(chosen) => chosen,
+            Choice::AllDown => return Err(ForwardError::AllDown),
+            Choice::None => return Err(ForwardError::NoUpstream),
+        };
+        // The first again after all, in case that a datagram was lost.
+        let order = chosen.iter().chain(chosen.first()).take(ATTEMPTS_MAX);
+        let mut waiting = order.enumerate().map(|(attempt, upstream)| (attempt == chosen.len(), upstream));
+        let mut answered_badly = Vec::new();
+        let mut tries = FuturesUnordered::new();
+        loop {
+            let is_first = tries.is_empty();
+            let permit =
+                if is_first { self.sockets.acquire().await.ok() } else { self.sockets.try_acquire().ok() };
+            if let Some(permit) = permit {
+                let next =
+                    waiting.find(|(again, upstream)| !again || !answered_badly.contains(&upstream.address));
+                if let Some((_, upstream)) = next {
+                    tries.push(self.try_upstream(upstream, key, permit));
                 }
-                Err(error) => debug!(%upstream, name = %key.name, %error, "An upstream did not answer."),
+            }
+            // Waits for an answer; goes round for the next try if there is a failure, or none for a while.
+            tokio::select! {
+                done = tries.next() => match done {
+                    Some(Ok(answer)) => return Ok(answer),
+                    Some(Err((upstream, true))) => answered_badly.push(upstream),
+                    Some(Err((_, false))) => {}
+                    None => return Err(ForwardError::NoAnswer),
+                },
+                () = sleep(self.second_try_after) => {}
             }
         }
-        Err(ForwardError::NoAnswer)
+    }
+
+    /// One exchange with one upstream. If there is no answer, says of whom, and whether it said that it has none.
+    async fn try_upstream(
+        &self,
+        upstream: &Upstream,
+        key: &Key,
+        permit: tokio::sync::SemaphorePermit<'_>,
+    ) -> Result<Arc<Answer>, (SocketAddr, bool)> {
+        let attempt = self.upstreams.attempt(upstream, self.second_try_after);
+        let result = exchange::ask(upstream, key, self.patience).await;
+        drop(permit);
+        attempt.end(&result);
+        let address = upstream.address;
+        let message = result.map_err(|error| {
+            debug!(upstream = %address, name = %key.name, %error, "An upstream did not answer.");
+            (address, matches!(error, exchange::ExchangeError::Code(_)))
+        })?;
+        let kept = keep(message, key).ok_or_else(|| {
+            debug!(upstream = %address, name = %key.name, "An answer could not be written.");
+            (address, true)
+        })?;
+        Ok(Arc::new(kept))
     }
 
     /// What is guarded is whole between calls, so that a panic elsewhere does not spoil it.
@@ -170,20 +282,24 @@ impl Drop for Landing<'_> {
     }
 }
 
-/// The answer as it is kept and handed on: TTLs within bounds, nothing that concerns one exchange only.
-fn keep(mut message: Message, asked: RecordType) -> Option<Answer> {
+/// The answer as it is kept and handed on: the question in small letters, TTLs within bounds, nothing that concerns one
+/// exchange only.
+fn keep(mut message: Message, key: &Key) -> Option<Answer> {
     let ttl_max = u32::try_from(CACHED_TTL_MAX.as_secs()).unwrap_or(u32::MAX);
     for record in message.answers.iter_mut().chain(&mut message.authorities).chain(&mut message.additionals) {
         // A TTL with the highest bit set counts as zero (RFC 2181 section 8).
         record.ttl = if i32::try_from(record.ttl).is_ok() { record.ttl.min(ttl_max) } else { 0 };
     }
-    let lifetime = lifetime_seconds(&message, asked);
-    message.metadata.id = 0;
+    let lifetime = lifetime_seconds(&message, key.record_type);
+    let (code, is_authentic) = (message.metadata.response_code, message.metadata.authentic_data);
+    message.metadata = Message::new(0, MessageType::Response, message.metadata.op_code).metadata;
+    (message.metadata.response_code, message.metadata.authentic_data) = (code, is_authentic);
+    message.queries = vec![Query::query(Name::from(&key.name), key.record_type)];
     message.edns = None;
     message.signature = None;
-    let wire = message.to_vec().ok()?.into_boxed_slice();
-    let keepable = wire.len() <= CACHED_ANSWER_BYTES_MAX;
-    Some(Answer { wire, lifetime: Duration::from_secs(if keepable { lifetime.into() } else { 0 }) })
+    let answer = Answer::new(&message, Duration::from_secs(lifetime.into()))?;
+    let keepable = answer.len() <= CACHED_ANSWER_BYTES_MAX;
+    Some(if keepable { answer } else { answer.with_lifetime(Duration::ZERO) })
 }
 
 /// How long an answer may be cached: the least of its TTLs; for "no" as its SOA record says, and not at all
@@ -207,9 +323,8 @@ fn minimum_of(record: &Record) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hickory_proto::op::{MessageType, OpCode, Query, ResponseCode};
+    use hickory_proto::op::{OpCode, ResponseCode};
     use hickory_proto::rr::rdata::{A, CNAME, SOA};
-    use hickory_proto::rr::{LowerName, Name};
 
     fn name(text: &str) -> Name {
         Name::from_ascii(text).unwrap()
@@ -231,8 +346,17 @@ mod tests {
         RData::SOA(SOA::new(name("ns.example."), name("root.example."), 1, 1, 1, 1, minimum))
     }
 
+    fn key(text: &str) -> Key {
+        Key {
+            name: LowerName::new(&name(text)),
+            record_type: RecordType::A,
+            dnssec_ok: false,
+            checking_disabled: false,
+        }
+    }
+
     fn lifetime(message: Message) -> u64 {
-        keep(message, RecordType::A).unwrap().lifetime.as_secs()
+        keep(message, &key("a.example.")).unwrap().lifetime.as_secs()
     }
 
     #[test]
@@ -259,26 +383,24 @@ mod tests {
     #[test]
     fn an_answer_that_is_too_large_is_handed_on_and_not_kept() {
         let many: Vec<_> = (0..300).map(|n| (60, RData::A(A::new(10, 0, 1, n as u8)))).collect();
-        let answer = keep(message(&many, &[]), RecordType::A).unwrap();
-        assert!(answer.wire.len() > CACHED_ANSWER_BYTES_MAX && answer.lifetime.is_zero());
+        let answer = keep(message(&many, &[]), &key("a.example.")).unwrap();
+        assert!(answer.len() > CACHED_ANSWER_BYTES_MAX && answer.lifetime.is_zero());
     }
 
     #[tokio::test]
-    async fn a_question_above_the_limit_is_an_overload_and_a_known_one_still_joins() {
-        let forwarder = Forwarder::new(&["127.0.0.1:9".parse().unwrap()], 0, Duration::from_secs(1));
-        let key = |number: usize| {
-            Arc::new(Key {
-                name: LowerName::new(&name(&format!("n{number}.example."))),
-                record_type: RecordType::A,
-                dnssec_ok: false,
-                checking_disabled: false,
-            })
-        };
-        let leaders: Vec<_> = (0..EXCHANGES_MAX).map(|n| forwarder.take_off(&key(n)).unwrap()).collect();
-        assert!(matches!(forwarder.take_off(&key(0)), Ok(Role::Follower(_))));
-        assert!(matches!(forwarder.take_off(&key(EXCHANGES_MAX)), Err(ForwardError::Overload)));
+    async fn a_question_above_the_limit_is_an_overload_and_a_known_one_or_a_modest_client_still_joins() {
+        let config = Config { cache_entries: 0, ..Config::default() };
+        let forwarder = Forwarder::new(&config, &["127.0.0.1:9".parse().unwrap()]);
+        let key = |number: usize| Arc::new(key(&format!("n{number}.example.")));
+        let take_off = |number, is_modest| forwarder.take_off(&key(number), is_modest);
+        let mut leaders: Vec<_> = (0..EXCHANGES_MAX).map(|n| take_off(n, false).unwrap()).collect();
+        assert!(matches!(take_off(0, false), Ok(Role::Follower(_))));
+        assert!(matches!(take_off(EXCHANGES_MAX, false), Err(ForwardError::Overload)));
+        let reserved = EXCHANGES_MAX..EXCHANGES_MAX + WAITING_RESERVE;
+        leaders.extend(reserved.map(|n| take_off(n, true).unwrap()));
+        assert!(matches!(take_off(EXCHANGES_MAX + WAITING_RESERVE, true), Err(ForwardError::Overload)));
         drop(leaders);
-        let abandoned = forwarder.forward(Key::clone(&key(1))).await;
-        assert_eq!(abandoned, Err(ForwardError::Abandoned));
+        let abandoned = forwarder.forward(Key::clone(&key(1)), false).await;
+        assert!(matches!(abandoned, Err(ForwardError::Abandoned)));
     }
 }

@@ -1,29 +1,32 @@
-//! From a request that hickory-server has decoded to a question that we take, or the reason why not.
+//! From a packet to a question that we take, or the reason why not.
 
-use hickory_proto::op::{Edns, MessageType, Metadata, OpCode, Query, ResponseCode};
+use hickory_proto::op::{Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, LowerName, RecordType};
-use hickory_server::net::xfer::Protocol;
-use hickory_server::server::Request;
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
-use crate::limits::{QUERY_BYTES_MAX, UDP_PAYLOAD_BYTES_MAX};
+use crate::limits::QUERY_BYTES_MAX;
 use crate::reply::Reply;
+use crate::server::Protocol;
+use crate::wire::{KeyBytes, answer_bytes_max};
 
 /// The EDNS version that we speak (RFC 6891).
 const EDNS_VERSION: u8 = 0;
 
-/// The payload every client takes without EDNS (RFC 1035 section 4.2.1).
-const PLAIN_PAYLOAD_BYTES: u16 = 512;
+/// An OPT record, and room for a signature.
+const ADDITIONALS_MAX: u16 = 2;
 
 /// One question of class IN, with what its answer must respect.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Question<'a> {
-    pub(crate) metadata: &'a Metadata,
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    pub(crate) metadata: Metadata,
     /// The question in the client's spelling.
-    pub(crate) query: &'a Query,
+    pub(crate) query: Query,
     /// The name that is asked, for lookups.
-    pub(crate) name: &'a LowerName,
+    pub(crate) name: LowerName,
     /// Present if the client speaks EDNS.
     pub(crate) edns: Option<ClientEdns>,
+    /// The longest answer that the client takes.
+    pub(crate) answer_bytes_max: u16,
 }
 
 /// What a client says in its OPT record.
@@ -33,37 +36,49 @@ pub(crate) struct ClientEdns {
     pub(crate) dnssec_ok: bool,
 }
 
-/// Why a request is not a question for us.
+/// Why a packet is not a question for us.
 #[derive(Debug)]
 pub(crate) enum Rejection {
+    /// Not answered: a response, lest two servers answer each other for ever, or shorter than a header.
+    Ignored,
     /// Not understood; the reply says so.
     Malformed(Box<Reply>),
     /// Understood and not done; the reply says so.
     Refused(Box<Reply>),
 }
 
-impl<'a> Question<'a> {
-    /// Looks at `request`, which is not a response: those hickory-server drops, lest two servers answer each
-    /// other for ever.
-    pub(crate) fn new(request: &'a Request) -> Result<Self, Rejection> {
-        debug_assert_ne!(request.metadata.message_type, MessageType::Response);
-        if request.metadata.op_code != OpCode::Query {
-            return Err(Rejection::Refused(Box::new(Reply::bare(&request.metadata, ResponseCode::NotImp))));
+impl Question {
+    /// Decodes `packet`. What its header claims is looked at first, so that no room is made for records that are not
+    /// there.
+    pub(crate) fn read(packet: &[u8], protocol: Protocol) -> Result<Self, Rejection> {
+        let header = Header::read(&mut BinDecoder::new(packet)).map_err(|_| Rejection::Ignored)?;
+        let (metadata, counts) = (header.metadata, header.counts);
+        if metadata.message_type == MessageType::Response {
+            return Err(Rejection::Ignored);
         }
-        // A question, no answers, and room for a signature; OPT is apart.
-        let [query] = request.queries.queries() else { return Err(malformed(request)) };
-        let records_fit =
-            request.answers.is_empty() && request.authorities.is_empty() && request.additionals.len() <= 1;
-        if !records_fit || request.as_slice().len() > QUERY_BYTES_MAX {
-            return Err(malformed(request));
+        if metadata.op_code != OpCode::Query {
+            return Err(Rejection::Refused(Box::new(Reply::bare(&metadata, ResponseCode::NotImp))));
         }
+        let malformed = || Rejection::Malformed(Box::new(Reply::bare(&metadata, ResponseCode::FormErr)));
+        let is_one_question = counts.queries == 1 && counts.answers == 0 && counts.authorities == 0;
+        if !is_one_question || counts.additionals > ADDITIONALS_MAX || packet.len() > QUERY_BYTES_MAX {
+            return Err(malformed());
+        }
+        let mut message = Message::from_vec(packet).map_err(|_| malformed())?;
+        // A question, and room for a signature; OPT is apart.
+        let Some(query) = message.queries.pop() else { return Err(malformed()) };
+        if message.additionals.len() > 1 {
+            return Err(malformed());
+        }
+        let payload = message.edns.as_ref().map(Edns::max_payload);
         let question = Self {
-            metadata: &request.metadata,
-            query: query.original(),
-            name: query.name(),
-            edns: request.edns.as_ref().map(|edns| ClientEdns { dnssec_ok: edns.flags().dnssec_ok }),
+            metadata,
+            name: LowerName::new(query.name()),
+            query,
+            edns: message.edns.as_ref().map(|edns| ClientEdns { dnssec_ok: edns.flags().dnssec_ok }),
+            answer_bytes_max: answer_bytes_max(protocol, payload),
         };
-        question.check(request.edns.as_ref())
+        question.check(message.edns.as_ref())
     }
 
     /// Turns away what is well formed and not served.
@@ -79,25 +94,29 @@ impl<'a> Question<'a> {
             );
         if served { Ok(self) } else { refused(ResponseCode::Refused) }
     }
-}
 
-/// The longest answer that the client takes, bytes.
-pub(crate) fn answer_bytes_max(request: &Request) -> u16 {
-    match (request.protocol(), &request.edns) {
-        (Protocol::Udp, None) => PLAIN_PAYLOAD_BYTES,
-        (Protocol::Udp, Some(edns)) => edns.max_payload().clamp(PLAIN_PAYLOAD_BYTES, UDP_PAYLOAD_BYTES_MAX),
-        _ => u16::MAX,
+    pub(crate) fn dnssec_ok(&self) -> bool {
+        self.edns.is_some_and(|edns| edns.dnssec_ok)
     }
-}
 
-fn malformed(request: &Request) -> Rejection {
-    Rejection::Malformed(Box::new(Reply::bare(&request.metadata, ResponseCode::FormErr)))
+    /// What its forwarded answer is kept under.
+    pub(crate) fn foreign_key(&self) -> KeyBytes {
+        let record_type = self.query.query_type();
+        KeyBytes::of(&self.name, record_type, self.dnssec_ok(), self.metadata.checking_disabled)
+    }
+
+    /// The same question in small letters.
+    pub(crate) fn canonical(&self) -> Self {
+        let mut canonical = self.clone();
+        canonical.query.set_name((&self.name).into());
+        canonical.edns = None;
+        canonical
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hickory_proto::op::Message;
     use hickory_proto::rr::{Name, RData, Record, rdata::A};
     use proptest::prelude::*;
 
@@ -107,27 +126,6 @@ mod tests {
         message.add_query(Query::query(Name::from_ascii("Web.Local.").unwrap(), RecordType::A));
         edit(&mut message);
         message.to_vec().unwrap()
-    }
-
-    fn request(packet: Vec<u8>, protocol: Protocol) -> Option<Request> {
-        Request::from_bytes(packet, "127.0.0.1:5353".parse().unwrap(), protocol).ok()
-    }
-
-    #[test]
-    fn the_payload_of_edns_is_respected_between_512_and_our_own_limit() {
-        let limit_of = |payload: Option<u16>, protocol| {
-            let packet = question(|message| {
-                if let Some(payload) = payload {
-                    message.set_edns(Edns::new()).edns.as_mut().unwrap().set_max_payload(payload);
-                }
-            });
-            answer_bytes_max(&request(packet, protocol).unwrap())
-        };
-        assert_eq!(limit_of(None, Protocol::Udp), 512);
-        assert_eq!(limit_of(Some(512), Protocol::Udp), 512);
-        assert_eq!(limit_of(Some(900), Protocol::Udp), 900);
-        assert_eq!(limit_of(Some(4096), Protocol::Udp), 1232);
-        assert_eq!(limit_of(None, Protocol::Tcp), 65535);
     }
 
     #[test]
@@ -163,8 +161,7 @@ mod tests {
             ),
         ];
         for (edit, expected) in cases {
-            let request = request(question(edit), Protocol::Udp).unwrap();
-            let Err(Rejection::Refused(reply)) = Question::new(&request) else {
+            let Err(Rejection::Refused(reply)) = Question::read(&question(edit), Protocol::Udp) else {
                 panic!("{expected:?} was not refused");
             };
             assert_eq!(reply.metadata().response_code, expected);
@@ -189,9 +186,10 @@ mod tests {
         });
         let mut long = question(|_| ());
         long.resize(QUERY_BYTES_MAX + 1, 0);
-        for packet in [two, none, answers, additionals, long] {
-            let request = request(packet, Protocol::Tcp).unwrap();
-            let Err(Rejection::Malformed(reply)) = Question::new(&request) else {
+        let mut claims = question(|_| ());
+        claims[4..6].copy_from_slice(&[0xff; 2]); // 65,535 questions, of which one is there
+        for packet in [two, none, answers, additionals, long, claims] {
+            let Err(Rejection::Malformed(reply)) = Question::read(&packet, Protocol::Tcp) else {
                 panic!("was not malformed");
             };
             assert_eq!(reply.metadata().response_code, ResponseCode::FormErr);
@@ -208,17 +206,14 @@ mod tests {
                 let at = at % packet.len();
                 packet[at] = value;
             }
-            let Some(request) = request(packet, Protocol::Udp) else { return Ok(()) };
-            if request.metadata.message_type == MessageType::Response {
-                return Ok(());
-            }
-            let reply = match Question::new(&request) {
+            let reply = match Question::read(&packet, Protocol::Udp) {
                 Ok(question) => Box::new(Reply::failure(&question, ResponseCode::ServFail)),
                 Err(Rejection::Malformed(reply) | Rejection::Refused(reply)) => reply,
+                Err(Rejection::Ignored) => return Ok(()),
             };
-            let bytes = reply.encode(&request.queries, 512).unwrap();
+            let bytes = reply.encode(512).unwrap();
             prop_assert!(bytes.len() >= 12 && bytes[2] & 0x80 != 0);
-            prop_assert_eq!(&bytes[..2], &request.as_slice()[..2]);
+            prop_assert_eq!(&bytes[..2], &packet[..2]);
         }
     }
 }

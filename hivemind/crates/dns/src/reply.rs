@@ -1,26 +1,20 @@
 //! Replies: what is said, and how much of it fits what the client takes.
 
 use std::net::IpAddr;
-use std::slice;
-use std::sync::LazyLock;
 
 use hickory_proto::ProtoError;
-use hickory_proto::op::{Edns, Message, Metadata, ResponseCode};
+use hickory_proto::op::{Edns, Header, Message, Metadata, ResponseCode, emit_message_parts};
 use hickory_proto::rr::rdata::{A, AAAA, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record};
-use hickory_proto::serialize::binary::{BinDecoder, BinEncoder};
-use hickory_server::server::ResponseInfo;
-use hickory_server::zone_handler::{MessageResponse, MessageResponseBuilder, Queries};
+use hickory_proto::serialize::binary::BinEncoder;
 
 use crate::limits::{LOCAL_TTL, UDP_PAYLOAD_BYTES_MAX};
 use crate::question::Question;
 use crate::records::Server;
-
-/// Length of an OPT record without options: a root name, type, payload, flags and an empty body.
-const OPT_BYTES: u16 = 11;
+use crate::wire::OPT_BYTES;
 
 /// What the published records say to a question.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Local<'a> {
     /// The addresses of the type that was asked.
     Addresses(Vec<IpAddr>),
@@ -52,98 +46,62 @@ impl Local<'_> {
     }
 }
 
-/// A reply but for the question, which goes back as the client wrote it.
+/// A reply, not yet fitted to what its client takes.
 #[derive(Debug)]
-pub(crate) struct Reply {
-    metadata: Metadata,
-    echo: Echo,
-    answers: Vec<Record>,
-    authorities: Vec<Record>,
-    additionals: Vec<Record>,
-    edns: Option<Edns>,
-}
-
-/// What of the request comes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Echo {
-    /// Its question.
-    Question,
-    /// Nothing, since no more than the header is understood.
-    Nothing,
-}
-
-/// The question of a reply that has none.
-static NO_QUESTION: LazyLock<Queries> =
-    LazyLock::new(|| Queries::read(&mut BinDecoder::new(&[]), 0).expect("no questions are in no bytes"));
-
-/// [`MessageResponse`] over the records of a [`Reply`].
-type Response<'a> = MessageResponse<
-    'a,
-    'a,
-    slice::Iter<'a, Record>,
-    slice::Iter<'a, Record>,
-    slice::Iter<'a, Record>,
-    slice::Iter<'a, Record>,
->;
+pub(crate) struct Reply(Message);
 
 impl Reply {
     /// A reply without a question, for a request of which no more than the header is understood.
     pub(crate) fn bare(metadata: &Metadata, code: ResponseCode) -> Self {
-        let mut metadata = Metadata::response_from_request(metadata);
-        metadata.recursion_available = true;
-        metadata.response_code = code;
-        Self {
-            metadata,
-            echo: Echo::Nothing,
-            answers: Vec::new(),
-            authorities: Vec::new(),
-            additionals: Vec::new(),
-            edns: None,
-        }
+        let mut message = Message::response(metadata.id, metadata.op_code);
+        message.metadata = Metadata::response_from_request(metadata);
+        message.metadata.recursion_available = true;
+        message.metadata.response_code = code;
+        Self(message)
     }
 
     /// A reply with a code and no records.
-    pub(crate) fn failure(question: &Question<'_>, code: ResponseCode) -> Self {
+    pub(crate) fn failure(question: &Question, code: ResponseCode) -> Self {
         let mut reply = Self::to(question);
-        reply.metadata.response_code = code;
-        if reply.edns.is_none() && code.high() > 0 {
-            reply.edns = Some(our_edns(question));
+        reply.0.metadata.response_code = code;
+        if reply.0.edns.is_none() && code.high() > 0 {
+            reply.0.set_edns(our_edns(question));
         }
         reply
     }
 
     /// An authoritative reply. `zone` is the owner of the SOA record that negative answers carry: the name that
     /// is asked, or an ancestor.
-    pub(crate) fn local(question: &Question<'_>, local: Local<'_>, zone: &Name) -> Self {
+    pub(crate) fn local(question: &Question, local: Local<'_>, zone: &Name) -> Self {
         let mut reply = Self::to(question);
-        reply.metadata.authoritative = true;
+        reply.0.metadata.authoritative = true;
         let answer = |data| record(question.query.name().clone(), data);
         match local {
             Local::Addresses(addresses) => {
-                reply.answers = addresses.into_iter().map(address_data).map(answer).collect();
+                reply.0.answers = addresses.into_iter().map(address_data).map(answer).collect();
             }
             Local::Servers(servers) => {
                 for (server, addresses) in servers {
                     let data = SRV::new(0, 1, server.port, server.target.clone());
-                    reply.answers.push(answer(RData::SRV(data)));
+                    reply.0.answers.push(answer(RData::SRV(data)));
                     reply.add_addresses(&server.target, addresses);
                 }
             }
             Local::Texts(texts) => {
                 let data = |text: &String| RData::TXT(TXT::new(vec![text.clone()]));
-                reply.answers = texts.iter().map(data).map(answer).collect();
+                reply.0.answers = texts.iter().map(data).map(answer).collect();
             }
             Local::NameServer(addresses) => {
                 let name = server_name(zone).unwrap_or_else(|| zone.clone());
-                reply.answers.push(answer(RData::NS(NS(name.clone()))));
+                reply.0.answers.push(answer(RData::NS(NS(name.clone()))));
                 reply.add_addresses(&name, addresses);
             }
-            Local::Pointer(name) => reply.answers.push(answer(RData::PTR(PTR(name.clone())))),
-            Local::Authority => reply.answers.push(answer(authority(zone))),
-            Local::NoData => reply.authorities.push(record(zone.clone(), authority(zone))),
+            Local::Pointer(name) => reply.0.answers.push(answer(RData::PTR(PTR(name.clone())))),
+            Local::Authority => reply.0.answers.push(answer(authority(zone))),
+            Local::NoData => reply.0.authorities.push(record(zone.clone(), authority(zone))),
             Local::NoName => {
-                reply.metadata.response_code = ResponseCode::NXDomain;
-                reply.authorities.push(record(zone.clone(), authority(zone)));
+                reply.0.metadata.response_code = ResponseCode::NXDomain;
+                reply.0.authorities.push(record(zone.clone(), authority(zone)));
             }
         }
         reply
@@ -151,98 +109,100 @@ impl Reply {
 
     /// Adds the addresses of a name that the answers speak of; of one that they speak of twice, once.
     fn add_addresses(&mut self, name: &Name, addresses: &[IpAddr]) {
-        if self.additionals.iter().all(|record| record.name != *name) {
+        if self.0.additionals.iter().all(|record| record.name != *name) {
             let records = addresses.iter().map(|address| record(name.clone(), address_data(*address)));
-            self.additionals.extend(records);
+            self.0.additionals.extend(records);
         }
     }
 
     /// An upstream's answer for one client: its id and spelling, its flags, TTLs of at most `ttl_max` seconds.
-    pub(crate) fn relayed(question: &Question<'_>, mut answer: Message, ttl_max: u32) -> Self {
+    pub(crate) fn relayed(question: &Question, mut answer: Message, ttl_max: u32) -> Self {
         for record in answer.answers.iter_mut().chain(&mut answer.authorities).chain(&mut answer.additionals)
         {
             record.ttl = record.ttl.min(ttl_max);
         }
-        let mut reply = Self::to(question);
+        let Self(mut reply) = Self::to(question);
         reply.metadata.response_code = answer.metadata.response_code;
         // "Authentic data" goes only to who asked for it (RFC 6840 section 5.8).
-        reply.metadata.authentic_data = answer.metadata.authentic_data
-            && (question.metadata.authentic_data || question.edns.is_some_and(|edns| edns.dnssec_ok));
+        reply.metadata.authentic_data =
+            answer.metadata.authentic_data && (question.metadata.authentic_data || question.dnssec_ok());
         reply.answers = answer.answers;
         reply.authorities = answer.authorities;
         reply.additionals = answer.additionals;
-        reply
+        Self(reply)
     }
 
-    fn to(question: &Question<'_>) -> Self {
-        Self {
-            echo: Echo::Question,
-            edns: question.edns.map(|_| our_edns(question)),
-            ..Self::bare(question.metadata, ResponseCode::NoError)
-        }
+    fn to(question: &Question) -> Self {
+        let Self(mut message) = Self::bare(&question.metadata, ResponseCode::NoError);
+        message.add_query(question.query.clone());
+        message.edns = question.edns.map(|_| our_edns(question));
+        Self(message)
     }
 
-    /// Shortens the reply to `bytes_max`, if it is longer: first the additional records go, then all but the
-    /// answers that fit, with the sign that there are more, upon which the client asks over TCP. Left to itself,
-    /// hickory-server would fill the last byte with answers and lose the OPT record after them, without which
-    /// the client takes us for a server that does not speak EDNS.
+    /// How many records it carries.
+    pub(crate) fn records(&self) -> usize {
+        self.0.answers.len() + self.0.authorities.len() + self.0.additionals.len()
+    }
+
+    /// The message as it is, not fitted to a client.
+    pub(crate) fn message(&self) -> &Message {
+        &self.0
+    }
+
+    /// Writes the reply in at most `bytes_max`. If it is longer, first the additional records go, then all but the
+    /// answers that fit, with the sign that there are more, upon which the client asks over TCP. The OPT record stays,
+    /// without which the client would take us for a server that does not speak EDNS.
     ///
     /// # Errors
-    /// A record cannot be written; the reply is as it was.
-    pub(crate) fn fit(&mut self, queries: &Queries, bytes_max: u16) -> Result<(), ProtoError> {
-        if self.answers.is_empty() && self.authorities.is_empty() && self.additionals.is_empty() {
-            return Ok(());
+    /// A record cannot be written.
+    pub(crate) fn encode(mut self, bytes_max: u16) -> Result<Vec<u8>, ProtoError> {
+        let reserved = if self.0.edns.is_some() { OPT_BYTES } else { 0 };
+        if self.records() > 0 {
+            let fitting = self.write(None, bytes_max.saturating_sub(reserved))?.0;
+            if fitting.metadata.truncation {
+                self.shorten(&fitting);
+            }
         }
-        let reserved = if self.edns.is_some() { OPT_BYTES } else { 0 };
-        let (written, _) = encode(self.response_with(queries, None), bytes_max.saturating_sub(reserved))?;
-        if !written.truncation {
-            return Ok(());
-        }
-        let fitting = written.counts();
-        self.additionals.clear();
-        let rest_is_whole = usize::from(fitting.answers) == self.answers.len()
-            && usize::from(fitting.authorities) == self.authorities.len();
+        self.write(self.0.edns.as_ref(), bytes_max).map(|(_, bytes)| bytes)
+    }
+
+    /// Leaves of the records what was found to fit.
+    fn shorten(&mut self, fitting: &Header) {
+        let message = &mut self.0;
+        message.additionals.clear();
+        let rest_is_whole = usize::from(fitting.counts.answers) == message.answers.len()
+            && usize::from(fitting.counts.authorities) == message.authorities.len();
         if !rest_is_whole {
-            self.answers.truncate(fitting.answers.into());
-            self.authorities.clear();
-            self.metadata.truncation = true;
+            message.answers.truncate(fitting.counts.answers.into());
+            message.authorities.clear();
+            message.metadata.truncation = true;
         }
-        Ok(())
     }
 
-    /// What hickory-server sends; `queries` are those of the request.
-    pub(crate) fn response<'a>(&'a self, queries: &'a Queries) -> Response<'a> {
-        self.response_with(queries, self.edns.as_ref())
-    }
-
-    fn response_with<'a>(&'a self, queries: &'a Queries, edns: Option<&'a Edns>) -> Response<'a> {
-        let queries = match self.echo {
-            Echo::Question => queries,
-            Echo::Nothing => &NO_QUESTION,
-        };
-        MessageResponseBuilder::new(queries, edns).build(
-            self.metadata,
-            &self.answers,
-            &self.authorities,
-            &[],
-            &self.additionals,
-        )
+    /// Writes as much as fits; the header tells what of it did.
+    fn write(&self, edns: Option<&Edns>, bytes_max: u16) -> Result<(Header, Vec<u8>), ProtoError> {
+        let message = &self.0;
+        let mut bytes = Vec::with_capacity(usize::from(bytes_max.min(UDP_PAYLOAD_BYTES_MAX)));
+        let mut encoder = BinEncoder::new(&mut bytes);
+        encoder.set_max_size(bytes_max);
+        let header = emit_message_parts(
+            &message.metadata,
+            &mut message.queries.iter(),
+            &mut message.answers.iter(),
+            &mut message.authorities.iter(),
+            &mut message.additionals.iter(),
+            edns,
+            None,
+            &mut encoder,
+        )?;
+        Ok((header, bytes))
     }
 }
 
-/// Writes `response` as far as it fits; tells what of it did.
-fn encode(response: Response<'_>, bytes_max: u16) -> Result<(ResponseInfo, Vec<u8>), ProtoError> {
-    let mut bytes = Vec::with_capacity(usize::from(bytes_max.min(UDP_PAYLOAD_BYTES_MAX)));
-    let mut encoder = BinEncoder::new(&mut bytes);
-    encoder.set_max_size(bytes_max);
-    let written = response.destructive_emit(&mut encoder)?;
-    Ok((written, bytes))
-}
-
-fn our_edns(question: &Question<'_>) -> Edns {
+fn our_edns(question: &Question) -> Edns {
     let mut edns = Edns::new();
     edns.set_max_payload(UDP_PAYLOAD_BYTES_MAX);
-    edns.set_dnssec_ok(question.edns.is_some_and(|edns| edns.dnssec_ok));
+    edns.set_dnssec_ok(question.dnssec_ok());
     edns
 }
 
@@ -276,11 +236,7 @@ fn ttl_seconds() -> u32 {
 #[cfg(test)]
 impl Reply {
     pub(crate) fn metadata(&self) -> &Metadata {
-        &self.metadata
-    }
-
-    pub(crate) fn encode(&self, queries: &Queries, bytes_max: u16) -> Result<Vec<u8>, ProtoError> {
-        encode(self.response(queries), bytes_max).map(|(_, bytes)| bytes)
+        &self.0.metadata
     }
 }
 
@@ -289,18 +245,17 @@ mod tests {
     use super::*;
     use hickory_proto::op::{MessageType, OpCode, Query};
     use hickory_proto::rr::RecordType;
-    use hickory_server::net::xfer::Protocol;
-    use hickory_server::server::Request;
     use proptest::prelude::*;
 
-    fn request(edns: bool) -> Request {
+    use crate::server::Protocol;
+
+    fn question(edns: bool) -> Question {
         let mut message = Message::new(7, MessageType::Query, OpCode::Query);
         message.add_query(Query::query(Name::from_ascii("a.example.").unwrap(), RecordType::A));
         if edns {
             message.set_edns(Edns::new());
         }
-        let client = "127.0.0.1:5353".parse().unwrap();
-        Request::from_bytes(message.to_vec().unwrap(), client, Protocol::Udp).unwrap()
+        Question::read(&message.to_vec().unwrap(), Protocol::Udp).unwrap()
     }
 
     fn answer(counts: [u8; 3]) -> Message {
@@ -315,11 +270,8 @@ mod tests {
     }
 
     fn fitted(counts: [u8; 3], edns: bool, bytes_max: u16) -> (Message, usize) {
-        let request = request(edns);
-        let question = Question::new(&request).unwrap();
-        let mut reply = Reply::relayed(&question, answer(counts), 60);
-        reply.fit(&request.queries, bytes_max).unwrap();
-        let bytes = reply.encode(&request.queries, u16::MAX).unwrap();
+        let reply = Reply::relayed(&question(edns), answer(counts), 60);
+        let bytes = reply.encode(bytes_max).unwrap();
         (Message::from_vec(&bytes).unwrap(), bytes.len())
     }
 

@@ -1,30 +1,34 @@
 //! The running server: its sockets, its tasks, and the handle on them.
 
 mod bind;
-mod handler;
+mod room;
+mod tcp;
+mod udp;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hickory_server::Server;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use handler::Handler;
+use tcp::Connections;
 
 pub use bind::{Protocol, StartError};
 
 use crate::config::Config;
 use crate::forwarder::Forwarder;
-use crate::limits::CONNECTION_IDLE;
 use crate::records::{Records, parse_name};
 use crate::responder::Responder;
 use crate::statistics::Statistics;
 
-/// How many answers a TCP connection may have ready to be written. There is one at most: its queries are
-/// answered one after another, and the last answer is written before the next query is read.
-const ANSWERS_PER_CONNECTION_MAX: usize = 1;
+/// What the tasks of all sockets share.
+#[derive(Debug)]
+struct Context {
+    responder: Responder,
+    connections: Arc<Connections>,
+}
 
 /// A DNS server that runs until it is stopped or dropped.
 ///
@@ -33,7 +37,7 @@ const ANSWERS_PER_CONNECTION_MAX: usize = 1;
 #[derive(Debug)]
 pub struct DnsServer {
     addresses: Vec<SocketAddr>,
-    responder: Arc<Responder>,
+    context: Arc<Context>,
     stopping: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
@@ -58,23 +62,22 @@ impl DnsServer {
         let addresses: Vec<_> = sockets.iter().map(|sockets| sockets.address).collect();
 
         let upstreams = without_ourselves(&config.upstreams, &addresses);
-        let forwarder = Forwarder::new(&upstreams, config.cache_entries, config.upstream_timeout);
-        let responder = Arc::new(Responder::new(&domain, records, forwarder));
+        let forwarder = Forwarder::new(&config, &upstreams);
+        let context = Arc::new(Context {
+            responder: Responder::new(&domain, records, forwarder),
+            connections: Arc::default(),
+        });
         let (stopping, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        for sockets in sockets {
-            let address = sockets.address;
-            let handler = Handler::new(Arc::clone(&responder));
-            let mut udp = Server::new(handler.clone());
-            udp.register_socket(sockets.udp);
-            tasks.spawn(serve(udp, handler, address, Protocol::Udp, stopped.clone()));
-            let handler = Handler::new(Arc::clone(&responder));
-            let mut tcp = Server::new(handler.clone());
-            tcp.register_listener(sockets.tcp, CONNECTION_IDLE, ANSWERS_PER_CONNECTION_MAX);
-            tasks.spawn(serve(tcp, handler, address, Protocol::Tcp, stopped.clone()));
+        for bind::Sockets { address, udp, tcp } in sockets {
+            let served = udp::serve(udp, Arc::clone(&context), stopped.clone());
+            tasks.spawn(told(served, address, Protocol::Udp));
+            let served = tcp::serve(tcp, Arc::clone(&context), stopped.clone());
+            tasks.spawn(told(served, address, Protocol::Tcp));
         }
+        tasks.spawn(probe(Arc::clone(&context), stopped));
         info!(?addresses, ?upstreams, domain = %domain, "The DNS server answers.");
-        Ok(Self { addresses, responder, stopping, tasks })
+        Ok(Self { addresses, context, stopping, tasks })
     }
 
     /// Where it answers, in the order of [`Config::listen`], with the ports that were taken.
@@ -85,19 +88,19 @@ impl DnsServer {
     /// Replaces the local names. A query sees the old table or the new one, whole; the change is in effect
     /// when this returns.
     pub fn publish(&self, records: Records) {
-        self.responder.publish(records);
+        self.context.responder.publish(records);
     }
 
     /// Replaces the upstreams, leaving out ourselves, from the next question on. What is cached stays.
     pub fn set_upstreams(&self, upstreams: &[SocketAddr]) {
         let upstreams = without_ourselves(upstreams, &self.addresses);
         info!(?upstreams, "The DNS server has other upstreams.");
-        self.responder.set_upstreams(&upstreams);
+        self.context.responder.set_upstreams(&upstreams);
     }
 
-    /// How many queries had which outcome so far.
+    /// What has happened so far.
     pub fn statistics(&self) -> Statistics {
-        self.responder.statistics()
+        self.context.responder.statistics()
     }
 
     /// Closes the sockets, abandons what waits for upstreams, and returns when both are done. Connections are
@@ -113,23 +116,19 @@ impl DnsServer {
     }
 }
 
-/// Runs `server`, which has one socket, until `stopped` says so, then gives up what waits. A server has one
-/// socket, since one with several tells of a failed socket only when all have ended.
-async fn serve(
-    mut server: Server<Handler>,
-    handler: Handler,
-    address: SocketAddr,
-    protocol: Protocol,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let ended = tokio::select! {
-        _ = stopped.changed() => server.shutdown_gracefully().await,
-        ended = server.block_until_done() => ended,
-    };
-    if let Err(error) = ended {
+/// Looks after upstreams until `stopped` says so.
+async fn probe(context: Arc<Context>, mut stopped: watch::Receiver<bool>) {
+    tokio::select! {
+        _ = stopped.changed() => {}
+        () = context.responder.probe() => {}
+    }
+}
+
+/// Tells in the log of a socket that fails.
+async fn told(served: impl Future<Output = io::Result<()>>, address: SocketAddr, protocol: Protocol) {
+    if let Err(error) = served.await {
         error!(%error, %address, %protocol, "A DNS socket failed and does not answer any more.");
     }
-    handler.drained().await;
 }
 
 /// Upstreams that would send a question back to us are left out; one at a wildcard address would be us, if we

@@ -8,7 +8,7 @@ use std::{
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
 use crate::{
-    AppSample, Process, Snapshot,
+    AppSample, Process, Snapshot, dns,
     ends::Ends,
     families::*,
     family::{Family, Value},
@@ -56,7 +56,7 @@ impl Collector for Exposition {
         flows(encoder, &state)?;
         round_trips(encoder, &state)?;
         datapath(encoder, snapshot)?;
-        figures(encoder, &DNS_QUERIES, &snapshot.dns_queries)?;
+        dns::encode(encoder, &snapshot.dns)?;
         single(encoder, &STORE_REVISION, snapshot.store.revision)?;
         single(encoder, &STORE_SIZE, snapshot.store.size_bytes)?;
         apps(encoder, &state)?;

@@ -1,6 +1,9 @@
 //! Every family there is, with what it means. The reference page is written from this list.
 
-use crate::family::{Family, Kind, Unit};
+use crate::{
+    dns,
+    family::{Family, Kind, Unit},
+};
 
 const FLOW: &[&str] = &[
     "source_namespace",
@@ -24,15 +27,19 @@ const FLOW_WAY: &[&str] = &[
 const PEERS: &[&str] = &["namespace", "app", "peer_namespace", "peer_app"];
 const APP: &[&str] = &["namespace", "app"];
 
-const fn counter(stem: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
+pub(crate) const fn counter(
+    stem: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Family {
     Family { stem, unit: None, kind: Kind::Counter, labels, help }
 }
 
-const fn gauge(stem: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
+pub(crate) const fn gauge(stem: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
     Family { stem, unit: None, kind: Kind::Gauge, labels, help }
 }
 
-const fn of(unit: Unit, family: Family) -> Family {
+pub(crate) const fn of(unit: Unit, family: Family) -> Family {
     Family { unit: Some(unit), ..family }
 }
 
@@ -110,12 +117,6 @@ pub(crate) const DATAPATH_EVENTS_LOST: Family = counter(
     &["class"],
     "Events that the kernel did not tell, being too many. A rise means that flows are missing in the list of flows; \
      totals are exact all the same.",
-);
-
-pub(crate) const DNS_QUERIES: Family = counter(
-    "hivemind_dns_queries",
-    &["outcome"],
-    "DNS queries answered. A rise of failed means that no upstream answers; of refused or malformed, a strange client.",
 );
 
 pub(crate) const STORE_REVISION: Family = gauge(
@@ -220,7 +221,14 @@ pub const FAMILIES: &[Family] = &[
     DATAPATH_MAP_CAPACITY,
     DATAPATH_EVENTS,
     DATAPATH_EVENTS_LOST,
-    DNS_QUERIES,
+    dns::FAMILIES[0],
+    dns::FAMILIES[1],
+    dns::FAMILIES[2],
+    dns::FAMILIES[3],
+    dns::FAMILIES[4],
+    dns::FAMILIES[5],
+    dns::FAMILIES[6],
+    dns::FAMILIES[7],
     STORE_REVISION,
     STORE_SIZE,
     APP_REPLICAS_WANTED,

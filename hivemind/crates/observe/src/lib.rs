@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod accumulator;
+mod dns;
 mod ends;
 mod exposition;
 mod families;
@@ -23,6 +24,7 @@ mod round_trips;
 mod snapshot;
 mod text_format;
 
+pub use dns::{DnsQueries, DnsSample, DnsUpstream, Durations};
 pub use families::FAMILIES;
 pub use family::{Family, Kind};
 pub use format::Format;

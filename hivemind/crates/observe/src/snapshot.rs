@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use hivemind_common::telemetry::{PairCounters, RttHistogram};
 
-use crate::Process;
+use crate::{DnsSample, Process};
 
 /// An app, by namespace and name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -44,8 +44,8 @@ pub struct Snapshot {
     pub maps: Vec<MapSample>,
     /// Events by class.
     pub events: Vec<EventSample>,
-    /// DNS queries by outcome.
-    pub dns_queries: Vec<Figure>,
+    /// The DNS server.
+    pub dns: DnsSample,
     /// The store.
     pub store: StoreSample,
     /// Network policies by state.

@@ -1,5 +1,7 @@
 //! The figures of the daemon's parts, gathered for a scrape.
 
+mod dns;
+
 use std::{
     collections::HashMap,
     path::PathBuf,
@@ -59,24 +61,11 @@ impl Figures {
             process,
             ..Snapshot::default()
         };
-        self.add_dns(&mut snapshot);
+        if let Some(dns) = self.dns.upgrade() {
+            snapshot.dns = dns::sample(dns.statistics());
+        }
         add_datapath(&mut snapshot, statistics);
         Ok(snapshot)
-    }
-
-    fn add_dns(&self, snapshot: &mut Snapshot) {
-        let Some(dns) = self.dns.upgrade() else { return };
-        let counted = dns.statistics();
-        snapshot.dns_queries = [
-            ("local", counted.local),
-            ("forwarded", counted.forwarded),
-            ("cached", counted.cached),
-            ("failed", counted.failed),
-            ("refused", counted.refused),
-            ("malformed", counted.malformed),
-        ]
-        .map(|(name, value)| Figure { name, value })
-        .into();
     }
 }
 

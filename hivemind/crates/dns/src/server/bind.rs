@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use nix::sys::socket::{setsockopt, sockopt::RxqOvfl};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 
@@ -104,6 +105,8 @@ pub(super) async fn bind(address: SocketAddr) -> Result<Sockets, StartError> {
         let udp_error = |source| StartError::new(address, Protocol::Udp, source);
         let udp = UdpSocket::bind(address).await.map_err(udp_error)?;
         let taken = udp.local_addr().map_err(udp_error)?;
+        // So that what the kernel drops is known.
+        setsockopt(&udp, RxqOvfl, &1).map_err(|errno| udp_error(errno.into()))?;
         match listen(taken) {
             Ok(tcp) => return Ok(Sockets { address: taken, udp, tcp }),
             Err(error)
@@ -113,7 +116,7 @@ pub(super) async fn bind(address: SocketAddr) -> Result<Sockets, StartError> {
     }
 }
 
-/// Listens without delay at the end of answers: hickory-server writes an answer at once and whole, and a second
+/// Listens without delay at the end of answers: each is written at once and whole, and a second
 /// one need not wait until the client acknowledges the first. Connections inherit this from the listener.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {

@@ -18,6 +18,8 @@ pub(crate) fn config(upstreams: &[SocketAddr]) -> Config {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         upstreams: upstreams.to_vec(),
         upstream_timeout: Duration::from_millis(700),
+        // Only the tests of second tries want them.
+        second_try_after: Duration::from_secs(60),
         ..Config::default()
     }
 }
@@ -73,6 +75,16 @@ pub(crate) async fn send(server: SocketAddr, message: &Message) -> Message {
     assert_eq!(answer.metadata.id, message.metadata.id);
     assert_eq!(answer.metadata.message_type, MessageType::Response);
     answer
+}
+
+/// Tries until `holds`; each time is given to the server.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let trying = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, trying).await.unwrap_or_else(|_| panic!("{what} does not come to be"));
 }
 
 pub(crate) async fn send_bytes(server: SocketAddr, packet: &[u8]) -> Vec<u8> {

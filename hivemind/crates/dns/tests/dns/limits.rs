@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
-use hivemind_dns::{DnsServer, Records, limits};
+use hivemind_dns::{DnsServer, Lost, Records, limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use crate::client::{addresses_in, ask, code, config, query, records, send, send_tcp, with_edns};
 use crate::upstream::{Reaction, Upstream, addresses};
@@ -64,13 +64,13 @@ async fn questions_above_the_limit_fail_at_once_and_those_below_are_answered() {
     }
     let above = ask(at, "above.example", RecordType::A).await;
     assert_eq!(code(&above), ResponseCode::ServFail);
-    assert_eq!(server.statistics().failed, 1);
+    assert_eq!(server.statistics().outcomes.failed, 1);
     assert_eq!(addresses_in(&ask(at, "web.local", RecordType::A).await).len(), 2);
     upstream.release();
     while let Some(answer) = clients.join_next().await {
         assert_eq!(code(&answer.unwrap()), ResponseCode::NoError);
     }
-    assert_eq!(server.statistics().forwarded, limits::EXCHANGES_MAX as u64);
+    assert_eq!(server.statistics().outcomes.forwarded, limits::EXCHANGES_MAX as u64);
     assert_eq!(code(&ask(at, "above.example", RecordType::A).await), ResponseCode::NoError);
 }
 
@@ -94,9 +94,9 @@ async fn queries_above_the_limit_of_those_that_wait_fail_at_once_and_local_names
         assert_eq!(addresses_in(&ask(at, "web.local", RecordType::A).await).len(), 2);
         clients.push(client);
     }
-    assert_eq!(server.statistics().failed, 0);
+    assert_eq!(server.statistics().outcomes.failed, 0);
     assert_eq!(code(&ask(at, "same.example", RecordType::A).await), ResponseCode::ServFail);
-    assert_eq!(server.statistics().failed, 1);
+    assert_eq!(server.statistics().outcomes.failed, 1);
     // The limit is the socket's own.
     let over_tcp = tokio::spawn(async move { send_tcp(at, &[query("same.example", RecordType::A)]).await });
     assert_eq!(addresses_in(&ask(at, "web.local", RecordType::A).await).len(), 2);
@@ -144,4 +144,135 @@ async fn connections_that_are_reset_before_they_are_accepted_leave_the_server_an
     }
     let answers = send_tcp(at, &[query("web.local", RecordType::A)]).await;
     assert_eq!(addresses_in(&answers[0]).len(), 2);
+}
+
+#[tokio::test]
+async fn a_client_that_opens_too_many_connections_loses_its_oldest_and_no_other_client_one() {
+    const TOO_MANY: usize = 10;
+    let server = DnsServer::start(config(&[]), records()).await.unwrap();
+    let at = server.addresses()[0];
+    let from = |address: &str| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+        socket.connect(at)
+    };
+    let mut other = from("127.0.0.77").await.unwrap();
+    let mut all = Vec::new();
+    for _ in 0..limits::CONNECTIONS_PER_CLIENT_MAX + TOO_MANY {
+        all.push(from("127.0.0.1").await.unwrap());
+    }
+    for closed in &mut all[..TOO_MANY] {
+        assert_eq!(closed.read(&mut [0; 1]).await.unwrap(), 0, "it is closed");
+    }
+    let question = query("web.local", RecordType::A);
+    for open in all[TOO_MANY..].iter_mut().chain([&mut other]) {
+        assert_eq!(addresses_in(&converse(open, &question).await).len(), 2);
+    }
+    assert_eq!(server.statistics().lost, Lost { connections: TOO_MANY as u64, ..Lost::default() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_used_all_the_time_is_closed_after_its_lifetime() {
+    let server = DnsServer::start(config(&[]), records()).await.unwrap();
+    let mut connection = TcpStream::connect(server.addresses()[0]).await.unwrap();
+    let mut question = vec![0, 0];
+    question.extend(query("web.local", RecordType::A).to_vec().unwrap());
+    question[1] = u8::try_from(question.len() - 2).unwrap();
+    let begun = tokio::time::Instant::now();
+    loop {
+        connection.write_all(&question).await.unwrap();
+        assert!(read_without_time(&connection).await > 0, "it is answered");
+        if begun.elapsed() >= limits::CONNECTION_LIFETIME {
+            break;
+        }
+        tokio::time::advance(limits::CONNECTION_IDLE / 2).await;
+    }
+    assert_eq!(
+        read_without_time(&connection).await,
+        0,
+        "it is closed with the answer, and not as being idle"
+    );
+}
+
+/// Reads without ever being idle, in which a paused clock would go on.
+async fn read_without_time(connection: &TcpStream) -> usize {
+    for _ in 0..1_000_000 {
+        match connection.try_read(&mut [0; 512]) {
+            Ok(length) => return length,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+    panic!("there is nothing to read");
+}
+
+#[tokio::test]
+async fn a_client_with_few_queries_is_taken_where_another_has_taken_all_room() {
+    let upstream =
+        Upstream::start(|question, _| Reaction::Hold(addresses(question, &[[1, 2, 3, 4]], 60))).await;
+    let mut config = config(&[upstream.address]);
+    config.upstream_timeout = Duration::from_secs(60);
+    let server = DnsServer::start(config, records()).await.unwrap();
+    let at = server.addresses()[0];
+    let greedy = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for number in 0..limits::EXCHANGES_MAX {
+        let question = query(&format!("n{number}.example"), RecordType::A);
+        greedy.send_to(&question.to_vec().unwrap(), at).await.unwrap();
+        upstream.until_asked(number + 1).await;
+    }
+    let above = query("above.example", RecordType::A).to_vec().unwrap();
+    let (mut buffer, mut modest) = ([0; 512], Vec::new());
+    greedy.send_to(&above, at).await.unwrap();
+    greedy.recv(&mut buffer).await.unwrap();
+    assert_eq!(server.statistics().lost, Lost { queries: 1, ..Lost::default() });
+    for number in 0..limits::WAITING_PER_MODEST_CLIENT_MAX {
+        let client = UdpSocket::bind("127.0.0.78:0").await.unwrap();
+        let question = query(&format!("modest{number}.example"), RecordType::A);
+        client.send_to(&question.to_vec().unwrap(), at).await.unwrap();
+        upstream.until_asked(limits::EXCHANGES_MAX + number + 1).await;
+        modest.push(client);
+    }
+    upstream.release();
+    for client in modest {
+        let length = client.recv(&mut buffer).await.unwrap();
+        assert_eq!(addresses_in(&Message::from_vec(&buffer[..length]).unwrap()).len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn datagrams_that_the_kernel_dropped_are_counted() {
+    let server = DnsServer::start(config(&[]), records()).await.unwrap();
+    let at = server.addresses()[0];
+    // Not Tokio's, so that the only thread is not given up and nothing is read in between.
+    let flood = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let question = query("web.local", RecordType::A).to_vec().unwrap();
+    for _ in 0..20_000 {
+        flood.send_to(&question, at).unwrap();
+    }
+    assert_eq!(addresses_in(&ask_until_answered(at).await).len(), 2);
+    let statistics = server.statistics();
+    assert!(statistics.lost.datagrams > 1000, "{statistics:?}");
+    assert!(statistics.outcomes.local + statistics.lost.datagrams >= 20_000, "{statistics:?}");
+}
+
+/// Asks until the queue has room for the question.
+async fn ask_until_answered(at: std::net::SocketAddr) -> Message {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let question = query("web.local", RecordType::A).to_vec().unwrap();
+    let mut buffer = [0; 512];
+    loop {
+        socket.send_to(&question, at).await.unwrap();
+        let answer = tokio::time::timeout(Duration::from_millis(100), socket.recv(&mut buffer)).await;
+        if let Ok(length) = answer {
+            return Message::from_vec(&buffer[..length.unwrap()]).unwrap();
+        }
+    }
+}
+
+async fn converse(stream: &mut TcpStream, question: &Message) -> Message {
+    let bytes = question.to_vec().unwrap();
+    stream.write_u16(u16::try_from(bytes.len()).unwrap()).await.unwrap();
+    stream.write_all(&bytes).await.unwrap();
+    let mut answer = vec![0; usize::from(stream.read_u16().await.unwrap())];
+    stream.read_exact(&mut answer).await.unwrap();
+    Message::from_vec(&answer).unwrap()
 }

@@ -1,6 +1,6 @@
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{RData, RecordType};
-use hivemind_dns::{DnsServer, Records, StartError, Statistics};
+use hivemind_dns::{DnsServer, Outcomes, Records, StartError};
 
 use crate::client::{
     addresses, addresses_in, ask, code, config, name, query, records, send, send_tcp, start,
@@ -32,7 +32,7 @@ async fn a_service_has_its_addresses_authoritatively_for_five_seconds_over_both_
             assert!(answer.answers.iter().all(|record| record.ttl == 5));
         }
     }
-    assert_eq!(server.statistics(), Statistics { local: 4, ..Statistics::default() });
+    assert_eq!(server.statistics().outcomes, Outcomes { local: 4, ..Outcomes::default() });
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn an_unknown_name_below_the_cluster_domain_does_not_exist_and_is_not_forw
         assert_eq!(soa_owner(&answer), "hivemind.internal.");
     }
     assert_eq!(upstream.asked_udp(), 0);
-    assert_eq!(server.statistics(), Statistics { local: 2, ..Statistics::default() });
+    assert_eq!(server.statistics().outcomes, Outcomes { local: 2, ..Outcomes::default() });
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn a_name_of_ours_outside_the_domain_wins_over_upstreams_and_its_neighbour
         assert_eq!(addresses_in(&ask(at, text, RecordType::A).await), addresses(&["9.9.9.9"]), "{text}");
     }
     assert_eq!(upstream.asked_udp(), 3);
-    assert_eq!(server.statistics(), Statistics { local: 1, forwarded: 3, ..Statistics::default() });
+    assert_eq!(server.statistics().outcomes, Outcomes { local: 1, forwarded: 3, ..Outcomes::default() });
 }
 
 #[tokio::test]

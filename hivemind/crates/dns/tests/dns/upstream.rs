@@ -43,6 +43,7 @@ struct Shared {
     react: Box<React>,
     udp: watch::Sender<usize>,
     tcp: watch::Sender<usize>,
+    probes: watch::Sender<usize>,
     released: watch::Sender<bool>,
 }
 
@@ -61,6 +62,7 @@ impl Upstream {
             react: Box::new(react),
             udp: watch::Sender::new(0),
             tcp: watch::Sender::new(0),
+            probes: watch::Sender::new(0),
             released: watch::Sender::new(false),
         });
         let mut tasks = JoinSet::new();
@@ -74,7 +76,7 @@ impl Upstream {
         Self::start(move |question, _| addresses(question, &[address], ttl).into()).await
     }
 
-    /// How many questions came over UDP.
+    /// How many questions came over UDP, probes not counted.
     pub(crate) fn asked_udp(&self) -> usize {
         *self.shared.udp.borrow()
     }
@@ -89,6 +91,11 @@ impl Upstream {
         self.shared.udp.subscribe().wait_for(|asked| *asked >= count).await.unwrap();
     }
 
+    /// Returns when `count` probes have come.
+    pub(crate) async fn until_probed(&self, count: usize) {
+        self.shared.probes.subscribe().wait_for(|probes| *probes >= count).await.unwrap();
+    }
+
     /// Sends what is held, and from now on holds nothing.
     pub(crate) fn release(&self) {
         self.shared.released.send_replace(true);
@@ -98,7 +105,11 @@ impl Upstream {
 impl Shared {
     async fn react(&self, question: &Message, protocol: Protocol) -> Vec<Vec<u8>> {
         let reaction = (self.react)(question, protocol);
-        let count = if protocol == Protocol::Udp { &self.udp } else { &self.tcp };
+        let count = match protocol {
+            _ if question.queries[0].name().is_root() => &self.probes,
+            Protocol::Udp => &self.udp,
+            Protocol::Tcp => &self.tcp,
+        };
         count.send_modify(|count| *count += 1);
         match reaction {
             Reaction::Send(messages) => messages,

@@ -40,7 +40,16 @@ pub(crate) fn full() -> Snapshot {
     now.pairs = vec![pair(256, 2, 80, true, 1)];
     now.round_trips = vec![round_trip(256, 2, 1)];
     let figure = |name| vec![Figure { name, value: 1 }];
-    (now.drops, now.dns_queries) = (figure("no_policy"), figure("local"));
+    now.drops = figure("no_policy");
+    now.dns.queries = vec![DnsQueries { record_type: "A", protocol: "udp", outcome: "local", count: 1 }];
+    now.dns.upstreams = vec![DnsUpstream {
+        address: "192.0.2.53:53".to_owned(),
+        is_up: true,
+        failed: 1,
+        answers: Durations { buckets: vec![(0.01, 2), (f64::INFINITY, 1)], sum_s: 1.5 },
+    }];
+    now.dns.caches = vec![(Figure { name: "forwarded", value: 1 }, 2)];
+    now.dns.lost = figure("datagrams");
     now.maps = vec![MapSample { name: "pair", entries: 1, capacity: 2 }];
     now.events = vec![EventSample { class: "new", told: 1, lost: 2 }];
     now.process = Some(Process::default());
