@@ -190,6 +190,65 @@ fn a_silent_upstream_costs_its_time_once_and_all_of_them_silent_is_a_failure() -
 }
 
 #[test]
+fn names_follow_an_app_that_is_scaled_up_and_down() -> Result<()> {
+    let node = node(&[UPSTREAM])?;
+    let _registry = node.registry()?;
+    node.daemon_start()?;
+    deploy_web(&node, "1")?;
+    let first = node.replica("web")?;
+    let service = short(&node, &[WEB, "A"])?;
+    for count in [3, 1] {
+        let before = node.replicas("web")?;
+        node.hivemind_ok(&["app", "scale", "web", "--replicas", &count.to_string()])?;
+        eventually(LIMIT, &format!("{count} replicas to have their names"), || {
+            let now = node.replicas("web")?;
+            ensure!(now.len() == count, "there are {}", now.len());
+            now.iter().try_for_each(|replica| has_its_names(&node, replica))
+        })?;
+        let now = node.replicas("web")?;
+        for gone in before.iter().filter(|replica| !now.contains(replica)) {
+            let name = format!("{}.{WEB}", field(&gone["metadata"], "name")?);
+            let is_there = now.iter().any(|replica| replica["metadata"]["name"] == gone["metadata"]["name"]);
+            ensure!(is_there || short(&node, &[&name, "A"])?.is_empty(), "{name} is still there");
+        }
+        assert_eq!(short(&node, &[WEB, "A"])?, service, "the service keeps its address");
+    }
+    has_its_names(&node, &first).context("the first one was there all the time")
+}
+
+/// Asks for a replica's address by its name, and for its name by its address.
+fn has_its_names(node: &Node, replica: &serde_json::Value) -> Result<()> {
+    let name = format!("{}.{WEB}", field(&replica["metadata"], "name")?);
+    let address = field(&replica["status"], "ipv4")?;
+    let (found, reverse) = (short(node, &[&name, "A"])?, short(node, &["-x", &address])?);
+    ensure!(found == [address.as_str()] && reverse == [format!("{name}.")], "{name}: {found:?}, {reverse:?}");
+    Ok(())
+}
+
+#[test]
+fn upstreams_that_are_all_gone_are_told_once_fail_at_once_and_are_asked_again_when_they_are_back()
+-> Result<()> {
+    let node = node(&[UPSTREAM])?;
+    node.daemon_start()?;
+    for number in 0..20 {
+        let began = Instant::now();
+        let failed = dig(&node, &[&format!("name-{number}.example"), "A"])?;
+        ensure!(failed.contains("status: SERVFAIL"), "{failed}");
+        ensure!(began.elapsed() < Duration::from_secs(1), "it took {:?}", began.elapsed());
+    }
+    let log = node.sandbox().outside(&node.sandbox().directory().join("daemon.log"));
+    let log = std::fs::read_to_string(log)?;
+    let told = log.lines().filter(|line| line.contains("No upstream of the DNS server answers")).count();
+    ensure!(told == 1, "it is told {told} times: {log}");
+    let _upstream = start_upstream(&node)?;
+    eventually(LIMIT, "the upstream to be asked again", || {
+        let found = short(&node, &["one.example", "A"])?;
+        ensure!(found == ["192.0.2.1"], "{found:?}");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_load_of_questions_is_answered_without_a_loss() -> Result<()> {
     let node = node(&[UPSTREAM])?;
     let _upstream = start_upstream(&node)?;

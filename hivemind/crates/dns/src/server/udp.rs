@@ -61,13 +61,12 @@ pub(super) async fn serve(
     ended
 }
 
-/// Whether the socket goes on after this: nothing to read, or an earlier reply that a client did not take.
+/// Whether the socket goes on after this: it was an earlier reply that did not reach its client.
 fn is_passing(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(
         error.kind(),
-        Kind::WouldBlock
-            | Kind::Interrupted
+        Kind::Interrupted
             | Kind::ConnectionRefused
             | Kind::ConnectionReset
             | Kind::HostUnreachable

@@ -51,22 +51,34 @@ impl Batch {
     /// forgotten. Returns the queries that have to wait.
     ///
     /// # Errors
-    /// There is nothing to read, or the socket fails.
+    /// The socket fails.
     pub(super) fn receive(&mut self, socket: &UdpSocket, context: &Context) -> io::Result<Waiting> {
         self.replies.clear();
         self.parts.clear();
-        let mut headers =
-            MultiHeaders::<SockaddrStorage>::preallocate(DATAGRAMS_PER_TURN_MAX, Some(cmsg_space!(u32)));
+        let mut waiting = Waiting::new();
+        let done = socket.try_io(Interest::READABLE, || {
+            let count = self.read(socket, context, &mut waiting)?;
+            // Fewer than there is room for: the queue was empty, and need not be asked once more whether it is.
+            if count < DATAGRAMS_PER_TURN_MAX { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match done {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(waiting),
+        }
+    }
+
+    /// Reads and answers; says how many datagrams there were.
+    fn read(&mut self, socket: &UdpSocket, context: &Context, waiting: &mut Waiting) -> io::Result<usize> {
+        let control = Some(cmsg_space!(u32));
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(DATAGRAMS_PER_TURN_MAX, control);
         let buffers = self.queries.chunks_exact_mut(QUERY_BYTES_MAX);
         let mut buffers: Vec<_> = buffers.map(|buffer| [IoSliceMut::new(buffer)]).collect();
-        let read = socket.try_io(Interest::READABLE, || {
-            let flags = MsgFlags::MSG_DONTWAIT;
-            Ok(recvmmsg(socket.as_raw_fd(), &mut headers, buffers.iter_mut(), flags, None)?)
-        })?;
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let read = recvmmsg(socket.as_raw_fd(), &mut headers, buffers.iter_mut(), flags, None)?;
         self.began = Instant::now();
-        let mut waiting = Waiting::new();
-        let mut dropped = self.dropped;
+        let (mut count, mut dropped) = (0, self.dropped);
         for message in read {
+            count += 1;
             dropped = drops(&message).unwrap_or(dropped);
             let Some(client) = message.address.as_ref().and_then(socket_address) else { continue };
             let packet = message.iovs().next().unwrap_or_default();
@@ -79,7 +91,7 @@ impl Batch {
         }
         context.responder.losses.count(Loss::Datagrams, dropped.wrapping_sub(self.dropped).into());
         self.dropped = dropped;
-        Ok(waiting)
+        Ok(count)
     }
 
     /// Sends the replies. One that the kernel refuses is lost, as any datagram may be.
