@@ -160,6 +160,28 @@ fn what_a_killed_daemon_had_half_made_is_removed() {
 }
 
 #[test]
+fn what_a_daemon_with_other_maps_left_is_replaced() {
+    in_a_world(async |world| {
+        let datapath = world.open().await;
+        datapath.ensure_endpoint(replica(1)).await.unwrap();
+        drop(datapath);
+        // As a daemon would have left it that knew another version of the maps.
+        let [own, other] = ["v2", "v1"].map(|version| world.config.bpffs.join(version));
+        fs::rename(&own, &other).unwrap();
+        let datapath = world.open().await;
+        assert!(own.exists() && !other.exists());
+        assert!(
+            datapath.endpoints().is_empty() && !exists("hm1"),
+            "an endpoint without its maps was adopted"
+        );
+        servers(world, &datapath, &[1]).await;
+        let client = datapath.ensure_endpoint(replica(2)).await.unwrap();
+        let asked = world.run(Place::In(&client), || connect("10.200.1.1:80".parse().unwrap()).unwrap().1);
+        assert_eq!(asked.join().unwrap(), 1);
+    });
+}
+
+#[test]
 fn an_endpoint_whose_interface_was_taken_away_can_be_made_again() {
     in_a_world(async |world| {
         let datapath = world.open().await;
