@@ -70,3 +70,45 @@ async fn refuse(stream: &mut TcpStream) -> io::Result<()> {
     // To close while something is unread would reset the connection and take the answer away from the peer.
     tokio::io::copy(&mut stream.take(REST_BYTES_MAX), &mut tokio::io::sink()).await.map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tokio::net::TcpListener;
+    use tokio_rustls::rustls::{
+        ServerConfig,
+        crypto::ring,
+        server::{ClientHello, ResolvesServerCert},
+        sign::CertifiedKey,
+    };
+
+    #[derive(Debug)]
+    struct NoCertificate;
+
+    impl ResolvesServerCert for NoCertificate {
+        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_go_on_with_the_handshake_is_given_up() {
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(NoCertificate));
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for said in [&[][..], &[HANDSHAKE], &[HANDSHAKE, 3, 1, 0, 200, 1]] {
+            let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            peer.write_all(said).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            assert!(open(stream, Some(acceptor.clone()), Duration::from_millis(50)).await.is_none());
+            // The peer is told by the end of its connection.
+            let ended = timeout(Duration::from_secs(10), peer.read(&mut [0; 8])).await.unwrap();
+            assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+        }
+    }
+}
