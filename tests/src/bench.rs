@@ -1,7 +1,7 @@
 //! The benches: what the product promises in numbers, measured on a node of its own.
 //!
 //! A bench returns [`Figure`]s. What is compared is measured in the same run, in turns, and times are the medians of nine
-//! or more; a figure with a bound says whether it keeps it. Only the two ends of a connection that is measured are pinned, to
+//! or more, unless their name says otherwise; a figure with a bound says whether it keeps it. Only the two ends of a connection that is measured are pinned, to
 //! one processor; elsewhere what is measured are several processes at once. Start at [`run`].
 
 mod calls;
@@ -11,6 +11,7 @@ mod echo;
 mod figure;
 mod footprint;
 mod memory;
+mod policy;
 mod telemetry;
 
 use anyhow::{Result, bail};
@@ -29,15 +30,18 @@ pub fn run(name: &str, progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
         "containers" => containers::run(progress),
         "telemetry" => telemetry::run(progress),
         "dns" => dns::run(progress),
+        "policy" => policy::run(progress),
         "all" => {
-            let all = [footprint::run, containers::run, telemetry::run, dns::run];
+            let all = [footprint::run, containers::run, telemetry::run, dns::run, policy::run];
             all.into_iter().try_fold(Vec::new(), |mut figures, bench| {
                 figures.extend(bench(progress)?);
                 Ok(figures)
             })
         }
         _ => {
-            bail!("there is no bench named {name:?}; there are footprint, containers, telemetry, dns and all")
+            bail!(
+                "there is no bench named {name:?}; there are footprint, containers, telemetry, dns, policy and all"
+            )
         }
     }
 }

@@ -30,7 +30,7 @@ pub use browser::Browser;
 pub use fabric::{Addresses, Fabric};
 pub use http::{Response, get, get_unix};
 pub use inventory::Inventory;
-pub use node::{Containerd, Node, NodeOptions, check_refusal};
+pub use node::{Containerd, Node, NodeOptions, check_refusal, policy, policy_only};
 pub use probe::Place;
 pub use programs::{artifacts, hivemind_binary, image_archive};
 pub use prometheus::{Prometheus, Sample, tool};

@@ -1,14 +1,13 @@
 //! What a real Prometheus learns of a node: the numbers of traffic that the test made.
 
 use std::{
-    fs,
     net::{IpAddr, SocketAddr},
     process::{Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use hivemind_tests::{Node, NodeOptions, Place, Prometheus, Registry, eventually, get, tool};
+use hivemind_tests::{Node, Place, Prometheus, Registry, eventually, get, policy_only, tool};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -23,37 +22,12 @@ const REQUESTS: u32 = 50;
 const DATAGRAMS: usize = 20;
 const REFUSED: usize = 4;
 
-/// Lets only the app `client` in.
-const POLICY: &str = "\
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata:
-  name: only-client
-spec:
-  podSelector:
-    matchLabels:
-      app: web
-  ingress:
-    - from:
-        - podSelector:
-            matchLabels:
-              app: client
-";
-
 /// A node that is scraped without a token, with the apps `web` and `client`.
 fn node() -> Result<(Node, Registry)> {
-    let daemon_flags = vec!["--metrics-address".to_owned(), format!("0.0.0.0:{PORT}")];
-    let node = Node::start(NodeOptions { daemon_flags, ..NodeOptions::default() })?;
-    let registry = node.registry()?;
-    node.daemon_start()?;
+    let (node, registry) = Node::with_daemon_flags(&["--metrics-address", &format!("0.0.0.0:{PORT}")])?;
     node.hivemind_ok(&["app", "deploy", "web", "--image", "nginx:latest"])?;
-    deploy_waiting(&node, "client")?;
+    node.deploy_waiting("client", &[])?;
     Ok((node, registry))
-}
-
-/// An app that only waits.
-fn deploy_waiting(node: &Node, name: &str) -> Result<()> {
-    node.hivemind_ok(&["app", "deploy", name, "--image", "busybox", "--command", "sleep 3600"]).map(drop)
 }
 
 fn ipv4(node: &Node, app: &str) -> Result<IpAddr> {
@@ -106,7 +80,7 @@ fn scrape(node: &Node) -> Result<String> {
 #[test]
 fn prometheus_counts_the_connections_that_were_made_and_those_that_were_refused() -> Result<()> {
     let (node, _registry) = node()?;
-    deploy_waiting(&node, "stranger")?;
+    node.deploy_waiting("stranger", &[])?;
     let prometheus = Prometheus::start(node.sandbox(), &format!("127.0.0.1:{PORT}"))?;
     request(&node, "client", REQUESTS)?;
     prometheus.expect(&connections("client", 80, "tcp", "allowed"), REQUESTS.into())?;
@@ -124,9 +98,7 @@ fn prometheus_counts_the_connections_that_were_made_and_those_that_were_refused(
         prometheus.expect(&of("bytes"), bytes as f64)?;
     }
 
-    let file = node.sandbox().directory().join("policy.yaml");
-    fs::write(node.sandbox().outside(&file), POLICY)?;
-    node.hivemind_ok(&["policy", "apply", "-f", &file.display().to_string()])?;
+    node.apply(&policy_only("only-client", "client", "web", ""))?;
     prometheus.expect("hivemind_policies{state=\"enforced\"}", 1.0)?;
     let drops = "hivemind_datapath_drops_total{reason=\"policy_ingress\"}";
     let dropped = prometheus.query(drops)?.first().context("no drops are told")?.1;

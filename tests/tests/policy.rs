@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hivemind_tests::{Node, NodeOptions, Registry, Traffic, eventually};
+use hivemind_tests::{Node, Traffic, eventually, policy, policy_only};
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
@@ -21,36 +21,6 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// How long an answer may take that comes at all.
 const ANSWER: Duration = Duration::from_millis(700);
 const PORT: u16 = 7000;
-
-fn node() -> Result<(Node, Registry)> {
-    let node = Node::start(NodeOptions::default())?;
-    let registry = node.registry()?;
-    node.daemon_start()?;
-    Ok((node, registry))
-}
-
-fn deploy(node: &Node, name: &str, further: &[&str]) -> Result<()> {
-    let mut words = vec!["app", "deploy", name, "--image", "busybox", "--command", "sleep 3600"];
-    words.extend(further);
-    node.hivemind_ok(&words).map(drop)
-}
-
-/// Applies policies and returns when they are in force. Returns the warnings.
-fn apply(node: &Node, text: &str) -> Result<String> {
-    let file = node.sandbox().directory().join("policies.yaml");
-    std::fs::write(node.sandbox().outside(&file), text).context("cannot write the policies")?;
-    let output = node.hivemind(&["policy", "apply", "-f", &file.display().to_string()])?;
-    let warnings = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "policies were refused: {warnings}");
-    Ok(warnings)
-}
-
-/// A policy of `default`.
-fn policy(name: &str, spec: &str) -> String {
-    format!(
-        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n"
-    )
-}
 
 fn address(replica: &Value, family: &str) -> Result<IpAddr> {
     replica["status"][family].as_str().with_context(|| format!("no {family}"))?.parse().context("no address")
@@ -60,19 +30,6 @@ fn address(replica: &Value, family: &str) -> Result<IpAddr> {
 fn addresses(node: &Node, app: &str) -> Result<[IpAddr; 2]> {
     let replica = node.replica(app)?;
     Ok([address(&replica, "ipv4")?, address(&replica, "ipv6")?])
-}
-
-/// Does something, such as opening a socket, in the network of an app's only replica.
-fn inside<T: Send>(node: &Node, app: &str, function: impl FnOnce() -> T + Send) -> Result<T> {
-    let path = node.network_of_replica(&node.replica(app)?)?;
-    let namespace = File::open(node.sandbox().outside(&path)).context("the replica has no network")?;
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            setns(&namespace, CloneFlags::CLONE_NEWNET).context("cannot enter the replica's network")?;
-            Ok(function())
-        });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }
 
 /// A server that answers each datagram and each connection's bytes with the same, and counts datagrams by their first byte.
@@ -89,7 +46,8 @@ impl Echo {
             let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT));
             Ok((UdpSocket::bind(any)?, TcpListener::bind(any)?))
         };
-        let (datagrams, connections) = inside(node, app, bind)?.context("cannot bind the server's port")?;
+        let (datagrams, connections) =
+            node.in_network_of(app, bind)?.context("cannot bind the server's port")?;
         Self::serve(datagrams, connections)
     }
 
@@ -157,7 +115,7 @@ fn asks(node: &Node, app: &str, to: SocketAddr) -> Result<bool> {
             Err(error) => Err(error),
         }
     };
-    Ok(inside(node, app, ask)??)
+    Ok(node.in_network_of(app, ask)??)
 }
 
 fn any_socket(family: IpAddr) -> io::Result<UdpSocket> {
@@ -169,7 +127,7 @@ fn any_socket(family: IpAddr) -> io::Result<UdpSocket> {
 
 /// Whether an app's replica can open a TCP connection.
 fn dials(node: &Node, app: &str, to: SocketAddr) -> Result<bool> {
-    inside(node, app, || TcpStream::connect_timeout(&to, ANSWER).is_ok())
+    node.in_network_of(app, || TcpStream::connect_timeout(&to, ANSWER).is_ok())
 }
 
 /// Whether TCP and UDP of both families get through from an app to the server in another; all must agree.
@@ -197,24 +155,20 @@ fn delete(node: &Node, name: &str) -> Result<()> {
 
 /// Lets `from` reach the server, and nobody else.
 fn only(from: &str) -> String {
-    let peer = format!("{{podSelector: {{matchLabels: {{app: {from}}}}}}}");
-    policy(
-        "server",
-        &format!("{{podSelector: {{matchLabels: {{app: server}}}}, ingress: [{{from: [{peer}]}}]}}"),
-    )
+    policy_only("server", from, "server", "")
 }
 
 #[test]
 fn a_policy_lets_only_the_client_in_and_flows_say_why_the_stranger_is_refused() -> Result<()> {
-    let (node, _registry) = node()?;
+    let (node, _registry) = Node::with_daemon()?;
     for app in ["server", "client", "stranger"] {
-        deploy(&node, app, &[])?;
+        node.deploy_waiting(app, &[])?;
     }
     let _server = Echo::start(&node, "server")?;
     for app in ["client", "stranger"] {
         assert_reaches(&node, app, "server", true)?;
     }
-    apply(&node, &only("client"))?;
+    node.apply(&only("client"))?;
     assert_reaches(&node, "client", "server", true)?;
     assert_reaches(&node, "stranger", "server", false)?;
 
@@ -234,10 +188,10 @@ fn a_policy_lets_only_the_client_in_and_flows_say_why_the_stranger_is_refused() 
     assert!(flow["explanation"].as_str().is_some_and(|text| text.contains("default/server")), "{flow}");
 
     // A replica that comes later is judged by its labels like the others.
-    deploy(&node, "late", &["--label", "role=client"])?;
+    node.deploy_waiting("late", &["--label", "role=client"])?;
     assert_reaches(&node, "late", "server", false)?;
     let by_role = "{podSelector: {matchLabels: {app: server}}, ingress: [{from: [{podSelector: {matchLabels: {role: client}}}]}]}";
-    apply(&node, &policy("by-role", by_role))?;
+    node.apply(&policy("by-role", by_role))?;
     assert_reaches(&node, "late", "server", true)?;
     assert_reaches(&node, "client", "server", true)?;
 
@@ -248,10 +202,10 @@ fn a_policy_lets_only_the_client_in_and_flows_say_why_the_stranger_is_refused() 
 
 #[test]
 fn the_node_itself_reaches_its_replicas_whatever_policies_say() -> Result<()> {
-    let (node, _registry) = node()?;
+    let (node, _registry) = Node::with_daemon()?;
     node.hivemind_ok(&["app", "deploy", "web", "--image", "nginx:latest"])?;
-    deploy(&node, "client", &[])?;
-    apply(&node, &policy("deny-all", "{podSelector: {}, policyTypes: [Ingress, Egress]}"))?;
+    node.deploy_waiting("client", &[])?;
+    node.apply(&policy("deny-all", "{podSelector: {}, policyTypes: [Ingress, Egress]}"))?;
     let web = SocketAddr::new(addresses(&node, "web")?[0], 80);
     assert!(!dials(&node, "client", web)?);
     let connected = node.sandbox().in_network(|| TcpStream::connect_timeout(&web, ANSWER).is_ok())?;
@@ -266,9 +220,9 @@ fn the_node_itself_reaches_its_replicas_whatever_policies_say() -> Result<()> {
 
 #[test]
 fn egress_ports_and_blocks_with_exceptions_are_kept_to() -> Result<()> {
-    let (node, _registry) = node()?;
+    let (node, _registry) = Node::with_daemon()?;
     for app in ["one", "two", "client"] {
-        deploy(&node, app, &[])?;
+        node.deploy_waiting(app, &[])?;
     }
     let _servers = [Echo::start(&node, "one")?, Echo::start(&node, "two")?];
     let [one, two] = [addresses(&node, "one")?, addresses(&node, "two")?];
@@ -278,7 +232,7 @@ fn egress_ports_and_blocks_with_exceptions_are_kept_to() -> Result<()> {
          {{to: [{{ipBlock: {{cidr: {}/128}}}}]}}]}}",
         two[0], two[1]
     );
-    let said = apply(&node, &policy("out", &spec))?;
+    let said = node.apply(&policy("out", &spec))?;
     assert!(said.contains("names"), "it is not told that names cannot be asked for any more: {said}");
     let at = |ip| SocketAddr::new(ip, PORT);
     let cases = [(one[0], true, false), (two[0], false, false), (one[1], false, false), (two[1], true, true)];
@@ -292,20 +246,20 @@ fn egress_ports_and_blocks_with_exceptions_are_kept_to() -> Result<()> {
     let dns = "{podSelector: {matchLabels: {app: client}}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: \
                {matchLabels: {kubernetes.io/metadata.name: hivemind-system}}, podSelector: {matchLabels: {app: dns}}}], \
                ports: [{protocol: UDP, port: 53}]}]}";
-    apply(&node, &policy("names", dns))?;
+    node.apply(&policy("names", dns))?;
     node.in_replica("client", names)?;
     Ok(())
 }
 
 #[test]
 fn namespaces_are_selected_by_labels_that_may_change() -> Result<()> {
-    let (node, _registry) = node()?;
-    deploy(&node, "server", &[])?;
-    deploy(&node, "guest", &["--namespace", "shop"])?;
+    let (node, _registry) = Node::with_daemon()?;
+    node.deploy_waiting("server", &[])?;
+    node.deploy_waiting("guest", &["--namespace", "shop"])?;
     let _server = Echo::start(&node, "server")?;
     let spec = "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: shop}}, podSelector: \
                 {matchLabels: {app: guest}}}]}]}";
-    apply(&node, &policy("guests", spec))?;
+    node.apply(&policy("guests", spec))?;
     assert_reaches(&node, "shop/guest", "server", false)?;
     node.hivemind_ok(&["namespace", "label", "shop", "team=shop"])?;
     eventually(LIMIT, "the namespace's replicas to be let in", || {
@@ -330,9 +284,9 @@ fn heard(listener: &TcpListener) -> usize {
 
 #[test]
 fn a_replica_is_governed_before_its_first_instruction() -> Result<()> {
-    let (node, _registry) = node()?;
+    let (node, _registry) = Node::with_daemon()?;
     let (listener, at) = outside(&node)?;
-    apply(&node, &policy("deny-all", "{podSelector: {}, policyTypes: [Ingress, Egress]}"))?;
+    node.apply(&policy("deny-all", "{podSelector: {}, policyTypes: [Ingress, Egress]}"))?;
     // It connects before it does anything else, and then again and again.
     let connect = format!("nc -w 1 {} {} </dev/null", at.ip(), at.port());
     let script = format!("{connect}; echo tried; while true; do {connect}; done");
@@ -366,16 +320,16 @@ fn exchange(stream: &mut TcpStream, byte: u8, limit: Duration) -> Result<()> {
 
 #[test]
 fn an_established_connection_stalls_under_a_policy_and_goes_on_without_it() -> Result<()> {
-    let (node, _registry) = node()?;
+    let (node, _registry) = Node::with_daemon()?;
     for app in ["server", "client"] {
-        deploy(&node, app, &[])?;
+        node.deploy_waiting(app, &[])?;
     }
     let _server = Echo::start(&node, "server")?;
     for ip in addresses(&node, "server")? {
         let at = SocketAddr::new(ip, PORT);
-        let mut stream = inside(&node, "client", || TcpStream::connect_timeout(&at, ANSWER))??;
+        let mut stream = node.in_network_of("client", || TcpStream::connect_timeout(&at, ANSWER))??;
         exchange(&mut stream, 1, LIMIT)?;
-        apply(&node, &only("nobody"))?;
+        node.apply(&only("nobody"))?;
         let stalled = exchange(&mut stream, 2, ANSWER);
         ensure!(stalled.is_err(), "the connection goes on under the policy, over {ip}");
         delete(&node, "server")?;
@@ -402,8 +356,7 @@ impl Prober {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let (end, count) = (Arc::clone(&stop), Arc::clone(&answered));
-        let path = node.network_of_replica(&node.replica(app)?)?;
-        let namespace = File::open(node.sandbox().outside(&path)).context("the replica has no network")?;
+        let namespace = node.open_network(app)?;
         let thread = std::thread::spawn(move || {
             setns(&namespace, CloneFlags::CLONE_NEWNET)?;
             let mut missed = Vec::new();
@@ -436,9 +389,9 @@ impl Prober {
 
 #[test]
 fn an_update_is_at_no_moment_more_open_or_more_closed_than_before_and_after() -> Result<()> {
-    let (node, _registry) = node()?;
+    let (node, _registry) = Node::with_daemon()?;
     for app in ["server", "client", "stranger"] {
-        deploy(&node, app, &[])?;
+        node.deploy_waiting(app, &[])?;
     }
     let server = Echo::start(&node, "server")?;
     // Both let the client in and keep the stranger out, by peers, ports and blocks that have nothing in common.
@@ -452,14 +405,14 @@ fn an_update_is_at_no_moment_more_open_or_more_closed_than_before_and_after() ->
             client[0], client[1]
         ),
     );
-    apply(&node, &by_labels)?;
+    node.apply(&by_labels)?;
     let at = SocketAddr::new(addresses(&node, "server")?[0], PORT);
     let friend = Prober::start(&node, "client", at, b'f', LIMIT)?;
     let foe = Prober::start(&node, "stranger", at, b'x', Duration::from_millis(1))?;
     for _ in 0..10 {
         for text in [&by_block, &by_labels] {
             let before = friend.answered();
-            apply(&node, text)?;
+            node.apply(text)?;
             eventually(LIMIT, "the client to go on", || {
                 ensure!(friend.answered() > before, "no answer");
                 Ok(())
@@ -482,17 +435,13 @@ fn an_update_is_at_no_moment_more_open_or_more_closed_than_before_and_after() ->
 
 #[test]
 fn what_is_in_force_stays_while_no_daemon_runs() -> Result<()> {
-    let (node, _registry) = node()?;
+    let (node, _registry) = Node::with_daemon()?;
     for app in ["server", "client", "stranger"] {
-        deploy(&node, app, &[])?;
+        node.deploy_waiting(app, &[])?;
     }
     let _server = Echo::start(&node, "server")?;
-    apply(&node, &only("client"))?;
-    let networks = |app: &str| -> Result<File> {
-        let path = node.network_of_replica(&node.replica(app)?)?;
-        File::open(node.sandbox().outside(&path)).context("the replica has no network")
-    };
-    let (client, stranger) = (networks("client")?, networks("stranger")?);
+    node.apply(&only("client"))?;
+    let (client, stranger) = (node.open_network("client")?, node.open_network("stranger")?);
     let at = SocketAddr::new(addresses(&node, "server")?[1], PORT);
     let dials = |network: &File| {
         std::thread::scope(|scope| {
@@ -511,7 +460,7 @@ fn what_is_in_force_stays_while_no_daemon_runs() -> Result<()> {
     node.daemon_start()?;
     assert!(dials(&client)? && !dials(&stranger)?);
     // A policy that was changed for good is in force when the next daemon says that it is there.
-    apply(&node, &only("stranger"))?;
+    node.apply(&only("stranger"))?;
     node.daemon_term()?;
     assert!(!dials(&client)? && dials(&stranger)?);
     node.daemon_start()?;
@@ -521,10 +470,10 @@ fn what_is_in_force_stays_while_no_daemon_runs() -> Result<()> {
 
 #[test]
 fn a_restart_under_traffic_with_policies_loses_nothing() -> Result<()> {
-    let (node, _registry) = node()?;
+    let (node, _registry) = Node::with_daemon()?;
     node.hivemind_ok(&["app", "deploy", "server", "--image", "nginx:latest"])?;
-    deploy(&node, "client", &[])?;
-    apply(&node, &only("client"))?;
+    node.deploy_waiting("client", &[])?;
+    node.apply(&only("client"))?;
     let at = SocketAddr::new(addresses(&node, "server")?[0], 80);
     let id = node.replica("client")?["metadata"]["id"].as_str().context("no id")?.to_owned();
     let traffic = Traffic::start(&node, at, 4, Some(&id))?;

@@ -20,15 +20,6 @@ fn policy(name: &str) -> String {
     )
 }
 
-/// Writes a file on the node; returns its path there.
-fn write(node: &Node, name: &str, text: &str) -> Result<String> {
-    let path = node.sandbox().directory().join(name);
-    let outside = node.sandbox().outside(&path);
-    fs::create_dir_all(outside.parent().context("no folder")?)?;
-    fs::write(outside, text)?;
-    Ok(path.display().to_string())
-}
-
 fn policies(node: &Node) -> Result<String> {
     node.hivemind_ok(&["policy", "ls", "-A", "-o", "name"])
 }
@@ -76,7 +67,7 @@ fn every_fault_is_told_with_its_place_and_nothing_is_applied() -> Result<()> {
     let good = policy("good");
     let lines = good.lines().count() + 1;
     for (text, code, place, hint) in BAD {
-        let file = write(&node, "bad.yaml", text)?;
+        let file = node.write("bad.yaml", text)?;
         let said = node.refused(&["policy", "apply", "-f", &file], code, 2)?;
         ensure!(said.contains(&format!("{file}:{place}: error[{code}]: ")), "not at {place}: {said}");
         ensure!(
@@ -85,7 +76,7 @@ fn every_fault_is_told_with_its_place_and_nothing_is_applied() -> Result<()> {
         );
 
         // Behind a good policy in the same file it is told at its line there, and the good one is not applied.
-        let file = write(&node, "both.yaml", &format!("{good}---\n{text}"))?;
+        let file = node.write("both.yaml", &format!("{good}---\n{text}"))?;
         let (line, column) = place.split_once(':').context("no place")?;
         let place = format!("{file}:{}:{column}: ", line.parse::<usize>()? + lines);
         let said = node.refused(&["policy", "apply", "-f", &file], code, 2)?;
@@ -100,10 +91,10 @@ fn all_faults_of_all_files_are_told_at_once() -> Result<()> {
     let (node, _registry) = Node::with_daemon()?;
     for (index, (text, ..)) in BAD.iter().enumerate() {
         let text = text.replace("name: bad", &format!("name: bad-{index}"));
-        write(&node, &format!("rules/{index}.yaml"), &text)?;
+        node.write(&format!("rules/{index}.yaml"), &text)?;
     }
-    let good = write(&node, "rules/good.yml", &policy("good"))?;
-    write(&node, "rules/notes.txt", "this is not read")?;
+    let good = node.write("rules/good.yml", &policy("good"))?;
+    node.write("rules/notes.txt", "this is not read")?;
     let folder = node.sandbox().directory().join("rules").display().to_string();
     let said = node.refused(&["policy", "apply", "-f", &folder], BAD[0].1, 2)?;
     for (index, (_, code, place, _)) in BAD.iter().enumerate() {
@@ -134,7 +125,7 @@ fn all_faults_of_all_files_are_told_at_once() -> Result<()> {
 fn a_policy_is_applied_shown_and_deleted() -> Result<()> {
     let (node, _registry) = Node::with_daemon()?;
     node.hivemind_ok(&["app", "deploy", "web", "--image", "nginx", "--replicas", "2"])?;
-    let file = write(&node, "rules.yaml", &policy("only-client"))?;
+    let file = node.write("rules.yaml", &policy("only-client"))?;
     let apply = ["policy", "apply", "-f", &file];
 
     let dry = node.hivemind_ok(&["policy", "apply", "-f", &file, "--dry-run"])?;
@@ -191,7 +182,7 @@ fn what_a_policy_cuts_off_is_told_as_a_warning_and_a_wrong_name_with_its_neighbo
     let (node, _registry) = Node::with_daemon()?;
     node.hivemind_ok(&["app", "deploy", "web", "--image", "nginx"])?;
     let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shut}\nspec: {podSelector: {}, policyTypes: [Egress]}\n";
-    let file = write(&node, "shut.yaml", text)?;
+    let file = node.write("shut.yaml", text)?;
     let output = node.hivemind(&["policy", "apply", "-f", &file])?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.success(), "{said}");
@@ -229,7 +220,7 @@ fn namespaces_are_made_labelled_and_deleted_once_they_are_empty() -> Result<()> 
     ensure!(said.contains("did you mean \"shop\"?"), "{said}");
     node.refused(&["namespace", "label", "shop", "a"], "HM0106", 2)?;
 
-    let file = write(&node, "rules.yaml", &policy("only-client"))?;
+    let file = node.write("rules.yaml", &policy("only-client"))?;
     node.hivemind_ok(&["policy", "apply", "-n", "shop", "-f", &file])?;
     let said = node.refused(&["namespace", "delete", "shop"], "HM0310", 4)?;
     ensure!(said.contains("only-client"), "what is in it is not told: {said}");
@@ -276,7 +267,7 @@ fn tokens_let_in_what_their_role_allows_until_they_are_revoked() -> Result<()> {
     let said = at_home_ok(&node, &add)?;
     ensure!(said == format!("context/node added: {WEB} as reader (read-only)\n"), "{said}");
     at_home_ok(&node, &["--context", "node", "policy", "ls"])?;
-    let file = write(&node, "rules.yaml", &policy("a"))?;
+    let file = node.write("rules.yaml", &policy("a"))?;
     at_home_refused(&node, &["--context", "node", "policy", "apply", "-f", &file], "HM0802", 9)?;
     at_home_refused(&node, &["--context", "node", "token", "ls"], "HM0802", 9)?;
     node.hivemind_ok(&["token", "revoke", "reader"])?;
@@ -289,7 +280,7 @@ fn tokens_let_in_what_their_role_allows_until_they_are_revoked() -> Result<()> {
 fn contexts_name_daemons_and_say_which_one_is_meant() -> Result<()> {
     let (node, _registry) = Node::with_daemon()?;
     let secret = node.hivemind_ok(&["token", "create", "laptop", "--role", "admin"])?;
-    let file = write(&node, "laptop.token", &secret)?;
+    let file = node.write("laptop.token", &secret)?;
     let add = ["context", "add", "prod", "--server", WEB, "--token-file", &file];
     at_home_ok(&node, &add)?;
     let kept = node.sandbox().directory().join("home/hivemind/contexts.toml");
@@ -352,10 +343,10 @@ fn the_dashboard_is_opened_by_a_code_that_works_once() -> Result<()> {
 #[test]
 fn a_file_is_judged_before_a_daemon_is_looked_for() -> Result<()> {
     let node = Node::start(NodeOptions::default())?;
-    let file: PathBuf = write(&node, "bad.yaml", BAD[3].0)?.into();
+    let file: PathBuf = node.write("bad.yaml", BAD[3].0)?.into();
     let said = node.refused(&["policy", "apply", "-f", &file.display().to_string()], BAD[3].1, 2)?;
     ensure!(said.contains("bad.yaml:6:3: "), "{said}");
-    write(&node, "bad.yaml", &policy("good"))?;
+    node.write("bad.yaml", &policy("good"))?;
     node.refused(&["policy", "apply", "-f", &file.display().to_string()], "HM0601", 7)?;
     Ok(())
 }

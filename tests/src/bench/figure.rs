@@ -22,6 +22,8 @@ pub struct Figure {
     unit: &'static str,
     /// Sorted, and not empty.
     samples: Vec<f64>,
+    /// So many percent of the samples are at most the value.
+    percentile: usize,
     baseline: Option<(&'static str, f64)>,
     bound: Option<Bound>,
 }
@@ -34,7 +36,12 @@ impl Figure {
     pub(super) fn new(metric: &'static str, unit: &'static str, mut samples: Vec<f64>) -> Self {
         assert!(!samples.is_empty(), "{metric} was not measured");
         samples.sort_by(f64::total_cmp);
-        Self { metric, unit, samples, baseline: None, bound: None }
+        Self { metric, unit, samples, percentile: 50, baseline: None, bound: None }
+    }
+
+    /// As [`Self::new`], whose value is the 99th percentile: the least sample that 99 in 100 do not exceed.
+    pub(super) fn p99(metric: &'static str, unit: &'static str, samples: Vec<f64>) -> Self {
+        Self { percentile: 99, ..Self::new(metric, unit, samples) }
     }
 
     /// As [`Self::new`], of times, in milliseconds.
@@ -66,9 +73,9 @@ impl Figure {
         self
     }
 
-    /// The median of the samples; of an even number, the lower one of the two in the middle.
+    /// The median of the samples, of an even number the lower one of the two in the middle; or the percentile.
     pub(super) fn value(&self) -> f64 {
-        self.samples[(self.samples.len() - 1) / 2]
+        self.samples[(self.samples.len() * self.percentile).div_ceil(100) - 1]
     }
 
     /// The value by the baseline's.
@@ -140,10 +147,10 @@ pub fn json_lines(figures: &[Figure]) -> String {
     figures.iter().map(line).collect()
 }
 
-/// The figures for people: medians, the range of the samples with their number, bounds and verdicts.
+/// The figures for people: medians (or percentiles), the range of the samples with their number, bounds and verdicts.
 #[must_use]
 pub fn table(figures: &[Figure]) -> String {
-    let head = ["metric", "median", "range (samples)", "baseline", "ratio", "bound", ""].map(str::to_owned);
+    let head = ["metric", "value", "range (samples)", "baseline", "ratio", "bound", ""].map(str::to_owned);
     let rows: Vec<[String; 7]> = std::iter::once(head).chain(figures.iter().map(Figure::row)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..7).map(width).collect();
@@ -165,6 +172,15 @@ mod tests {
         assert!(figure.is_kept());
         assert_eq!(figure.value(), 2.0);
         assert!(!Figure::new("start", "ms", vec![2.1]).at_most(2.0).is_kept());
+    }
+
+    #[test]
+    fn a_percentile_is_a_sample_that_so_many_do_not_exceed() {
+        let samples = |count: u32| (1..=count).map(f64::from).collect::<Vec<_>>();
+        assert_eq!(Figure::p99("apply", "ms", samples(200)).value(), 198.0);
+        assert_eq!(Figure::p99("apply", "ms", samples(10)).value(), 10.0);
+        assert_eq!(Figure::new("apply", "ms", samples(10)).value(), 5.0);
+        assert_eq!(Figure::new("apply", "ms", samples(1)).value(), 1.0);
     }
 
     #[test]

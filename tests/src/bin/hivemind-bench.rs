@@ -1,4 +1,4 @@
-//! `hivemind-bench footprint|containers|telemetry|dns|all [--json] [--check]`: measures, and prints a table, or one JSON object a line.
+//! `hivemind-bench footprint|containers|telemetry|dns|policy|all [--json] [--check]`: measures, and prints a table, or one JSON object a line.
 //! With `--check` it exits 1 if a figure breaks its bound. `cargo xtask bench` builds what it measures and runs it.
 #![forbid(unsafe_code)]
 
@@ -36,7 +36,9 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
             "--json" => json = true,
             "--check" => check = true,
             word if name.is_none() && !word.starts_with('-') => name = Some(word),
-            _ => bail!("usage: hivemind-bench footprint|containers|telemetry|dns|all [--json] [--check]"),
+            _ => bail!(
+                "usage: hivemind-bench footprint|containers|telemetry|dns|policy|all [--json] [--check]"
+            ),
         }
     }
     let figures = bench::run(name.unwrap_or("all"), &mut |line| eprintln!("{line}"))?;

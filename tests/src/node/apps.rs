@@ -20,6 +20,16 @@ impl Node {
             .with_context(|| format!("`hivemind {}` printed no JSON: {text}", words.join(" ")))
     }
 
+    /// Deploys an app that only waits, of one replica unless `further` flags say otherwise.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn deploy_waiting(&self, name: &str, further: &[&str]) -> Result<()> {
+        let mut words = vec!["app", "deploy", name, "--image", "busybox", "--command", "sleep 3600"];
+        words.extend(further);
+        self.hivemind_ok(&words).map(drop)
+    }
+
     /// An app's replicas, each as the API's JSON. The app is a name in `default`, or `NAMESPACE/NAME`.
     ///
     /// # Errors

@@ -15,7 +15,16 @@ impl Node {
     /// # Errors
     /// When one of them does not start; nothing is left behind.
     pub fn with_daemon() -> Result<(Self, Registry)> {
-        let node = Self::start(NodeOptions::default())?;
+        Self::with_daemon_flags(&[])
+    }
+
+    /// As [`Node::with_daemon`], whose daemon is started with further flags, now and later.
+    ///
+    /// # Errors
+    /// As [`Node::with_daemon`].
+    pub fn with_daemon_flags(flags: &[&str]) -> Result<(Self, Registry)> {
+        let daemon_flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let node = Self::start(NodeOptions { daemon_flags, ..NodeOptions::default() })?;
         let registry = node.registry()?;
         node.daemon_start()?;
         Ok((node, registry))

@@ -2,7 +2,7 @@
 //!
 //! The data path speaks of numbers and addresses. [`names`] follows the objects that they stand for, [`selector`] says
 //! which flows somebody wants, and here is the log of the last [`LOG_MAX`] of them, for those who ask later. The log keeps
-//! numbers; they become words only for whoever reads.
+//! numbers; they become words only for whoever reads. Where events were lost, it keeps how many.
 
 pub(crate) mod names;
 mod selector;
@@ -17,6 +17,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use hivemind_datapath::{Datapath, FlowEvent, FlowItem, FlowKind, FlowPeer};
 use hivemind_model::{ApiError, FlowLine, FlowLoss, FlowVerdict};
 use hivemind_store::Objects;
+use jiff::Timestamp;
 use tokio::{
     sync::broadcast::{self, error::RecvError},
     task::JoinSet,
@@ -59,9 +60,29 @@ pub(crate) struct Flows {
 }
 
 struct Log {
-    kept: Mutex<VecDeque<FlowEvent>>,
+    kept: Mutex<VecDeque<Kept>>,
     items: broadcast::Sender<FlowItem>,
 }
+
+/// One thing that the log keeps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kept {
+    Event(FlowEvent),
+    Lost(Loss),
+}
+
+/// Events that were lost before `time`, when that was seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Loss {
+    time: Timestamp,
+    events: u64,
+    place: &'static str,
+}
+
+/// The reader was too slow.
+const STREAM: &str = "stream";
+/// The kernel tells no more a second, or its buffer was full.
+const KERNEL: &str = "kernel";
 
 impl Flows {
     /// Begins to keep the log and to follow the names, until `stop`.
@@ -86,7 +107,7 @@ impl Flows {
 }
 
 impl Log {
-    fn kept(&self) -> std::sync::MutexGuard<'_, VecDeque<FlowEvent>> {
+    fn kept(&self) -> std::sync::MutexGuard<'_, VecDeque<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -94,12 +115,16 @@ impl Log {
     /// twice.
     fn take(&self, item: FlowItem) {
         let mut kept = self.kept();
-        if let FlowItem::Event(event) = item {
-            if kept.len() == LOG_MAX {
-                kept.pop_front();
-            }
-            kept.push_back(event);
+        let loss = |events, place| Kept::Lost(Loss { time: Timestamp::now(), events, place });
+        let new = match item {
+            FlowItem::Event(event) => Kept::Event(event),
+            FlowItem::Lost(events) => loss(events, STREAM),
+            FlowItem::LostInKernel(events) => loss(events, KERNEL),
+        };
+        if kept.len() == LOG_MAX {
+            kept.pop_front();
         }
+        kept.push_back(new);
         let _ = self.items.send(item);
     }
 }
@@ -136,12 +161,10 @@ impl Agent {
         if !query.follow {
             let live =
                 flows.datapath.connections(LOG_MAX).await.map_err(|error| fault::explain_datapath(&error))?;
-            let mut lines = told_last(present(kept, live).iter().rev(), query.tail, flows, &wanted);
-            lines.reverse();
+            let lines = told_last(present(kept, live).iter(), query.tail, flows, &wanted);
             return Ok(stream::iter(lines.into_iter().map(Ok)).boxed());
         }
-        let mut lines = told_last(kept.iter().rev(), query.tail, flows, &wanted);
-        lines.reverse();
+        let lines = told_last(kept.iter(), query.tail, flows, &wanted);
         let reader = Reader {
             backlog: lines.into(),
             items,
@@ -165,47 +188,63 @@ impl Agent {
 
 /// What is known of each connection, in the order in which it began, or in which what else is told happened: of one that
 /// goes on or ended, its beginning is not told besides.
-fn present(kept: Vec<FlowEvent>, live: Vec<FlowEvent>) -> Vec<FlowEvent> {
+fn present(kept: Vec<Kept>, live: Vec<FlowEvent>) -> Vec<Kept> {
     let tuple = |event: &FlowEvent| {
         let end = |peer: &FlowPeer| (peer.address, peer.port);
         (event.protocol, end(&event.source), end(&event.destination))
     };
     let mut told: BTreeSet<_> = live.iter().map(tuple).collect();
-    let mut events: Vec<_> = kept
+    let mut all: Vec<_> = kept
         .into_iter()
         .rev()
-        .filter(|event| match event.kind {
-            FlowKind::Closed => {
+        .filter(|kept| match kept {
+            Kept::Event(event) if event.kind == FlowKind::Closed => {
                 told.insert(tuple(event));
                 true
             }
             // An earlier connection of the same tuple tells its own end.
-            FlowKind::New => !told.remove(&tuple(event)),
-            FlowKind::Live | FlowKind::Dropped(_) => true,
+            Kept::Event(event) if event.kind == FlowKind::New => !told.remove(&tuple(event)),
+            Kept::Event(_) | Kept::Lost(_) => true,
         })
         .collect();
-    events.extend(live);
-    events.sort_by_key(|event| match event.kind {
-        FlowKind::Live => event.began.unwrap_or(event.time),
-        _ => event.time,
+    all.extend(live.into_iter().map(Kept::Event));
+    all.sort_by_key(|kept| match kept {
+        Kept::Event(event) if event.kind == FlowKind::Live => event.began.unwrap_or(event.time),
+        Kept::Event(event) => event.time,
+        Kept::Lost(loss) => loss.time,
     });
-    events
+    all
 }
 
-/// The first `max` of `events` that are wanted.
+/// The last `max` flows of `kept` that are wanted, and what was lost among them: nobody knows whether that was wanted.
 fn told_last<'a>(
-    events: impl Iterator<Item = &'a FlowEvent>,
+    kept: impl DoubleEndedIterator<Item = &'a Kept>,
     max: usize,
     flows: &Flows,
     wanted: &Wanted,
 ) -> Vec<FlowLine> {
     let names = flows.names();
-    events
-        .map(|event| told::flow(event, &names, &flows.node))
-        .filter(|flow| wanted.wants(flow))
-        .take(max)
-        .map(|flow| FlowLine::Flow(Box::new(flow)))
-        .collect()
+    let (mut lines, mut room) = (Vec::new(), max);
+    for kept in kept.rev() {
+        if room == 0 {
+            break;
+        }
+        match kept {
+            Kept::Event(event) => {
+                let flow = told::flow(event, &names, &flows.node);
+                if wanted.wants(&flow) {
+                    lines.push(FlowLine::Flow(Box::new(flow)));
+                    room -= 1;
+                }
+            }
+            Kept::Lost(Loss { events, place, .. }) => match lines.last_mut() {
+                Some(FlowLine::Lost(loss)) if loss.place == *place => loss.events += events,
+                _ => lines.push(lost(*events, place)),
+            },
+        }
+    }
+    lines.reverse();
+    lines
 }
 
 /// A query that was understood.
@@ -259,9 +298,9 @@ impl Reader {
                     }
                 }
                 Ok(FlowItem::Lost(events)) | Err(RecvError::Lagged(events)) => {
-                    return Some(lost(events, "stream"));
+                    return Some(lost(events, STREAM));
                 }
-                Ok(FlowItem::LostInKernel(events)) => return Some(lost(events, "kernel")),
+                Ok(FlowItem::LostInKernel(events)) => return Some(lost(events, KERNEL)),
                 Err(RecvError::Closed) => return None,
             }
         }
@@ -300,10 +339,31 @@ mod tests {
     fn a_connection_is_told_once_as_what_it_is_now() {
         use FlowKind::{Closed, Live, New};
         let kept =
-            vec![event(New, 1, 1), event(New, 2, 2), event(Closed, 1, 3), event(New, 1, 4), event(New, 3, 5)];
+            [event(New, 1, 1), event(New, 2, 2), event(Closed, 1, 3), event(New, 1, 4), event(New, 3, 5)];
         let live =
             vec![FlowEvent { began: Some(event(Live, 1, 4).time), ..event(Live, 1, 9) }, event(Live, 2, 9)];
-        let told: Vec<_> = present(kept, live).iter().map(|e| (e.kind, e.source.port)).collect();
-        assert_eq!(told, [(Closed, 1), (Live, 1), (New, 3), (Live, 2)]);
+        let loss = Kept::Lost(Loss { time: event(New, 0, 4).time, events: 7, place: KERNEL });
+        let kept = kept.map(Kept::Event).into_iter().chain([loss]).collect();
+        let told: Vec<_> = present(kept, live)
+            .iter()
+            .map(|kept| match kept {
+                Kept::Event(event) => Some((event.kind, event.source.port)),
+                Kept::Lost(_) => None,
+            })
+            .collect();
+        assert_eq!(told, [Some((Closed, 1)), None, Some((Live, 1)), Some((New, 3)), Some((Live, 2))]);
+    }
+
+    #[test]
+    fn the_log_keeps_so_much_and_no_more_and_what_was_lost_as_well() {
+        let (items, _) = broadcast::channel(1);
+        let log = Log { kept: Mutex::default(), items };
+        for port in 0..LOG_MAX {
+            log.take(FlowItem::Event(event(FlowKind::New, u16::try_from(port).unwrap(), 1)));
+        }
+        log.take(FlowItem::LostInKernel(12));
+        let kept = log.kept();
+        assert_eq!((kept.len(), kept[0]), (LOG_MAX, Kept::Event(event(FlowKind::New, 1, 1))));
+        assert!(matches!(kept[LOG_MAX - 1], Kept::Lost(Loss { events: 12, place: KERNEL, .. })));
     }
 }

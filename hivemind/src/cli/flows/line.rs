@@ -101,10 +101,14 @@ fn why(flow: &Flow) -> String {
 /// The rules that decided, by direction: of a flow that was refused the one that did.
 fn rules(flow: &Flow) -> String {
     let all = [&flow.egress_rule, &flow.ingress_rule];
-    all.into_iter().flatten().map(rule).collect::<Vec<_>>().join(", ")
+    all.into_iter().flatten().map(|which| rule(which, flow.verdict)).collect::<Vec<_>>().join(", ")
 }
 
-fn rule(rule: &RuleRef) -> String {
+fn rule(rule: &RuleRef, verdict: FlowVerdict) -> String {
+    // The node's own: it is no rule of a policy.
+    if rule.index.is_none() && verdict == FlowVerdict::Allowed {
+        return rule.policy.clone();
+    }
     let place = match rule.namespace.as_str() {
         "" | DEFAULT_NAMESPACE => String::new(),
         other => format!("{other}/"),
@@ -214,6 +218,18 @@ mod tests {
             "12:00:00.123  denied   world [2001:db8::1]:5    -> shop/web 10.200.0.5:80  tcp   denied   \
              no rule of its policies lets it in  only-client/ingress\n"
         );
+    }
+
+    #[test]
+    fn the_nodes_own_rule_has_a_name_and_no_number() {
+        let mut probe = flow();
+        probe.ingress_rule = Some(RuleRef {
+            namespace: "hivemind-system".into(),
+            policy: "node-to-replicas".into(),
+            direction: "ingress".into(),
+            index: None,
+        });
+        assert!(text(probe).contains("  node-to-replicas  6 packets"));
     }
 
     #[test]

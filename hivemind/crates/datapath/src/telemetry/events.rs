@@ -107,15 +107,27 @@ async fn read(
 ) {
     let mut known_lost = lost_in_kernel(&budgets);
     let mut looked = Instant::now();
+    let mut is_settled = true;
     loop {
-        // A buffer that is quiet is waited for; losses show only when something is told or was lost.
-        let Ok(mut ready) = ring.readable_mut().await else { return };
-        let is_empty = drain(&mut ready.get_inner_mut().0, &items);
-        if is_empty {
-            ready.clear_ready();
-        }
-        drop(ready);
-        if looked.elapsed() >= LOSSES_EVERY {
+        // A buffer that is quiet is waited for: losses come only with what is told. Those after the last of that are looked for
+        // once.
+        let patience = if is_settled { Duration::MAX } else { LOSSES_EVERY };
+        let is_empty = match tokio::time::timeout(patience, ring.readable_mut()).await {
+            Ok(Ok(mut ready)) => {
+                let is_empty = drain(&mut ready.get_inner_mut().0, &items);
+                if is_empty {
+                    ready.clear_ready();
+                }
+                is_settled = false;
+                is_empty
+            }
+            Ok(Err(_)) => return,
+            Err(_) => {
+                is_settled = true;
+                true
+            }
+        };
+        if is_settled || looked.elapsed() >= LOSSES_EVERY {
             looked = Instant::now();
             let lost = lost_in_kernel(&budgets);
             if lost > known_lost {
