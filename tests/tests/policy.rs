@@ -490,3 +490,63 @@ fn a_restart_under_traffic_with_policies_loses_nothing() -> Result<()> {
     assert!(report.long_requests > 0 && report.new_connections > 0, "{report:?}");
     Ok(())
 }
+
+/// More than half of the blocks of addresses that the data path has room for.
+const MANY_BLOCKS: u32 = 9_000;
+
+#[test]
+fn a_policy_for_which_there_is_no_room_is_told_and_changes_nothing() -> Result<()> {
+    let (node, _registry) = Node::with_daemon()?;
+    for app in ["server", "other", "client", "stranger"] {
+        node.deploy_waiting(app, &[])?;
+    }
+    let _servers = [Echo::start(&node, "server")?, Echo::start(&node, "other")?];
+    node.apply(&only("client"))?;
+    let as_before = || -> Result<()> {
+        assert_reaches(&node, "client", "server", true)?;
+        assert_reaches(&node, "stranger", "server", false)?;
+        assert_reaches(&node, "stranger", "other", true)
+    };
+    as_before()?;
+
+    // It lets the client in nowhere, and the stranger to neither. For one app there would be room, for both there is not.
+    let block = |i: u32| format!("{{ipBlock: {{cidr: {}/32}}}}", Ipv4Addr::from_bits(0xc612_0000 + 2 * i));
+    let rules = (0..MANY_BLOCKS).collect::<Vec<_>>();
+    let rules = rules.chunks(1_000).map(|some| {
+        let blocks: Vec<String> = some.iter().map(|i| block(*i)).collect();
+        format!("{{from: [{}]}}", blocks.join(", "))
+    });
+    let both = "{matchExpressions: [{key: app, operator: In, values: [server, other]}]}";
+    let rules = rules.collect::<Vec<_>>().join(", ");
+    let file =
+        node.write("big.yaml", &policy("server", &format!("{{podSelector: {both}, ingress: [{rules}]}}")))?;
+    let said = node.refused(&["policy", "apply", "-f", &file], "HM0512", 6)?;
+    for part in [
+        "policy server could not be put in force",
+        "policy_cidr_v4",
+        "16384",
+        "what was in force before stays",
+    ] {
+        ensure!(said.contains(part), "no {part:?}: {said}");
+    }
+    as_before()?;
+    let told = node.hivemind_ok(&["policy", "get", "server"])?;
+    ensure!(told.contains("problem[HM0512]: ") && told.contains("  hint: "), "{told}");
+    // Neither does a change of something else, nor the next daemon, bring it into force for one of the two.
+    node.hivemind_ok(&["namespace", "label", "default", "a=b"])?;
+    node.deploy_waiting("late", &[])?;
+    as_before()?;
+    node.daemon_kill9()?;
+    node.daemon_start()?;
+    as_before()?;
+
+    node.hivemind_ok(&["app", "delete", "other"])?;
+    eventually(LIMIT, "the policy to be in force where there is room for it now", || {
+        let policy = node.json(&["policy", "get", "server"])?;
+        ensure!(policy["status"]["problem"].is_null(), "{}", policy["status"]);
+        Ok(())
+    })?;
+    assert_reaches(&node, "client", "server", false)?;
+    node.apply(&only("client"))?;
+    assert_reaches(&node, "client", "server", true)
+}

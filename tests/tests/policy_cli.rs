@@ -152,12 +152,12 @@ fn a_policy_is_applied_shown_and_deleted() -> Result<()> {
     let yaml = node.hivemind_ok(&["policy", "get", "only-client", "-o", "yaml"])?;
     let changed = yaml.replace("port: 80", "port: 81");
     ensure!(changed != yaml, "{yaml}");
-    let said = piped(&node, &["policy", "apply", "-f", "-"], &changed)?;
+    let said = piped_ok(&node, &["policy", "apply", "-f", "-"], &changed)?;
     ensure!(said == "policy/only-client changed, in force for 2 replicas\n", "{said}");
     let all = node.hivemind_ok(&["policy", "ls", "-o", "yaml"])?;
     let said = node.hivemind_ok(&["policy", "delete", "policy/only-client"])?;
     ensure!(said == "policy/only-client deleted\n" && policies(&node)?.is_empty(), "{said}");
-    let said = piped(&node, &["policy", "apply", "-f", "-", "-o", "name"], &all)?;
+    let said = piped_ok(&node, &["policy", "apply", "-f", "-", "-o", "name"], &all)?;
     ensure!(said == "policy/only-client\n" && policies(&node)? == said, "{said}");
     ensure!(
         node.json(&["policy", "get", "only-client"])?["spec"]["ingress"][0]["ports"][0]["port"] == 81,
@@ -166,15 +166,77 @@ fn a_policy_is_applied_shown_and_deleted() -> Result<()> {
     Ok(())
 }
 
-/// What a command prints that is given `text` on its standard input.
-fn piped(node: &Node, words: &[&str], text: &str) -> Result<String> {
+/// What comes of a command that is given `text` on its standard input.
+fn piped(node: &Node, words: &[&str], text: &str) -> Result<Output> {
     let mut command = node.sandbox().command(hivemind_binary()?);
     command.args(words).env("HIVEMIND_SOCKET", node.socket());
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     child.stdin.take().context("no input")?.write_all(text.as_bytes())?;
-    let output = child.wait_with_output()?;
+    child.wait_with_output().context("cannot run hivemind")
+}
+
+/// As [`piped`], what it prints.
+fn piped_ok(node: &Node, words: &[&str], text: &str) -> Result<String> {
+    let output = piped(node, words, text)?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
+}
+
+#[test]
+fn what_cannot_be_read_is_told_with_the_faults_of_what_can() -> Result<()> {
+    let (node, _registry) = Node::with_daemon()?;
+    let good = node.write("rules/good.yaml", &policy("good"))?;
+    let bad = node.write("bad.yaml", BAD[3].0)?;
+    let broken = node.write("broken.yaml", BAD[0].0)?;
+    let folder = node.sandbox().directory().join("rules").display().to_string();
+    node.sandbox().check(&["ln", "-s", "/nosuch", &format!("{folder}/lost.yaml")])?;
+    let files = ["-f", &good, "-f", "/nosuch.yaml", "-f", &bad, "-f", &folder, "-f", &broken];
+    let words = [&["policy", "apply"], &files[..]].concat();
+    let said = node.refused(&words, "HM0100", 2)?;
+    for part in [
+        "there is no file /nosuch.yaml\n  at: -f /nosuch.yaml\n  hint: ".to_owned(),
+        format!("there is no file {folder}/lost.yaml\n"),
+        format!("{bad}:{}: error[{}]: ", BAD[3].2, BAD[3].1),
+        format!("{broken}:{}: error[{}]: ", BAD[0].2, BAD[0].1),
+        // The folder has the first file again.
+        format!("{good}:4:9: error[HM0107]: "),
+    ] {
+        ensure!(said.contains(&part), "no {part:?}: {said}");
+    }
+    ensure!(said.matches("error[").count() == 5, "something else is told: {said}");
+    ensure!(policies(&node)?.is_empty(), "something was applied");
+
+    let output = node.hivemind(&[&words[..], &["-o", "json"]].concat())?;
+    let error: Value = serde_json::from_slice(&output.stderr).context("no JSON")?;
+    let count = |list: &str| error[list].as_array().map(Vec::len);
+    ensure!(count("problems") == Some(5) && count("faults") == Some(3), "{error}");
+    ensure!(error["problems"][0]["field"] == "-f /nosuch.yaml", "{error}");
+    Ok(())
+}
+
+#[test]
+fn policies_come_from_the_standard_input_from_folders_and_from_between_empty_documents() -> Result<()> {
+    let (node, _registry) = Node::with_daemon()?;
+    let apply = ["policy", "apply", "-f", "-", "-o", "name"];
+    let text = format!("---\n# nothing\n---\n{}---\n---\n{}---\n", policy("a"), policy("b"));
+    ensure!(piped_ok(&node, &apply, &text)? == "policy/a\npolicy/b\n");
+    for nothing in ["", "---\n---\n", "# nothing\n", "null\n"] {
+        let said = check_refusal(&piped(&node, &apply[..4], nothing)?, "HM0100", 2)?;
+        ensure!(said.contains("standard input: there is no policy to apply"), "{nothing:?}: {said}");
+    }
+    let twice = format!("{}---\n{}", policy("c"), policy("c"));
+    let said = check_refusal(&piped(&node, &apply[..4], &twice)?, "HM0107", 2)?;
+    ensure!(said.contains("first at standard input:4:9"), "{said}");
+    let said = check_refusal(&piped(&node, &apply[..4], BAD[3].0)?, BAD[3].1, 2)?;
+    ensure!(said.contains(&format!("standard input:{}: ", BAD[3].2)), "{said}");
+
+    node.write("rules/1.yaml", &policy("d"))?;
+    node.write("rules/2.yml", "# Nothing yet.\n")?;
+    let folder = node.sandbox().directory().join("rules").display().to_string();
+    let said = piped_ok(&node, &[&apply[..], &["-f", &folder]].concat(), &policy("e"))?;
+    ensure!(said == "policy/e\npolicy/d\n", "{said}");
+    ensure!(policies(&node)?.lines().count() == 4);
+    Ok(())
 }
 
 #[test]

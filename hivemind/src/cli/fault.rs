@@ -37,6 +37,9 @@ pub(crate) struct Told {
     /// The last lines that the replica at fault wrote.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) log: Vec<LogLine>,
+    /// What is wrong with files as a whole; it is in the error, too.
+    #[serde(skip)]
+    pub(crate) unread: Vec<Problem>,
     /// Where in files the faults are, if they are in files.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "place::as_json")]
     pub(crate) faults: Vec<Fault>,
@@ -47,22 +50,38 @@ pub(crate) type Outcome = Result<ExitCode, Failure>;
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
-        Failure::Told(Box::new(Told { error, log: Vec::new(), faults: Vec::new() }))
+        Failure::Told(Box::new(Told::of(error)))
+    }
+}
+
+impl Told {
+    /// Of an error by itself.
+    pub(crate) fn of(error: ApiError) -> Self {
+        Told { error, log: Vec::new(), unread: Vec::new(), faults: Vec::new() }
     }
 }
 
 impl From<Vec<Fault>> for Failure {
     /// Of faults in files; there has to be one.
     fn from(faults: Vec<Fault>) -> Self {
+        Failure::of_files(Vec::new(), faults)
+    }
+}
+
+impl Failure {
+    /// Of files that cannot be read and of faults in others; there has to be one.
+    pub(crate) fn of_files(unread: Vec<Problem>, faults: Vec<Fault>) -> Self {
         let mut problems = Problems::default();
-        for Problem { code, field, message, hint } in faults.iter().map(Fault::problem) {
+        for Problem { code, field, message, hint } in
+            unread.iter().cloned().chain(faults.iter().map(Fault::problem))
+        {
             problems.add(code, field, message, hint);
         }
         let error = problems
             .into_result()
             .err()
             .unwrap_or_else(|| ApiError::new(ErrorCode::Internal, "a command failed without a fault", ""));
-        Failure::Told(Box::new(Told { error, log: Vec::new(), faults }))
+        Failure::Told(Box::new(Told { unread, faults, ..Told::of(error) }))
     }
 }
 
@@ -144,15 +163,15 @@ fn render(told: &Told, colours: Colours) -> String {
     let error = &told.error;
     let mut text = String::new();
     if !told.faults.is_empty() {
-        return told.faults.iter().map(|fault| place::render(fault, "error", "1;31", colours)).collect();
+        let unread = told.unread.iter().map(|problem| of_problem(problem, colours));
+        let faults = told.faults.iter().map(|fault| place::render(fault, "error", "1;31", colours));
+        return unread.chain(faults).collect();
     }
     if error.problems.is_empty() {
         let field = error.field.as_deref().unwrap_or_default();
         text.push_str(&one(error.code, &error.message, field, &error.hint, colours));
     }
-    for Problem { code, field, message, hint } in &error.problems {
-        text.push_str(&one(*code, message, field, hint, colours));
-    }
+    text.extend(error.problems.iter().map(|problem| of_problem(problem, colours)));
     if let Some(first) = told.log.first() {
         text.push_str(&format!("  last lines of {}:\n", first.replica));
         for line in &told.log {
@@ -160,6 +179,11 @@ fn render(told: &Told, colours: Colours) -> String {
         }
     }
     text
+}
+
+fn of_problem(problem: &Problem, colours: Colours) -> String {
+    let Problem { code, field, message, hint } = problem;
+    one(*code, message, field, hint, colours)
 }
 
 fn one(code: ErrorCode, message: &str, field: &str, hint: &str, colours: Colours) -> String {
@@ -183,7 +207,7 @@ mod tests {
         let error =
             ApiError::new(ErrorCode::AppExists, "an app named \"web\" exists already", "choose another name")
                 .at("--name");
-        let told = Told { error, log: Vec::new(), faults: Vec::new() };
+        let told = Told::of(error);
         assert_eq!(
             render(&told, Colours::Off),
             "error[HM0301]: an app named \"web\" exists already\n  at: --name\n  hint: choose another name\n"
@@ -196,7 +220,7 @@ mod tests {
         let mut problems = Problems::default();
         problems.add(ErrorCode::InvalidName, "--name", "\"Web\" is not a valid name", "use a-z");
         problems.add(ErrorCode::OutOfRange, "--replicas", "too many", "");
-        let told = Told { error: problems.into_result().unwrap_err(), log: Vec::new(), faults: Vec::new() };
+        let told = Told::of(problems.into_result().unwrap_err());
         assert_eq!(
             render(&told, Colours::Off),
             "error[HM0101]: \"Web\" is not a valid name\n  at: --name\n  hint: use a-z\n\
@@ -213,9 +237,8 @@ mod tests {
             message: message.into(),
         };
         let told = Told {
-            error: ApiError::new(ErrorCode::CrashLoop, "it ends again and again", ""),
             log: vec![line("one"), line("two")],
-            faults: Vec::new(),
+            ..Told::of(ApiError::new(ErrorCode::CrashLoop, "it ends again and again", ""))
         };
         assert_eq!(
             render(&told, Colours::Off),

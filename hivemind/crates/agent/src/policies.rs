@@ -3,13 +3,14 @@
 //! One task owns the state and does all the writing. It follows namespaces, policies, identities and replicas in the store,
 //! keeps them as a [`World`], and has the data path judge each identity of this node's replicas by the tables that the world
 //! gives: all of them at the start, and after a change those that it touches. What cannot be written is tried again, and what
-//! was in force until then stays.
+//! was in force until then stays: a policy comes into force for all identities that it selects, or for none (`together`).
 //!
 //! A worker asks for its replica's identity ([`Policies::enforce`]) before it makes the network, so that the first process
 //! is judged already. It is answered only when all that the store held before has been looked at.
 
 mod follow;
 mod status;
+mod together;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -46,8 +47,9 @@ const REQUESTS_MAX: usize = 256;
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How long a worker waits for its replica's identity to come into force.
 const ENFORCE_WITHIN: Duration = Duration::from_secs(20);
-/// How many identities are compiled before their tables are handed over: what may lie in memory twice.
-const COMPILED_AT_ONCE: usize = 16;
+/// How many entries are compiled, at least, before they are handed over: more than the data path has room for by default, and
+/// 8 MB.
+const COMPILED_AT_ONCE: usize = 1 << 18;
 
 enum Request {
     Enforce(u32, oneshot::Sender<Result<(), Problem>>),
@@ -112,6 +114,8 @@ pub(crate) struct PolicyWriter {
     in_force: BTreeSet<u32>,
     /// Why the tables of an identity could not be written.
     failed: BTreeMap<u32, Problem>,
+    /// Policies that are not in force yet as they are now.
+    pending: BTreeSet<Key>,
     /// Identities that are no more.
     gone: BTreeSet<u32>,
     /// Policies of which the status may have changed.
@@ -136,6 +140,7 @@ impl PolicyWriter {
             due: BTreeSet::new(),
             in_force: BTreeSet::new(),
             failed: BTreeMap::new(),
+            pending: BTreeSet::new(),
             gone: BTreeSet::new(),
             untold: BTreeSet::new(),
             statuses: Statuses::default(),
@@ -241,12 +246,16 @@ impl PolicyWriter {
 
     /// Brings into force what changed, and tells about it.
     async fn settle(&mut self) {
+        if self.due.iter().any(|identity| self.failed.contains_key(identity)) {
+            // What is in its way may be in the way of others, which are tried with it.
+            self.due.extend(self.failed.keys());
+        }
         let due: Vec<u32> = std::mem::take(&mut self.due).intersection(&self.local).copied().collect();
         // Those that a worker waits for go first.
         let (first, rest): (Vec<_>, Vec<_>) =
             due.into_iter().partition(|identity| self.waiting.iter().any(|(waiting, _)| waiting == identity));
         for identities in [first, rest] {
-            for some in identities.chunks(COMPILED_AT_ONCE) {
+            for some in self.together(identities) {
                 self.enforce(some).await;
             }
             self.answer();
@@ -258,44 +267,69 @@ impl PolicyWriter {
         }
     }
 
-    async fn enforce(&mut self, identities: &[u32]) {
-        for (identity, tables) in self.compile(identities).await {
-            match self.datapath.set_policy(identity, Arc::new(tables)).await {
-                Ok(()) => {
-                    self.in_force.insert(identity);
-                    if self.failed.remove(&identity).is_some() {
-                        info!(identity, "An identity's policies are in force after all");
+    /// Brings the tables of some identities into force: of those that have some already all, or, if there is no room, none.
+    async fn enforce(&mut self, mut identities: Vec<u32>) {
+        while !identities.is_empty() {
+            let compiled = self.compile(&mut identities).await;
+            let room = self.datapath.check_policies(&compiled);
+            for (identity, tables) in compiled {
+                let done = match &room {
+                    Err(full) if self.datapath.has_policy(identity) => Err(of_datapath(full)),
+                    // One that has none lets nothing through, so it is tried all the same.
+                    _ => {
+                        self.datapath.set_policy(identity, tables).await.map_err(|error| of_datapath(&error))
                     }
-                }
-                Err(error) => {
-                    let problem = fault::of_datapath(&error);
-                    if self.failed.get(&identity) != Some(&problem) {
-                        warn!(
-                            identity,
-                            problem = problem.message,
-                            "An identity's policies could not be brought into force"
-                        );
-                    }
-                    self.failed.insert(identity, problem);
-                }
+                };
+                self.note_enforced(identity, done);
             }
-            let keys = self.world.policies_selecting(identity);
-            self.untold
-                .extend(keys.into_iter().map(|(namespace, name)| (namespace.to_owned(), name.to_owned())));
         }
     }
 
-    /// Compiling may take long where there are many rules: it is done off the executor's threads.
-    async fn compile(&self, identities: &[u32]) -> Vec<(u32, Tables)> {
-        let (world, identities) = (Arc::clone(&self.world), identities.to_vec());
+    fn note_enforced(&mut self, identity: u32, done: Result<(), Problem>) {
+        match done {
+            Ok(()) => {
+                self.in_force.insert(identity);
+                if self.failed.remove(&identity).is_some() {
+                    info!(identity, "An identity's policies are in force after all");
+                }
+            }
+            Err(problem) => {
+                if self.failed.get(&identity) != Some(&problem) {
+                    warn!(
+                        identity,
+                        problem = problem.message,
+                        "An identity's policies could not be brought into force"
+                    );
+                }
+                self.failed.insert(identity, problem);
+            }
+        }
+        let keys = self.world.policies_selecting(identity);
+        self.untold.extend(keys.into_iter().map(|(namespace, name)| (namespace.to_owned(), name.to_owned())));
+    }
+
+    /// Takes identities and compiles them, until there is nothing left or enough. Compiling may take long where there are many
+    /// rules: it is done off the executor's threads.
+    async fn compile(&self, identities: &mut Vec<u32>) -> Vec<(u32, Arc<Tables>)> {
+        let (world, mut left) = (Arc::clone(&self.world), std::mem::take(identities));
         let compiled = tokio::task::spawn_blocking(move || {
-            let tables = |identity| Some((identity, compile(identity, &world)?));
-            identities.into_iter().filter_map(tables).collect()
+            let (mut compiled, mut entries) = (Vec::new(), 0);
+            while entries < COMPILED_AT_ONCE
+                && let Some(identity) = left.pop()
+            {
+                if let Some(tables) = compile(identity, &world) {
+                    entries += tables.entries.len() + tables.prefixes.len();
+                    compiled.push((identity, Arc::new(tables)));
+                }
+            }
+            (compiled, left)
         });
-        compiled.await.unwrap_or_else(|error| {
+        let (compiled, left) = compiled.await.unwrap_or_else(|error| {
             warn!(%error, "Policies could not be compiled");
-            Vec::new()
-        })
+            (Vec::new(), Vec::new())
+        });
+        *identities = left;
+        compiled
     }
 
     /// Answers the workers whose identity is in force, or cannot be.
@@ -341,9 +375,23 @@ impl PolicyWriter {
             let problem = selected.iter().find_map(|identity| self.failed.get(identity)).cloned();
             let replicas = selected.iter().filter_map(|identity| self.counts.get(identity)).sum();
             let generation = problem.is_none().then_some((*generation, now));
+            if problem.is_none() {
+                self.pending.remove(&key);
+            }
             self.statuses.tell(key, Enforced { uid: *uid, generation, replicas, problem });
         }
     }
+}
+
+/// What is in the way, and what that means for policies.
+fn of_datapath(error: &hivemind_datapath::Error) -> Problem {
+    let problem = fault::of_datapath(error);
+    if problem.code != ErrorCode::MapFull {
+        return problem;
+    }
+    let hint = "what was in force before stays; use fewer rules, ports or blocks, or delete policies that are not needed: \
+                hivemind status shows the fill of the tables";
+    Problem { hint: hint.to_owned(), ..problem }
 }
 
 impl Head {

@@ -163,6 +163,19 @@ impl Datapath {
         Ok(())
     }
 
+    /// Whether [`Self::set_policy`] finds room for all of these, one after the other. Does not block.
+    ///
+    /// # Errors
+    /// [`Error::MapFull`] if it does not.
+    pub fn check_policies(&self, policies: &[(u32, Arc<Tables>)]) -> Result<(), Error> {
+        policy::lifecycle::check_room(&self.node, policies)
+    }
+
+    /// Whether an identity has a policy. Does not block.
+    pub fn has_policy(&self, identity: u32) -> bool {
+        self.node.policies().of(identity).is_some()
+    }
+
     /// Takes an identity's policy away: its endpoints, if there are any, forward nothing from then on.
     ///
     /// # Errors

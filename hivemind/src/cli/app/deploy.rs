@@ -139,7 +139,7 @@ pub(crate) async fn why_not(client: &Client, app: &App, end: End, limit: Duratio
     let who = replica.as_deref().unwrap_or(name);
     let message = format!("{who} does not run: {}{after}", problem.message);
     let error = ApiError::new(problem.code, message, problem.hint);
-    Failure::Told(Box::new(Told { error, log, faults: Vec::new() }))
+    Failure::Told(Box::new(Told { log, ..Told::of(error) }))
 }
 
 /// The last lines of a replica. What cannot be read is left out: the error that they belong to is worth more.

@@ -72,14 +72,14 @@ pub(crate) async fn run(session: &Session, args: &ApplyArgs) -> Result<(), Failu
 
 /// The documents of all files; all faults of all of them at once.
 fn read(session: &Session, args: &ApplyArgs) -> Result<Vec<PolicyDocument>, Failure> {
-    let sources = files::read(&args.files)?;
+    let (sources, unread) = files::read(&args.files);
     let options = Options { namespace: &session.namespace, only_this_namespace: session.namespace_given };
     let Manifests { policies, faults, more_faults } = hivemind_manifest::read(&sources, options, &check);
     if more_faults > 0 {
         note(&format!("{more_faults} more faults are not shown"));
     }
-    if !faults.is_empty() {
-        return Err(faults.into());
+    if !faults.is_empty() || !unread.is_empty() {
+        return Err(Failure::of_files(unread, faults));
     }
     if policies.is_empty() {
         let names: Vec<&str> = sources.iter().map(|source| source.name()).collect();

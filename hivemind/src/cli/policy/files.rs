@@ -7,9 +7,7 @@ use std::{
 };
 
 use hivemind_manifest::{FILE_BYTES_MAX, Source};
-use hivemind_model::{ErrorCode, Problems};
-
-use crate::cli::fault::Failure;
+use hivemind_model::{ErrorCode, Problem};
 
 /// The most files of one folder.
 const FILES_MAX: usize = 1_000;
@@ -17,11 +15,11 @@ const FILES_MAX: usize = 1_000;
 /// The names that files of a folder may end with; others are passed over.
 const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
 
-/// Reads all of `names`: files, folders (their files, not those of folders within), or `-` for the standard input. All
-/// that cannot be read is told at once.
-pub(crate) fn read(names: &[PathBuf]) -> Result<Vec<Source>, Failure> {
+/// Reads all of `names`: files, folders (their files, not those of folders within), or `-` for the standard input. What
+/// cannot be read is told besides what can.
+pub(crate) fn read(names: &[PathBuf]) -> (Vec<Source>, Vec<Problem>) {
     let mut sources = Vec::new();
-    let mut problems = Problems::default();
+    let mut problems = Vec::new();
     for name in names {
         if name.as_os_str() == "-" {
             match take(io::stdin().lock()) {
@@ -37,8 +35,7 @@ pub(crate) fn read(names: &[PathBuf]) -> Result<Vec<Source>, Failure> {
             }
         }
     }
-    problems.into_result()?;
-    Ok(sources)
+    (sources, problems)
 }
 
 /// One byte more than is allowed, so that what is too long is seen to be so.
@@ -49,13 +46,15 @@ fn take(reader: impl Read) -> io::Result<Vec<u8>> {
 }
 
 /// The file itself, or the files of the folder in the order of their names.
-fn files(name: &Path, problems: &mut Problems) -> Vec<PathBuf> {
+fn files(name: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
     if !name.is_dir() {
         return vec![name.to_owned()];
     }
     let wanted = |path: &PathBuf| {
         let ending = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-        ending.is_some_and(|e| ENDINGS.contains(&e.as_str())) && path.is_file()
+        // A link that leads nowhere is told; what is read without an end, such as a pipe, is passed over.
+        let may_be_read = fs::metadata(path).map_or(true, |metadata| metadata.is_file());
+        ending.is_some_and(|e| ENDINGS.contains(&e.as_str())) && may_be_read
     };
     let entries = match fs::read_dir(name) {
         Ok(entries) => entries,
@@ -70,17 +69,17 @@ fn files(name: &Path, problems: &mut Problems) -> Vec<PathBuf> {
     if files.is_empty() {
         let message = format!("the folder {shown} has no manifests");
         let hint = "name files that end with .yaml, .yml or .json; folders within it are not looked into";
-        problems.add(ErrorCode::Malformed, format!("-f {shown}"), message, hint);
+        problems.push(problem(ErrorCode::Malformed, name, message, hint));
     } else if files.len() > FILES_MAX {
         let message = format!("the folder {shown} has more than {FILES_MAX} manifests");
-        problems.add(ErrorCode::OutOfRange, format!("-f {shown}"), message, "divide it");
+        problems.push(problem(ErrorCode::OutOfRange, name, message, "divide it"));
         files.clear();
     }
     files.sort();
     files
 }
 
-fn unreadable(name: &Path, error: &io::Error, problems: &mut Problems) {
+fn unreadable(name: &Path, error: &io::Error, problems: &mut Vec<Problem>) {
     let shown = name.display();
     let (message, hint) = match error.kind() {
         io::ErrorKind::NotFound => (format!("there is no file {shown}"), "check the name after -f"),
@@ -89,7 +88,11 @@ fn unreadable(name: &Path, error: &io::Error, problems: &mut Problems) {
         }
         _ => (format!("{shown} cannot be read: {error}"), "check the name after -f"),
     };
-    problems.add(ErrorCode::Malformed, format!("-f {shown}"), message, hint);
+    problems.push(problem(ErrorCode::Malformed, name, message, hint));
+}
+
+fn problem(code: ErrorCode, name: &Path, message: String, hint: &str) -> Problem {
+    Problem { code, field: format!("-f {}", name.display()), message, hint: hint.to_owned() }
 }
 
 #[cfg(test)]
@@ -103,19 +106,24 @@ mod tests {
             fs::write(folder.path().join(name), name).unwrap();
         }
         fs::create_dir(folder.path().join("deep.yaml")).unwrap();
-        let read = read(&[folder.path().to_owned()]).unwrap();
-        let names: Vec<_> = read.iter().map(|s| s.name().rsplit('/').next().unwrap().to_owned()).collect();
+        let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket.yaml")).unwrap();
+        let (sources, problems) = read(&[folder.path().to_owned()]);
+        assert_eq!(problems, []);
+        let names: Vec<_> = sources.iter().map(|s| s.name().rsplit('/').next().unwrap().to_owned()).collect();
         assert_eq!(names, ["a.yaml", "b.yml", "c.JSON"]);
     }
 
     #[test]
-    fn all_that_cannot_be_read_is_told_at_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let Err(Failure::Told(told)) = read(&["/nosuch.yaml".into(), folder.path().to_owned()]) else {
-            panic!("read");
-        };
-        let messages: Vec<_> = told.error.problems.iter().map(|p| p.message.as_str()).collect();
+    fn all_that_cannot_be_read_is_told_besides_what_can() {
+        let [empty, full] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        fs::write(full.path().join("a.yaml"), "a").unwrap();
+        std::os::unix::fs::symlink("/nosuch", full.path().join("lost.yaml")).unwrap();
+        let (sources, problems) =
+            read(&["/nosuch.yaml".into(), empty.path().to_owned(), full.path().to_owned()]);
+        assert!(sources.len() == 1 && sources[0].name().ends_with("/a.yaml"));
+        let messages: Vec<_> = problems.iter().map(|p| p.message.as_str()).collect();
         assert_eq!(messages[0], "there is no file /nosuch.yaml");
-        assert!(messages[1].contains("has no manifests") && told.error.problems.len() == 2);
+        assert!(messages[1].contains("has no manifests"), "{messages:?}");
+        assert!(messages[2].contains("/lost.yaml") && messages.len() == 3, "{messages:?}");
     }
 }

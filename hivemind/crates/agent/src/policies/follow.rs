@@ -95,6 +95,9 @@ impl PolicyWriter {
         self.gone.extend(before.into_iter().filter(|number| world.identity(*number).is_none()));
         self.world = Arc::new(world);
         self.policies = policies.iter().map(|policy| (key_of(policy), Head::of(policy))).collect();
+        let is_pending =
+            |policy: &&NetworkPolicy| policy.status.enforced_generation < policy.metadata.generation;
+        self.pending = policies.iter().filter(is_pending).map(key_of).collect();
         self.replicas.clear();
         self.counts.clear();
         self.local.retain(|number| self.world.identity(*number).is_some());
@@ -141,6 +144,7 @@ impl PolicyWriter {
         if kind == WatchKind::Deleted {
             self.due.append(&mut world.remove_policy(&key.0, &key.1));
             self.policies.remove(&key);
+            self.pending.remove(&key);
             return;
         }
         self.due.append(&mut world.set_policy(&policy));
@@ -150,6 +154,7 @@ impl PolicyWriter {
         };
         if self.policies.get(&key).is_none_or(is_news) {
             self.untold.insert(key.clone());
+            self.pending.insert(key.clone());
             self.policies.insert(key, head);
         }
     }

@@ -59,6 +59,38 @@ pub(crate) fn set(node: &Node, identity: u32, tables: Arc<Tables>) -> Result<(),
     assign(node, identity, number)
 }
 
+/// Whether there is room to set all of these, one after the other, beside what other identities have.
+pub(crate) fn check_room(node: &Node, all: &[(u32, Arc<Tables>)]) -> Result<(), Error> {
+    let capacities = {
+        let maps = node.maps();
+        MAPS.map(|map| maps.capacity(map))
+    };
+    let table = node.policies();
+    let mut fill = table.fill().map(i64::from);
+    let mut change = |tables: &Tables, sign: i64| {
+        for (fill, count) in fill.iter_mut().zip(rows::count(tables)) {
+            *fill += sign * i64::from(count);
+        }
+        (0..MAPS.len()).find(|i| fill[*i] > i64::from(capacities[*i]))
+    };
+    // What nobody is judged by any more is removed when room is needed.
+    for (_, tables) in table.retired() {
+        change(&tables, -1);
+    }
+    for (identity, tables) in all {
+        if table.stands(*identity, tables) {
+            continue;
+        }
+        if let Some(full) = change(tables, 1) {
+            return Err(Error::MapFull { map: MAPS[full], capacity: capacities[full] });
+        }
+        if let Some(before) = table.of(*identity) {
+            change(before, -1);
+        }
+    }
+    Ok(())
+}
+
 /// Takes an identity's policy away: its endpoints forward nothing from then on.
 pub(crate) fn remove(node: &Node, identity: u32) -> Result<(), Error> {
     assign(node, identity, NO_POLICY)

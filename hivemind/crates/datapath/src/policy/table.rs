@@ -60,6 +60,11 @@ impl PolicyTable {
             && self.endpoints.values().all(|(other, theirs)| *other != identity || theirs == number)
     }
 
+    /// The tables by which the identity's endpoints are judged.
+    pub(crate) fn of(&self, identity: u32) -> Option<&Tables> {
+        self.written.get(self.numbers.get(&identity)?).map(|tables| &**tables)
+    }
+
     /// A number that nothing has.
     pub(crate) fn draw(&mut self) -> u32 {
         loop {
