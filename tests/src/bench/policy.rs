@@ -124,7 +124,8 @@ async fn apply(client: &Client, policy: NetworkPolicy, prober: &Prober, is_open:
         if told.elapsed() > WATCHED_FOR && heard.iter().all(has_changed) {
             break heard;
         }
-        ensure!(told.elapsed() < LIMIT, "it is told to be in force, and is not");
+        ensure!(!prober.thread.is_finished(), "the prober ended");
+        ensure!(told.elapsed() < LIMIT, "it is told to be in force, and is not: {heard:?}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     };
     let is_late = |heard: &Heard| !is_open && heard.last_sent.is_some_and(|sent| sent > told);
