@@ -40,7 +40,7 @@ const APPLY_MS_MAX: f64 = 100.0;
 /// How long the prober rests between two rounds: what a time is known to.
 const REST: Duration = Duration::from_micros(300);
 
-/// How long after it is told to be in force a closed way is watched for a packet that still comes.
+/// How long nothing has to be heard on a way before it counts as closed.
 const WATCHED_FOR: Duration = Duration::from_millis(30);
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -109,27 +109,30 @@ async fn apply(client: &Client, policy: NetworkPolicy, prober: &Prober, is_open:
     let began = prober.forget();
     let applied = client.apply_policies(&ApplyPolicies { items: vec![policy] }).await?;
     let generation = applied.items.first().context("nothing was applied")?.policy.metadata.generation;
+    // The daemon is not asked before: what it would spend on the answers would be measured too.
+    let heard = loop {
+        let heard = prober.heard();
+        let has_changed = |heard: &Heard| match is_open {
+            true => heard.first.is_some(),
+            false => heard.none_since.is_some_and(|since| since.elapsed() > WATCHED_FOR),
+        };
+        if heard.iter().all(has_changed) {
+            break heard;
+        }
+        ensure!(!prober.thread.is_finished(), "the prober ended");
+        ensure!(began.elapsed() < LIMIT, "it does not come into force: {heard:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    };
     let told = loop {
         let policy = client.policy(DEFAULT_NAMESPACE, NAME).await?;
         if policy.status.enforced_generation >= generation {
             break Instant::now();
         }
-        ensure!(began.elapsed() < LIMIT, "it does not come into force: {:?}", policy.status.problem);
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    };
-    let heard = loop {
-        let heard = prober.heard();
-        let has_changed =
-            |heard: &Heard| if is_open { heard.first.is_some() } else { heard.none_since.is_some() };
-        if told.elapsed() > WATCHED_FOR && heard.iter().all(has_changed) {
-            break heard;
-        }
-        ensure!(!prober.thread.is_finished(), "the prober ended");
-        ensure!(told.elapsed() < LIMIT, "it is told to be in force, and is not: {heard:?}");
+        ensure!(began.elapsed() < LIMIT, "it is in force and not told to be: {:?}", policy.status.problem);
         tokio::time::sleep(Duration::from_millis(2)).await;
     };
     let is_late = |heard: &Heard| !is_open && heard.last_sent.is_some_and(|sent| sent > told);
-    ensure!(!heard.iter().any(is_late), "a packet passed after the policy was told to be in force");
+    ensure!(!prober.heard().iter().any(is_late), "a packet passed after the policy was told to be in force");
     let changed = heard.iter().filter_map(|heard| if is_open { heard.first } else { heard.none_since });
     Ok((changed.max().unwrap_or(began) - began).as_secs_f64() * 1e3)
 }
