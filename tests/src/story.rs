@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{Node, NodeOptions, Registry, Traffic, eventually, get};
+use crate::{Node, Registry, Traffic, eventually, get};
 
 /// How long anything that is not bounded otherwise may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -69,16 +69,13 @@ const STEPS: &[Step] = &[
 /// The first step that failed, with what was expected; the node is removed all the same.
 pub fn play(mut tell: impl FnMut(&str)) -> Result<()> {
     let began = Instant::now();
-    let daemon_flags = vec!["--metrics-address".to_owned(), METRICS.to_owned()];
-    let node = Node::start(NodeOptions { daemon_flags, ..NodeOptions::default() })?;
-    let registry = Some(node.registry()?);
-    node.daemon_start()?;
+    let (node, registry) = Node::with_daemon_flags(&["--metrics-address", METRICS])?;
     tell(&format!(
         "ok    {:<60} {:>6} ms",
         "a machine with containerd, a registry and the daemon",
         began.elapsed().as_millis()
     ));
-    let mut story = Story { node, registry, traffic: Vec::new() };
+    let mut story = Story { node, registry: Some(registry), traffic: Vec::new() };
     for (name, step) in STEPS {
         let began = Instant::now();
         match step(&mut story) {

@@ -160,12 +160,7 @@ impl Elsewhere<'_> {
 
 #[test]
 fn another_address_is_served_with_tls_and_a_context_works_from_elsewhere() -> Result<()> {
-    let node = Node::start(NodeOptions {
-        daemon_flags: vec!["--web-address".into(), "0.0.0.0".into()],
-        ..NodeOptions::default()
-    })?;
-    let _registry = node.registry()?;
-    node.daemon_start()?;
+    let (node, _registry) = Node::with_daemon_flags(&["--web-address", "0.0.0.0"])?;
     let address = node.addresses().ipv4;
     let secret = token(&node, "laptop", "admin")?;
     let plain = curl(&node, &["-H", &bearer(&secret), &format!("http://{address}:4483/v1/apps")])?;

@@ -4,35 +4,14 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use hivemind_tests::{Browser, Node, NodeOptions, Registry, artifacts, eventually};
+use hivemind_tests::{Browser, Node, Registry, artifacts, eventually, policy_only};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const ADDRESS: &str = "http://127.0.0.1:3000";
 
-const POLICY: &str = "\
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata:
-  name: only-client
-spec:
-  podSelector:
-    matchLabels:
-      app: web
-  ingress:
-    - from:
-        - podSelector:
-            matchLabels:
-              app: client
-      ports:
-        - port: 80
-";
-
 fn start() -> Result<(Node, Registry, Browser)> {
-    let daemon_flags = ["--web-port", "3000"].map(str::to_owned).to_vec();
-    let node = Node::start(NodeOptions { daemon_flags, ..NodeOptions::default() })?;
-    let registry = node.registry()?;
-    node.daemon_start()?;
+    let (node, registry) = Node::with_daemon_flags(&["--web-port", "3000"])?;
     let browser = Browser::start(&node)?;
     Ok((node, registry, browser))
 }
@@ -156,7 +135,7 @@ fn the_page_shows_what_is_there_and_does_what_it_is_told() -> Result<()> {
 /// What the command line deploys appears; what the page deploys and scales, runs.
 fn deploy_and_scale(node: &Node, browser: &mut Browser) -> Result<()> {
     for app in ["client", "stranger"] {
-        node.hivemind_ok(&["app", "deploy", app, "--image", "busybox", "--command", "sleep 3600"])?;
+        node.deploy_waiting(app, &[])?;
         let row = browser.see(&format!("[data-app='default/{app}']"), "Up")?;
         assert!(row.contains("busybox") && row.contains("1/1"), "{row}");
     }
@@ -204,9 +183,7 @@ fn deploy_and_scale(node: &Node, browser: &mut Browser) -> Result<()> {
 
 /// A policy that is applied appears and is enforced; who it lets through and who not is seen with its rule.
 fn policy_and_flows(node: &Node, browser: &mut Browser) -> Result<()> {
-    let file = node.sandbox().directory().join("rules.yaml");
-    fs::write(node.sandbox().outside(&file), POLICY)?;
-    node.hivemind_ok(&["policy", "apply", "-f", &file.display().to_string()])?;
+    node.apply(&policy_only("only-client", "client", "web", "[{port: 80}]"))?;
     let policy = browser.see("[data-policy='default/only-client']", "Enforced")?;
     assert!(policy.contains("app=web") && policy.contains("3 replicas"), "{policy}");
     assert!(policy.contains("TCP 80 from app=client"), "{policy}");

@@ -8,29 +8,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use hivemind_tests::{Node, NodeOptions, Place, Registry, Traffic, eventually, get};
+use hivemind_tests::{Node, Place, Traffic, eventually, get};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// A node with a registry and a daemon that was started with `flags`.
-fn node(flags: &[&str]) -> Result<(Node, Registry)> {
-    let daemon_flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-    let node = Node::start(NodeOptions { daemon_flags, ..NodeOptions::default() })?;
-    let registry = node.registry()?;
-    node.daemon_start()?;
-    Ok((node, registry))
-}
 
 fn deploy(node: &Node, name: &str, image: &str, further: &[&str]) -> Result<()> {
     let mut words = vec!["app", "deploy", name, "--image", image];
     words.extend(further);
     node.hivemind_ok(&words).map(drop)
-}
-
-/// An app that only waits.
-fn deploy_client(node: &Node, name: &str) -> Result<()> {
-    deploy(node, name, "busybox", &["--command", "sleep 3600"])
 }
 
 fn address(object: &Value, family: &str) -> Result<IpAddr> {
@@ -75,8 +61,8 @@ fn dropped(node: &Node, reason: &str) -> Result<u64> {
 
 #[test]
 fn a_replica_has_two_addresses_a_name_and_a_resolver() -> Result<()> {
-    let (node, _registry) = node(&[])?;
-    deploy_client(&node, "client")?;
+    let (node, _registry) = Node::with_daemon()?;
+    node.deploy_waiting("client", &[])?;
     let replica = node.replica("client")?;
     let (v4, v6) = (address(&replica["status"], "ipv4")?, address(&replica["status"], "ipv6")?);
     let name = replica["metadata"]["name"].as_str().context("no name")?;
@@ -104,9 +90,9 @@ fn a_replica_has_two_addresses_a_name_and_a_resolver() -> Result<()> {
 
 #[test]
 fn replicas_reach_one_another_past_the_hosts_stack() -> Result<()> {
-    let (node, _registry) = node(&[])?;
+    let (node, _registry) = Node::with_daemon()?;
     deploy(&node, "web", "nginx:latest", &[])?;
-    deploy_client(&node, "client")?;
+    node.deploy_waiting("client", &[])?;
     node.sandbox().check(&[
         "nft",
         "table inet watch { counter routed {}; chain forward { type filter hook forward priority -200; \
@@ -201,11 +187,11 @@ impl Drop for Upstream {
 
 #[test]
 fn names_of_services_resolve_and_others_are_forwarded_and_cached() -> Result<()> {
-    let (node, _registry) = node(&["--dns-upstream", "127.0.0.9:5354"])?;
+    let (node, _registry) = Node::with_daemon_flags(&["--dns-upstream", "127.0.0.9:5354"])?;
     let upstream = Upstream::start(&node, "127.0.0.9:5354".parse()?)?;
     deploy(&node, "web", "nginx:latest", &["--service", "web.local"])?;
     deploy(&node, "web", "nginx:latest", &["-n", "shop", "--service", "shop.local"])?;
-    deploy_client(&node, "client")?;
+    node.deploy_waiting("client", &[])?;
     let [v4, v6] = service(&node, "web")?;
     let shop = node.json(&["service", "info", "web", "-n", "shop"])?;
     let shop = address(&shop["spec"], "ipv4")?;
@@ -250,9 +236,9 @@ fn names_of_services_resolve_and_others_are_forwarded_and_cached() -> Result<()>
 
 #[test]
 fn a_service_balances_every_port_of_both_families_for_replicas_and_the_node() -> Result<()> {
-    let (node, _registry) = node(&[])?;
+    let (node, _registry) = Node::with_daemon()?;
     deploy(&node, "web", "nginx:latest", &["--replicas", "2"])?;
-    deploy_client(&node, "client")?;
+    node.deploy_waiting("client", &[])?;
     let replicas = node.replicas("web")?;
     let names: BTreeSet<_> = replicas.iter().filter_map(|r| r["metadata"]["name"].as_str()).collect();
     let mut echoes = Vec::new();
@@ -318,9 +304,9 @@ fn a_service_balances_every_port_of_both_families_for_replicas_and_the_node() ->
 
 #[test]
 fn a_service_without_replicas_refuses_at_once() -> Result<()> {
-    let (node, _registry) = node(&[])?;
+    let (node, _registry) = Node::with_daemon()?;
     deploy(&node, "web", "nginx:latest", &[])?;
-    deploy_client(&node, "client")?;
+    node.deploy_waiting("client", &[])?;
     let client = node.network_of_replica(&node.replica("client")?)?;
     node.hivemind_ok(&["app", "scale", "web", "--replicas", "0"])?;
     for ip in service(&node, "web")? {
@@ -357,9 +343,9 @@ fn hosts_outside(node: &Node, address: SocketAddr, requests: usize) -> Result<BT
 
 #[test]
 fn a_published_port_answers_from_outside_from_the_node_and_from_replicas() -> Result<()> {
-    let (node, _registry) = node(&[])?;
+    let (node, _registry) = Node::with_daemon()?;
     deploy(&node, "web", "nginx:latest", &["--replicas", "3", "-p", "8080:80", "-p", "7000:7000/udp"])?;
-    deploy_client(&node, "client")?;
+    node.deploy_waiting("client", &[])?;
     let replicas = node.replicas("web")?;
     let names: BTreeSet<_> =
         replicas.iter().filter_map(|r| r["metadata"]["name"].as_str()).map(str::to_owned).collect();
@@ -411,9 +397,9 @@ fn a_published_port_answers_from_outside_from_the_node_and_from_replicas() -> Re
 
 #[test]
 fn what_leaves_the_node_bears_its_address_and_a_spoofed_source_does_not_leave() -> Result<()> {
-    let (node, _registry) = node(&[])?;
+    let (node, _registry) = Node::with_daemon()?;
     deploy(&node, "outside", "nginx:latest", &[])?;
-    deploy_client(&node, "client")?;
+    node.deploy_waiting("client", &[])?;
     let outside = node.fabric().client_addresses();
     let listeners = node.fabric().client().in_network(|| -> std::io::Result<_> {
         Ok((
@@ -465,7 +451,7 @@ fn what_leaves_the_node_bears_its_address_and_a_spoofed_source_does_not_leave() 
 
 #[test]
 fn an_app_that_is_said_to_be_up_takes_connections_at_once() -> Result<()> {
-    let (node, _registry) = node(&[])?;
+    let (node, _registry) = Node::with_daemon()?;
     let published = SocketAddr::new(node.addresses().ipv4.into(), 8080);
     for round in 0..6 {
         deploy(&node, "web", "nginx:latest", &["-p", "8080:80"])?;
@@ -492,9 +478,9 @@ fn settled(node: &Node, count: usize) -> Result<BTreeSet<String>> {
 
 #[test]
 fn no_connection_fails_while_an_app_is_scaled_and_restarted() -> Result<()> {
-    let (node, _registry) = node(&[])?;
+    let (node, _registry) = Node::with_daemon()?;
     deploy(&node, "web", "nginx:latest", &["--replicas", "5", "-p", "8080:80"])?;
-    deploy_client(&node, "client")?;
+    node.deploy_waiting("client", &[])?;
     let client = node.replica("client")?;
     let id = client["metadata"]["id"].as_str().context("no id")?;
     let [v4, v6] = service(&node, "web")?;

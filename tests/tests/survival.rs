@@ -28,10 +28,6 @@ fn node_with(containerd: Containerd) -> Result<(Node, Registry)> {
     Ok((node, registry))
 }
 
-fn node() -> Result<(Node, Registry)> {
-    node_with(Containerd::Running)
-}
-
 fn deploy(node: &Node, name: &str, image: &str, further: &[&str]) -> Result<()> {
     let mut words = vec!["app", "deploy", name, "--image", image];
     words.extend(further);
@@ -112,7 +108,7 @@ impl AllTraffic {
 
 fn deploy_web_and_client(node: &Node, replicas: &str) -> Result<()> {
     deploy(node, "web", "nginx:latest", &["--replicas", replicas, "-p", "8080:80"])?;
-    deploy(node, "client", "busybox", &["--command", "sleep 3600"])
+    node.deploy_waiting("client", &[])
 }
 
 fn store_revision(node: &Node) -> Result<u64> {
@@ -131,7 +127,7 @@ fn published_answers(node: &Node, times: usize) -> Result<()> {
 
 #[test]
 fn nothing_fails_when_the_daemon_is_killed_and_ended_again_and_again() -> Result<()> {
-    let (node, _registry) = node()?;
+    let (node, _registry) = Node::with_daemon()?;
     deploy_web_and_client(&node, "2")?;
     let pids: Vec<_> = node.replicas("web")?.iter().map(pid_of).collect::<Result<_>>()?;
     let traffic = AllTraffic::start(&node)?;
@@ -156,7 +152,7 @@ fn nothing_fails_when_the_daemon_is_killed_and_ended_again_and_again() -> Result
 
 #[test]
 fn a_container_that_ends_again_and_again_is_restarted_with_growing_waits() -> Result<()> {
-    let (node, _registry) = node()?;
+    let (node, _registry) = Node::with_daemon()?;
     deploy(&node, "once", "busybox", &["--detach", "--command", "sh -c 'echo started; exit 3'"])?;
     let mut starts: Vec<(u64, Instant)> = Vec::new();
     eventually(LIMIT, "four restarts", || {
@@ -184,7 +180,7 @@ fn a_container_that_ends_again_and_again_is_restarted_with_growing_waits() -> Re
 
 #[test]
 fn a_container_or_its_shim_that_is_killed_is_back_in_its_service_at_once() -> Result<()> {
-    let (node, _registry) = node()?;
+    let (node, _registry) = Node::with_daemon()?;
     deploy(&node, "web", "nginx:latest", &["--replicas", "2"])?;
     let parent = |pid: i32| -> Result<i32> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -212,7 +208,7 @@ fn a_container_or_its_shim_that_is_killed_is_back_in_its_service_at_once() -> Re
 
 #[test]
 fn a_container_that_ended_while_no_daemon_ran_is_back_when_one_returns() -> Result<()> {
-    let (node, _registry) = node()?;
+    let (node, _registry) = Node::with_daemon()?;
     deploy_web_and_client(&node, "3")?;
     node.daemon_kill9()?;
     // With the daemon, its socket went; what it knew last is asked of the next one.
@@ -235,7 +231,7 @@ fn a_container_that_ended_while_no_daemon_ran_is_back_when_one_returns() -> Resu
 
 #[test]
 fn containers_go_on_while_containerd_is_dead_and_what_is_asked_meanwhile_is_done_afterwards() -> Result<()> {
-    let (node, _registry) = node()?;
+    let (node, _registry) = Node::with_daemon()?;
     deploy_web_and_client(&node, "2")?;
     let pids: Vec<_> = node.replicas("web")?.iter().map(pid_of).collect::<Result<_>>()?;
     let traffic = AllTraffic::start(&node)?;
@@ -357,7 +353,7 @@ fn kill_when(node: &Node, moment: &str, mut is_now: impl FnMut() -> bool) -> Res
 
 #[test]
 fn what_a_killed_daemon_had_begun_is_finished_by_the_next() -> Result<()> {
-    let (node, registry) = node()?;
+    let (node, registry) = Node::with_daemon()?;
     let store = node.sandbox().outside(&node.sandbox().directory().join("data/store.redb"));
     assert!(store.is_file());
 
@@ -441,7 +437,7 @@ fn process(node: &Node, word: &str) -> Result<i32> {
 
 #[test]
 fn what_containers_write_while_the_log_process_is_dead_is_not_lost() -> Result<()> {
-    let (node, _registry) = node()?;
+    let (node, _registry) = Node::with_daemon()?;
     let script = "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.05; done";
     deploy(&node, "chatty", "busybox", &["--", "sh", "-c", script])?;
     let lines = || -> Result<Vec<u64>> {
@@ -516,7 +512,7 @@ fn an_upgrade_of_the_program_disturbs_nothing() -> Result<()> {
 
 #[test]
 fn a_teardown_removes_what_runs_and_may_be_repeated_but_not_beside_a_daemon() -> Result<()> {
-    let (node, registry) = node()?;
+    let (node, registry) = Node::with_daemon()?;
     deploy_web_and_client(&node, "2")?;
     let refused = node.daemon_run(&[], &["--teardown"])?;
     let said = String::from_utf8_lossy(&refused.stderr);

@@ -17,7 +17,7 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use super::figure::Figure;
 use super::memory;
-use crate::{Background, Node, NodeOptions, Sandbox};
+use crate::{Background, Node, Sandbox};
 
 /// How often each way is measured, and how long.
 const ROUNDS: usize = 15;
@@ -63,7 +63,7 @@ struct Pair {
 pub(super) fn run(progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
     progress("telemetry: two nodes and a bare pair");
     let full = node(&[])?;
-    apply_policy(&full)?;
+    full.apply(POLICY)?;
     let off = node(&["--datapath-features", "0"])?;
     let bare_ends = [Sandbox::start()?, Sandbox::start()?];
     let pairs = [bare_pair(&bare_ends)?, replica_pair(&full)?, replica_pair(&off)?];
@@ -121,21 +121,12 @@ fn programs() -> Result<Vec<Figure>> {
 
 /// A node with a server's and a client's replica, which only wait: the ends are put beside them.
 fn node(flags: &[&str]) -> Result<Node> {
-    let daemon_flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-    let node = Node::start(NodeOptions { daemon_flags, ..NodeOptions::default() })?;
-    let registry = node.registry()?;
-    node.daemon_start()?;
+    let (node, registry) = Node::with_daemon_flags(flags)?;
     for app in ["server", "client"] {
-        node.hivemind_ok(&["app", "deploy", app, "--image", "busybox", "--command", "sleep 3600"])?;
+        node.deploy_waiting(app, &[])?;
     }
     registry.stop()?;
     Ok(node)
-}
-
-fn apply_policy(node: &Node) -> Result<()> {
-    let file = node.sandbox().directory().join("policy.yaml");
-    fs::write(node.sandbox().outside(&file), POLICY)?;
-    node.hivemind_ok(&["policy", "apply", "-f", &file.display().to_string()]).map(drop)
 }
 
 fn bench_program() -> Result<PathBuf> {

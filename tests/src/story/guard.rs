@@ -6,46 +6,18 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{LIMIT, METRICS, Story};
-use crate::{Browser, eventually, get};
-
-/// Lets only the app `client` in, to port 80.
-const POLICY: &str = "\
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata:
-  name: only-client
-spec:
-  podSelector:
-    matchLabels:
-      app: web-app
-  ingress:
-    - from:
-        - podSelector:
-            matchLabels:
-              app: client
-      ports:
-        - port: 80
-";
+use crate::{Browser, eventually, get, policy_only};
 
 /// Asks for the page and gives up after two seconds: a packet that is refused gets no answer.
 const ASK: &str = "timeout 2 wget -q -O - http://web.local/ >/dev/null 2>&1 && echo page || echo nothing";
 
 impl Story {
     pub(super) fn apply_policy(&mut self) -> Result<String> {
-        self.hivemind(&[
-            "app",
-            "deploy",
-            "--image",
-            "busybox",
-            "--name",
-            "stranger",
-            "--command",
-            "sleep 3600",
-        ])?;
+        self.node.deploy_waiting("stranger", &[])?;
         ensure!(self.asks("stranger")? == "page", "the stranger is refused before there is a policy");
-        let file = self.node.sandbox().directory().join("rules.yaml");
-        std::fs::write(self.node.sandbox().outside(&file), POLICY).context("cannot write the policy")?;
-        let said = self.hivemind(&["policy", "apply", "-f", &file.display().to_string()])?;
+        let text = policy_only("only-client", "client", "web-app", "[{port: 80}]");
+        let file = self.node.write("rules.yaml", &text)?;
+        let said = self.hivemind(&["policy", "apply", "-f", &file])?;
         ensure!(said.contains("only-client"), "policy apply does not name the policy: {said}");
         ensure!(self.asks("client")? == "page", "the client does not get the page any more");
         ensure!(self.asks("stranger")? == "nothing", "the stranger still gets the page");
