@@ -38,8 +38,11 @@ const PORT: &str = "53";
 const LOCAL: &str = "local";
 const CACHED: &str = "cached";
 
-/// Of the faster one of the two others.
+/// Of the questions a second of each of the others.
 const OF_OTHERS_MIN: f64 = 0.5;
+
+/// Of the processor time of each of the others.
+const COST_OF_OTHERS_MAX: f64 = 2.0;
 
 /// A server that is asked.
 struct Server {
@@ -119,7 +122,14 @@ fn compare(names: &Names, samples: [Vec<Sample>; 3]) -> Vec<Figure> {
         dnsmasq,
         unbound,
     ];
-    rates.into_iter().chain(side_by_side(names.costs, "us", costs)).collect()
+    let [beside_dnsmasq, beside_unbound, dnsmasq, unbound] = side_by_side(names.costs, "us", costs);
+    let costs = [
+        beside_dnsmasq.at_most_times(COST_OF_OTHERS_MAX),
+        beside_unbound.at_most_times(COST_OF_OTHERS_MAX),
+        dnsmasq,
+        unbound,
+    ];
+    rates.into_iter().chain(costs).collect()
 }
 
 fn side_by_side(names: [&'static str; 4], unit: &'static str, samples: [Vec<f64>; 3]) -> [Figure; 4] {
