@@ -171,7 +171,11 @@ fn each_end_the_verdict_the_rule_and_the_counts_are_told_in_words() -> Result<()
 
     let none = node.hivemind(&["flows", "--from", "web", "--verdict", "denied"])?;
     ensure!(none.status.success() && none.stdout.is_empty(), "{none:?}");
-    ensure!(String::from_utf8_lossy(&none.stderr).contains("no such flows"), "{none:?}");
+    let said = String::from_utf8_lossy(&none.stderr);
+    ensure!(said.contains("no such flows") && !said.contains("no app"), "{said}");
+    let misspelt = node.hivemind(&["flows", "--to", "wbe"])?;
+    let said = String::from_utf8_lossy(&misspelt.stderr);
+    ensure!(said.contains("there is no app \"wbe\"; did you mean \"web\"?"), "{said}");
     Ok(())
 }
 

@@ -281,6 +281,7 @@ fn namespaces_are_made_labelled_and_deleted_once_they_are_empty() -> Result<()> 
     let said = node.refused(&["namespace", "label", "shpo", "a=b"], "HM0208", 3)?;
     ensure!(said.contains("did you mean \"shop\"?"), "{said}");
     node.refused(&["namespace", "label", "shop", "a"], "HM0106", 2)?;
+    node.refused(&["namespace", "label", "shop", "kubernetes.io/metadata.name=x"], "HM0106", 2)?;
 
     let file = node.write("rules.yaml", &policy("only-client"))?;
     node.hivemind_ok(&["policy", "apply", "-n", "shop", "-f", &file])?;

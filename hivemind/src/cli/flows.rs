@@ -6,12 +6,13 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use futures::StreamExt;
-use hivemind_client::FlowOptions;
-use hivemind_model::{ErrorCode, FlowLine, FlowVerdict};
+use hivemind_client::{FlowOptions, Selection};
+use hivemind_model::{App, ErrorCode, FlowLine, FlowVerdict};
 
 use super::{
     Session,
     fault::{Colours, Failure, Outcome, fault},
+    near::near,
     output::{self, note},
 };
 
@@ -117,9 +118,30 @@ impl FlowsArgs {
         }
         if !any && self.format == FlowFormat::Compact {
             note("no such flows are known; --follow shows those to come");
+            for end in options.from.iter().chain(&options.to) {
+                note_stranger(session, end).await?;
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Says so if `end` looks like an app and there is none of that name. It may be gone, so that is no error.
+async fn note_stranger(session: &Session, end: &str) -> Result<(), Failure> {
+    let name = end.rsplit('/').next().unwrap_or(end);
+    if !is_name(name) {
+        return Ok(());
+    }
+    let apps = session.client.list::<App>(&Selection::default()).await?.items;
+    let names = || apps.iter().map(|app| app.metadata.name.as_str());
+    // A replica is named after its app.
+    if names().any(|app| name.strip_prefix(app).is_some_and(|rest| rest.is_empty() || rest.starts_with('-')))
+    {
+        return Ok(());
+    }
+    let near = near(name, names()).first().map(|app| format!("; did you mean {app:?}?")).unwrap_or_default();
+    note(&format!("there is no app {name:?}{near}"));
+    Ok(())
 }
 
 fn json_line(line: &FlowLine) -> Result<String, Failure> {
@@ -131,9 +153,17 @@ fn json_line(line: &FlowLine) -> Result<String, Failure> {
 
 /// `end` with the session's namespace, if that was named and `end` is the bare name of an app.
 fn in_namespace(session: &Session, end: &str) -> String {
-    let word = ["host", "dns", "world", "unknown"].contains(&end);
-    let bare = !word && end.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if bare && session.namespace_given { format!("{}/{end}", session.namespace) } else { end.to_owned() }
+    if is_name(end) && session.namespace_given {
+        format!("{}/{end}", session.namespace)
+    } else {
+        end.to_owned()
+    }
+}
+
+/// Whether `end` is the bare name of an app, as far as one can see.
+fn is_name(end: &str) -> bool {
+    let is_word = ["host", "dns", "world", "unknown"].contains(&end);
+    !is_word && end.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// The API's parameters are flags here.

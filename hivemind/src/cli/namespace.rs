@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::ExitCode};
 
 use clap::{Args, Subcommand};
-use hivemind_model::{ErrorCode, Namespace, Problems, check_label, check_name};
+use hivemind_model::{ErrorCode, NAMESPACE_NAME_LABEL, Namespace, Problems, check_label, check_name};
 use jiff::Timestamp;
 
 use super::{
@@ -109,6 +109,11 @@ fn changes(flag: &str, words: &[String], may_remove: bool, problems: &mut Proble
             }
         };
         check_label(&field, key, value.unwrap_or_default(), problems);
+        if key == NAMESPACE_NAME_LABEL {
+            let message = format!("the label {key} is always there, and is the namespace's name");
+            problems.add(ErrorCode::InvalidLabel, field, message, "choose another key");
+            continue;
+        }
         if changes.insert(key.to_owned(), value.map(str::to_owned)).is_some() {
             let message = format!("the label {key:?} is given twice");
             problems.add(ErrorCode::Repeated, field, message, "give it once");
