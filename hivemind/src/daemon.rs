@@ -8,6 +8,7 @@ mod fault;
 mod memory;
 mod metrics;
 mod parts;
+mod problems;
 mod teardown;
 
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ pub(crate) use config::{Config, DaemonArgs};
 
 /// Runs the daemon until SIGTERM or SIGINT, or tears down what one has made. Prints why it could not.
 pub(crate) fn run(args: DaemonArgs) -> ExitCode {
-    memory::use_one_arena();
+    memory::set_up();
     let teardown = args.teardown;
     let ended = Config::load(args).and_then(|config| {
         start_logging(&config.log_level)?;
@@ -63,6 +64,7 @@ async fn serve(config: Config) -> Result<(), ApiError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| fault::file("a signal handler", &e))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| fault::file("a signal handler", &e))?;
     let parts = parts::start(&config).await?;
+    memory::give_back();
     info!(
         socket = %config.socket.display(),
         web = config.web_url(),

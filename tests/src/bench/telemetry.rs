@@ -17,7 +17,7 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use super::figure::Figure;
 use super::memory;
-use crate::{Background, Node, Sandbox};
+use crate::{Background, Node, Sandbox, http};
 
 /// How often each way is measured, and how long.
 const ROUNDS: usize = 15;
@@ -30,7 +30,8 @@ const PORT: u16 = 7;
 /// Of a bare pair's requests a second.
 const OF_BARE_MIN: f64 = 0.94;
 
-/// A flood of new connections.
+/// A flood of new connections, while the daemon is scraped.
+const SCRAPED_EVERY: Duration = Duration::from_secs(1);
 const OPENED_PER_S: u64 = 10_000;
 const OPENED_MS: u64 = 5_000;
 const MEMORY_MB_MAX: f64 = 30.0;
@@ -238,15 +239,21 @@ impl Flood {
         let rate = OPENED_PER_S.to_string();
         let mut client = (pair.client)();
         client.arg(bench_program()?).args(["ping", "open", &server, &millis, &rate]);
+        let socket = node.sandbox().outside(&node.socket());
         let (before, began) = (processor_time(daemon)?, Instant::now());
         let running = client.stdout(Stdio::piped()).spawn().context("cannot start the client")?;
         let watch = std::thread::spawn(move || {
-            let mut most = 0;
+            let (mut most, mut scrapes) = (0, 0);
             while began.elapsed() < Duration::from_millis(OPENED_MS) {
-                most = memory::resident(daemon).unwrap_or(0).max(most);
+                if began.elapsed() >= SCRAPED_EVERY * scrapes {
+                    scrapes += 1;
+                    let scrape = http::get_unix(&socket, "/metrics", SCRAPED_EVERY)?;
+                    ensure!(scrape.status == 200, "a scrape was answered {}", scrape.status);
+                }
+                most = memory::resident(daemon)?.max(most);
                 std::thread::sleep(Duration::from_millis(100));
             }
-            most
+            anyhow::Ok(most)
         });
         let output = running.wait_with_output()?;
         ensure!(output.status.success(), "the client failed");
@@ -257,7 +264,7 @@ impl Flood {
         let (Some(Ok(answers)), Some(Ok(micros))) = (words.next(), words.next()) else {
             bail!("the client said {said:?}")
         };
-        let most = watch.join().map_err(|_| anyhow::anyhow!("memory could not be watched"))?;
+        let most = watch.join().map_err(|_| anyhow::anyhow!("memory could not be watched"))??;
         Ok(Self {
             opened_per_s: answers / micros * 1e6,
             processor: 100.0 * spent.as_secs_f64() / elapsed.as_secs_f64(),

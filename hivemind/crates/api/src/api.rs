@@ -9,6 +9,7 @@ use crate::{
     access::Access,
     addresses::ServiceRanges,
     node_access::NodeAccess,
+    routes,
     statistics::{Counters, Statistics},
     watches::Watches,
 };
@@ -45,6 +46,8 @@ pub struct Api {
 impl Api {
     /// The API of these parts.
     pub fn new(config: ApiConfig) -> Self {
+        // Not by whoever is served first, nor by several at once.
+        drop(routes::handlers());
         Api {
             access: Arc::new(Access::new(config.objects.clone())),
             watches: Watches::default(),

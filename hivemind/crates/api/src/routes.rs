@@ -17,6 +17,8 @@ mod tokens;
 mod volumes;
 mod watch;
 
+use std::sync::LazyLock;
+
 use axum::{
     Extension, Json,
     http::HeaderMap,
@@ -74,10 +76,15 @@ pub(crate) fn described() -> OpenApiRouter<Serving> {
         .routes(routes!(access::session))
 }
 
+/// The same without the descriptions, which take several megabytes while they are made: made once, and cloned.
+pub(crate) fn handlers() -> axum::Router<Serving> {
+    static HANDLERS: LazyLock<axum::Router<Serving>> = LazyLock::new(|| described().split_for_parts().0);
+    HANDLERS.clone()
+}
+
 /// The router of the API, for callers who may do everything.
 pub(crate) fn router(serving: Serving) -> axum::Router {
-    let (router, _) = described().split_for_parts();
-    router
+    handlers()
         .fallback(path_not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(Extension(Caller::socket()))

@@ -63,9 +63,7 @@ struct Gate {
 
 pub(crate) fn router(names: Names, serving: Serving) -> Router {
     let gate = Gate { names: Arc::new(names), serving: serving.clone() };
-    routes::described()
-        .split_for_parts()
-        .0
+    routes::handlers()
         .with_state(serving)
         .merge(dashboard::router())
         .fallback(path_not_found)

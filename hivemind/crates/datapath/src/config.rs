@@ -77,7 +77,8 @@ pub struct MapSizes {
     pub pairs: u32,
     /// Pairs of identities whose round trips are measured.
     pub round_trips: u32,
-    /// Bytes of the ring buffer through which flows are told; rounded up to a power of two.
+    /// Bytes of the ring buffer through which flows are told; rounded up to a power of two. An event takes 144; the daemon
+    /// maps the buffer twice in a row, and both count as its memory once they were used.
     pub events_bytes: u32,
 }
 
@@ -96,7 +97,7 @@ impl Default for MapSizes {
             prefixes: 16_384,
             pairs: 16_384,
             round_trips: 4_096,
-            events_bytes: 1 << 20,
+            events_bytes: 1 << 19,
         }
     }
 }
