@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use hivemind_tests::{Browser, Node, Registry, artifacts, eventually, policy_only};
+use hivemind_tests::{Browser, Node, Registry, artifacts, eventually, hivemind_binary, policy_only};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -24,6 +24,43 @@ fn enter(node: &Node, browser: &mut Browser) -> Result<()> {
     browser
         .see("#apps h2", "Apps")
         .context("is the dashboard built? `cargo xtask ui`, then build the program")?;
+    Ok(())
+}
+
+/// Who sits at the machine in the test below.
+const USER: &str = "65534";
+
+#[test]
+fn the_browser_is_let_in_and_no_other_user_sees_the_code() -> Result<()> {
+    let (node, _registry, mut browser) = start()?;
+    // A desk: the user's session, and a program that opens browsers, which writes down what it is given.
+    let desk = node.sandbox().directory().join("desk");
+    let (opener, opened) = (desk.join("xdg-open"), desk.join("opened"));
+    let run = format!("/run/user/{USER}");
+    let set_up = format!(
+        "mkdir -p /run/user && mount -t tmpfs -o mode=755 tmpfs /run/user && mkdir -m 700 {run} {desk} && \
+         printf '#!/bin/sh\\nid -u > {opened} && echo \"$@\" >> {opened}\\n' > {opener} && chmod 755 {opener} && \
+         chown {USER} {run} {desk} && chmod 755 {desk}",
+        desk = desk.display(),
+        opened = opened.display(),
+        opener = opener.display(),
+    );
+    node.sandbox().check(&["sh", "-c", &set_up])?;
+    let program = hivemind_binary()?;
+    let path = format!("PATH={}:/usr/bin:/bin", desk.display());
+    let (socket, user) = (format!("HIVEMIND_SOCKET={}", node.socket().display()), format!("SUDO_UID={USER}"));
+    let program = program.display().to_string();
+    node.sandbox().check(&["env", &path, &socket, &user, "DISPLAY=:0", &program, "ui"])?;
+
+    let seen = fs::read_to_string(node.sandbox().outside(&opened))?;
+    let page = format!("{run}/hivemind-ui.html");
+    assert_eq!(seen, format!("{USER}\n{page}\n"), "what every user can see");
+    let found = node.sandbox().check(&["stat", "-c", "%a %u", &page])?;
+    assert_eq!(found.trim(), format!("600 {USER}"));
+    assert!(fs::read_to_string(node.sandbox().outside(page.as_ref()))?.contains("#code="));
+    browser.act("goto", &[json!(format!("file://{page}"))])?;
+    browser.see("#apps h2", "Apps")?;
+    browser.see("header .health", "Healthy")?;
     Ok(())
 }
 
@@ -86,6 +123,8 @@ fn the_page_shows_what_is_there_and_does_what_it_is_told() -> Result<()> {
     browser.see("#apps", "Nothing is deployed yet")?;
     browser.see("#policies", "every app may talk to every other")?;
     browser.see("header .health", "Healthy")?;
+    let glance = browser.see("nav.summary", "Denied by policy")?;
+    assert!(!glance.contains("last 0 s"), "{glance}");
     inspect(&mut browser, "empty")?;
 
     deploy_and_scale(&node, &mut browser)?;
@@ -126,6 +165,14 @@ fn the_page_shows_what_is_there_and_does_what_it_is_told() -> Result<()> {
     node.daemon_kill9()?;
     browser.see("[role=alert]", "The connection is lost")?;
     browser.see("header .health", "Disconnected")?;
+    for control in [
+        "header .primary",
+        "[data-app='default/client'] .actions button",
+        "[data-app='default/client'] input",
+    ] {
+        browser.see(&format!("{control}:disabled"), "")?;
+    }
+    browser.see("[aria-label='Delete client'][title^='Not connected']", "")?;
     inspect(&mut browser, "disconnected")?;
     node.daemon_start()?;
     browser.see("main", "sudo hivemind ui")?;

@@ -1,10 +1,12 @@
 //! `ui`: opens the dashboard.
 
+mod page;
+
 use std::{os::unix::process::CommandExt, process::Command, process::ExitCode, process::Stdio};
 
 use clap::Args;
 use hivemind_model::LoginCode;
-use nix::unistd::{Uid, User};
+use nix::unistd::{Gid, Uid, User};
 
 use super::{
     Session,
@@ -16,7 +18,7 @@ use super::{
 #[derive(Args, Debug)]
 #[command(
     after_help = "The address holds a code that lets one browser in, once, within a minute; it stands behind the '#', which \
-browsers do not send. On a machine without a desktop the address is printed; from elsewhere, forward the port \
+browsers do not send, and other users of the machine do not see it. On a machine without a desktop the address is printed; from elsewhere, forward the port \
 (ssh -L 4483:127.0.0.1:4483 NODE), and run hivemind ui --print on the node.
 
 Examples:
@@ -55,17 +57,19 @@ fn address(code: &LoginCode, server: Option<&str>) -> String {
     }
 }
 
-/// Opens `url` in the user's browser; why not if that cannot be.
+/// Opens `url` in the user's browser, without showing it to the machine's other users; why not if that cannot be.
 fn open(url: &str) -> Result<(), String> {
     let has = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     if !has("DISPLAY") && !has("WAYLAND_DISPLAY") {
         return Err("there is no desktop here".to_owned());
     }
     let mut command = Command::new("xdg-open");
-    command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut owner = (Uid::effective(), Gid::effective());
     // A browser of root's would have another profile, and should not run at all.
     match invoking_user() {
         Some(user) => {
+            owner = (user.uid, user.gid);
             command.uid(user.uid.as_raw()).gid(user.gid.as_raw()).env("HOME", &user.dir);
             command.env("USER", &user.name).env("XDG_RUNTIME_DIR", format!("/run/user/{}", user.uid));
             let bus = format!("unix:path=/run/user/{}/bus", user.uid);
@@ -74,6 +78,11 @@ fn open(url: &str) -> Result<(), String> {
         None if Uid::effective().is_root() => return Err("root has no browser".to_owned()),
         None => {}
     }
+    let directory = page::runtime_dir(owner.0);
+    let page = page::write(&directory, owner, url).map_err(|error| {
+        format!("there is no private place for the browser ({}: {error})", directory.display())
+    })?;
+    command.arg(page);
     // It ends as soon as it has told the browser; its success is all that can be known.
     match command.status() {
         Ok(status) if status.success() => Ok(()),

@@ -69,6 +69,10 @@ class Cluster {
   #stream: Link<KindLine> | undefined;
   #frame: number | undefined;
 
+  /** Whether the daemon is out of reach: what is shown may be old, and nothing can be changed. */
+  get cutOff(): boolean {
+    return this.link === "waiting";
+  }
   get apps(): App[] {
     return this.#tables.apps.shown;
   }

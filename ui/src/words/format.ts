@@ -49,3 +49,6 @@ export function withPort(address: string, port: number | null | undefined): stri
 export function words(name: string): string {
   return name.replaceAll("_", " ");
 }
+
+/** What a control says while it would change nothing. */
+export const CUT_OFF = "Not connected to the daemon; nothing can be changed now";
