@@ -35,12 +35,30 @@ impl<'a> Prometheus<'a> {
     /// # Errors
     /// When the program is missing, or the scrape fails.
     pub fn start(sandbox: &'a Sandbox, target: &str) -> Result<Self> {
+        Self::start_with(sandbox, target, "")
+    }
+
+    /// As [`Prometheus::start`], with a token that lies in a file, as one would set it up for the web port.
+    ///
+    /// # Errors
+    /// As [`Prometheus::start`].
+    pub fn start_with_token(sandbox: &'a Sandbox, target: &str, token: &str) -> Result<Self> {
+        let file = sandbox.directory().join("prometheus-token");
+        fs::write(sandbox.outside(&file), token).context("cannot write the token")?;
+        Self::start_with(
+            sandbox,
+            target,
+            &format!("authorization: {{ credentials_file: {} }},", file.display()),
+        )
+    }
+
+    fn start_with(sandbox: &'a Sandbox, target: &str, further: &str) -> Result<Self> {
         let directory = sandbox.directory().join("prometheus");
         fs::create_dir(sandbox.outside(&directory)).context("cannot make Prometheus' directory")?;
         let config = directory.join("prometheus.yml");
         let text = format!(
             "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\n\
-             scrape_configs: [ {{ job_name: hivemind, static_configs: [ {{ targets: ['{target}'] }} ] }} ]\n"
+             scrape_configs: [ {{ job_name: hivemind, {further} static_configs: [ {{ targets: ['{target}'] }} ] }} ]\n"
         );
         fs::write(sandbox.outside(&config), text).context("cannot write Prometheus' configuration")?;
         let words = [

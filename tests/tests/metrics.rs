@@ -202,6 +202,57 @@ fn totals_go_on_over_a_restart_of_the_daemon_and_series_go_with_their_app() -> R
 }
 
 #[test]
+fn prometheus_scrapes_the_web_port_with_a_token_until_it_is_revoked() -> Result<()> {
+    let (node, _registry) = Node::with_daemon()?;
+    let token = node.hivemind_ok(&["token", "create", "prometheus", "--role", "read-only"])?;
+    let prometheus = Prometheus::start_with_token(node.sandbox(), "127.0.0.1:4483", &token)?;
+    assert_eq!(prometheus.last_error()?, "");
+    node.deploy_waiting("client", &[])?;
+    prometheus.expect("hivemind_app_replicas_ready{app=\"client\"}", 1.0)?;
+    assert_eq!(
+        prometheus.metadata("hivemind_store_written_bytes")?["unit"],
+        "bytes",
+        "OpenMetrics was not asked for"
+    );
+    // Each scrape is a request, and what the API does for it is told by the next.
+    prometheus.expect("hivemind_api_requests_total{status=\"2xx\"} > bool 3", 1.0)?;
+    prometheus.expect("hivemind_api_access_failures_total", 0.0)?;
+    let writes = prometheus.query("hivemind_store_writes_total")?.first().context("no writes")?.1;
+    let commits = prometheus.query("hivemind_store_commit_seconds_count")?.first().context("no commits")?.1;
+    assert!(commits > 0.0 && commits <= writes, "{commits} commits of {writes} transactions");
+    assert!(prometheus.query("hivemind_store_commit_seconds_sum")?.first().context("no sum")?.1 > 0.0);
+
+    node.hivemind_ok(&["token", "revoke", "prometheus"])?;
+    prometheus.expect("up", 0.0)?;
+    assert!(prometheus.last_error()?.contains("401"), "{}", prometheus.last_error()?);
+    Ok(())
+}
+
+#[test]
+fn what_an_app_sent_last_is_in_the_node_s_totals_when_it_is_gone() -> Result<()> {
+    let (node, _registry) = node()?;
+    let all = |verdict: &str| format!("hivemind_traffic_connections_total{{verdict=\"{verdict}\"}}");
+    let told = |query: &str| -> Result<f64> {
+        let text = scrape(&node)?;
+        let line = text.lines().find_map(|line| line.strip_prefix(query)).context("no totals")?;
+        line.trim().parse().context("no number")
+    };
+    let before = told(&all("allowed"))?;
+    // Nobody scrapes between this and the end of the app.
+    request(&node, "client", REQUESTS)?;
+    node.hivemind_ok(&["app", "delete", "client"])?;
+    eventually(LIMIT, "the client's identity to be gone", || {
+        let maps = node.json(&["status"])?;
+        let pairs = status_entries(maps["maps"].as_array().context("no maps")?, "addr_exact_v4")?;
+        ensure!(pairs == 2.0, "{pairs} addresses");
+        Ok::<_, anyhow::Error>(())
+    })?;
+    assert!(told(&all("allowed"))? >= before + f64::from(REQUESTS));
+    assert!(!scrape(&node)?.contains("source_app=\"client\""), "the series of an app that is gone");
+    Ok(())
+}
+
+#[test]
 fn a_scrape_is_fit_for_promtool_and_can_be_made_from_a_replica() -> Result<()> {
     let (node, _registry) = node()?;
     request(&node, "client", 3)?;

@@ -9,7 +9,9 @@ use futures::{
     stream::{self, BoxStream},
 };
 use hivemind_agent::{Agent, FlowQuery};
-use hivemind_api::{EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, NodeAccess};
+use hivemind_api::{
+    EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, NodeAccess, Statistics,
+};
 use hivemind_dns::DnsServer;
 use hivemind_model::{
     ApiError, App, DropCount, ErrorCode, EventCount, ExecExit, FlowLine, ImageSummary, ImportResult, LogLine,
@@ -29,6 +31,7 @@ use tracing::debug;
 use super::{
     config::Config,
     metrics::{Figures, Scrapes},
+    problems,
 };
 
 /// How much of a process's output is passed on at once, in bytes.
@@ -44,11 +47,17 @@ pub(crate) struct LocalNode {
     config: Config,
     started_at: Timestamp,
     figures: Figures,
-    scrapes: Scrapes,
+    scrapes: Arc<Scrapes>,
 }
 
 impl LocalNode {
-    pub(crate) fn new(agent: Arc<Agent>, objects: Objects, dns: &Arc<DnsServer>, config: &Config) -> Self {
+    pub(crate) fn new(
+        agent: Arc<Agent>,
+        objects: Objects,
+        dns: &Arc<DnsServer>,
+        scrapes: Arc<Scrapes>,
+        config: &Config,
+    ) -> Self {
         let figures = Figures {
             agent: Arc::clone(&agent),
             objects: objects.clone(),
@@ -56,7 +65,6 @@ impl LocalNode {
             data_dir: config.data_dir.clone(),
             node: config.node_name.clone(),
         };
-        let scrapes = Scrapes::new();
         LocalNode { agent, objects, config: config.clone(), started_at: Timestamp::now(), figures, scrapes }
     }
 }
@@ -101,15 +109,9 @@ impl NodeAccess for LocalNode {
         })?;
         let store_file = self.config.data_dir.join("store.redb");
         let mut problems: Vec<Problem> = apps.iter().filter_map(|app| app.status.problem.clone()).collect();
-        if containerd.is_none() {
-            problems.push(Problem {
-                code: ErrorCode::ContainerdUnreachable,
-                field: String::new(),
-                message: "containerd does not answer; containers go on, but none can be started or stopped"
-                    .into(),
-                hint: "see whether it runs; Hivemind goes on by itself when it is back".into(),
-            });
-        }
+        problems.extend(containerd.is_none().then(problems::containerd));
+        problems.extend(statistics.maps.iter().filter_map(problems::map));
+        problems.extend(problems::flows(self.agent.flow_losses(), Timestamp::now()));
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").into(),
             node: self.config.node_name.clone(),
@@ -164,8 +166,8 @@ impl NodeAccess for LocalNode {
         self.agent.flows(&FlowQuery { from, to, verdict, follow, tail }).await
     }
 
-    async fn metrics(&self, format: Format) -> Result<Bytes, ApiError> {
-        self.scrapes.text(format, || self.figures.gather()).await
+    async fn metrics(&self, format: Format, api: Statistics) -> Result<Bytes, ApiError> {
+        self.scrapes.text(format, || self.figures.gather(api)).await
     }
 }
 

@@ -9,10 +9,10 @@ use std::{
 
 use bytes::Bytes;
 use hivemind_model::{ApiError, ErrorCode};
-use hivemind_observe::{Format, Metrics, Snapshot};
+use hivemind_observe::{AppSample, Format, Metrics, Snapshot, Traffic};
 use tokio::{sync::Semaphore, time::Instant};
 
-pub(crate) use figures::Figures;
+pub(crate) use figures::{Figures, last_traffic};
 
 /// How long what was gathered is told again. Several scrapers, or one that is in a hurry, cost no more than one.
 const FRESH: Duration = Duration::from_secs(1);
@@ -77,6 +77,21 @@ impl Scrapes {
             *latest.of(format) = Some(text.clone());
         }
         Ok(text)
+    }
+
+    /// Takes in what was counted until now, before some of it is removed. Counters are added up in the order in which they
+    /// were read: no scrape is gathered meanwhile.
+    ///
+    /// # Errors
+    /// What `gather` failed with.
+    pub(crate) async fn take_last(
+        &self,
+        gather: impl Future<Output = Result<(Vec<AppSample>, Traffic), ApiError>>,
+    ) -> Result<(), ApiError> {
+        let _turn = self.turn.acquire().await.map_err(|e| internal(&e.to_string()))?;
+        let (apps, traffic) = gather.await?;
+        self.metrics.observe_traffic(&apps, traffic);
+        Ok(())
     }
 
     /// What `of` finds in what was gathered last, if that is fresh.

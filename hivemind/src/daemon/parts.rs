@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hivemind_agent::{Agent, AgentConfig, Zone};
+use hivemind_agent::{Agent, AgentConfig, BeforeForgetting, Zone};
 use hivemind_api::{Api, ApiConfig, ServiceRanges};
 use hivemind_controller::Controller;
 use hivemind_datapath::{Datapath, MapSizes};
@@ -32,6 +32,7 @@ use super::{
     cluster::Cluster,
     config::Config,
     fault,
+    metrics::{Scrapes, last_traffic},
 };
 
 /// A daemon that serves.
@@ -82,6 +83,7 @@ pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
         zone,
         run_dir: config.run_dir.join("replicas"),
     };
+    let scrapes = Arc::new(Scrapes::new());
     let agent = Agent::start(
         agent_config,
         objects.clone(),
@@ -89,13 +91,14 @@ pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
         Arc::clone(&datapath),
         volumes,
         Arc::clone(&dns),
+        before_forgetting(&scrapes, &datapath, &objects),
     )
     .await?;
     let agent = Arc::new(agent);
     let controller = Controller::start(objects.clone());
     let stop = CancellationToken::new();
     let api = Api::new(ApiConfig {
-        node: Arc::new(LocalNode::new(Arc::clone(&agent), objects.clone(), &dns, config)),
+        node: Arc::new(LocalNode::new(Arc::clone(&agent), objects.clone(), &dns, scrapes, config)),
         objects,
         service_ranges: ServiceRanges { ipv4: ranges.services.0, ipv6: ranges.services.1 },
         cluster_domain: config.cluster_domain.clone(),
@@ -151,6 +154,23 @@ impl Ranges {
             services: (config.service_range, Ipv6Net::new(subnet(0), 112).map_err(invalid)?),
         })
     }
+}
+
+/// Takes what was counted for identities that are no more into the metrics.
+fn before_forgetting(
+    scrapes: &Arc<Scrapes>,
+    datapath: &Arc<Datapath>,
+    objects: &Objects,
+) -> BeforeForgetting {
+    let (scrapes, datapath, objects) = (Arc::clone(scrapes), Arc::clone(datapath), objects.clone());
+    Arc::new(move |gone| {
+        let (scrapes, datapath, objects) = (Arc::clone(&scrapes), Arc::clone(&datapath), objects.clone());
+        Box::pin(async move {
+            if let Err(error) = scrapes.take_last(last_traffic(&datapath, &objects, gone)).await {
+                warn!(%error, "What was counted last for apps that are gone is lost");
+            }
+        })
+    })
 }
 
 fn make_directory(path: &Path) -> Result<(), ApiError> {

@@ -27,7 +27,7 @@ use crate::{
     fault,
     flows::Flows,
     node,
-    policies::{Policies, PolicyWriter},
+    policies::{BeforeForgetting, Policies, PolicyWriter},
     services::{ServiceWriter, Services, Zone},
     worker::Worker,
 };
@@ -94,6 +94,9 @@ impl Agent {
     /// Registers the node, adopts what runs, and begins to follow the store. Returns when policies, services and names are
     /// written.
     ///
+    /// `before_forgetting` is called, and waited for, when identities are gone, before the data path forgets what it counted
+    /// for them: the last moment at which that can be read.
+    ///
     /// # Errors
     /// When the store cannot be read or written; nothing of what runs was touched.
     pub async fn start(
@@ -103,6 +106,7 @@ impl Agent {
         datapath: Arc<Datapath>,
         volumes: Volumes,
         dns: Arc<DnsServer>,
+        before_forgetting: BeforeForgetting,
     ) -> Result<Self, AgentError> {
         let spec = NodeSpec {
             replica_range_v4: config.replica_ranges.0.to_string(),
@@ -116,8 +120,12 @@ impl Agent {
         let writer = ServiceWriter::new(Arc::clone(&datapath), dns, objects.clone(), config.zone.clone());
         let services = writer.start(stop.clone(), &mut tasks);
         let (dns_v4, dns_v6) = config.zone.dns;
-        let writer =
-            PolicyWriter::new(Arc::clone(&datapath), objects.clone(), vec![dns_v4.into(), dns_v6.into()]);
+        let writer = PolicyWriter::new(
+            Arc::clone(&datapath),
+            objects.clone(),
+            vec![dns_v4.into(), dns_v6.into()],
+            before_forgetting,
+        );
         let policies = writer.start(config.node.clone(), stop.clone(), &mut tasks);
         let flows = Flows::start(Arc::clone(&datapath), &objects, config.node.clone(), &stop, &mut tasks);
         let mut pool = AddressPool::new(config.replica_ranges.0, config.replica_ranges.1);

@@ -59,8 +59,18 @@ pub(crate) struct Flows {
     log: Arc<Log>,
 }
 
+/// Flows that were not told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowLosses {
+    /// How many, since the agent was started.
+    pub events: u64,
+    /// When it was noticed last, at most a second or so after it happened.
+    pub last: Option<Timestamp>,
+}
+
 struct Log {
     kept: Mutex<VecDeque<Kept>>,
+    lost: Mutex<FlowLosses>,
     items: broadcast::Sender<FlowItem>,
 }
 
@@ -94,7 +104,7 @@ impl Flows {
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let (items, _) = broadcast::channel(WAITING_MAX);
-        let log = Arc::new(Log { kept: Mutex::default(), items });
+        let log = Arc::new(Log { kept: Mutex::default(), lost: Mutex::default(), items });
         let names = Arc::new(Mutex::new(Names::default()));
         tasks.spawn(keep(Arc::clone(&datapath), Arc::clone(&log), stop.clone()));
         follow_names(objects, &names, stop, tasks);
@@ -111,11 +121,20 @@ impl Log {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lost(&self) -> std::sync::MutexGuard<'_, FlowLosses> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Keeps an item and hands it to those who follow, under one lock: who subscribes under it misses none and gets none
     /// twice.
     fn take(&self, item: FlowItem) {
         let mut kept = self.kept();
         let loss = |events, place| Kept::Lost(Loss { time: Timestamp::now(), events, place });
+        if let FlowItem::Lost(events) | FlowItem::LostInKernel(events) = item {
+            let mut lost = self.lost();
+            lost.events = lost.events.saturating_add(events);
+            lost.last = Some(Timestamp::now());
+        }
         let new = match item {
             FlowItem::Event(event) => Kept::Event(event),
             FlowItem::Lost(events) => loss(events, STREAM),
@@ -178,6 +197,11 @@ impl Agent {
             Some((Ok(line), reader))
         })
         .boxed())
+    }
+
+    /// Flows that were not told since the agent was started.
+    pub fn flow_losses(&self) -> FlowLosses {
+        *self.shared.flows.log.lost()
     }
 
     /// Namespace and app of every identity that is in use, or was a moment ago.
@@ -313,7 +337,7 @@ fn lost(events: u64, place: &str) -> FlowLine {
 
 #[cfg(test)]
 mod tests {
-    use jiff::{SignedDuration, Timestamp};
+    use jiff::SignedDuration;
 
     use super::*;
 
@@ -357,7 +381,7 @@ mod tests {
     #[test]
     fn the_log_keeps_so_much_and_no_more_and_what_was_lost_as_well() {
         let (items, _) = broadcast::channel(1);
-        let log = Log { kept: Mutex::default(), items };
+        let log = Log { kept: Mutex::default(), lost: Mutex::default(), items };
         for port in 0..LOG_MAX {
             log.take(FlowItem::Event(event(FlowKind::New, u16::try_from(port).unwrap(), 1)));
         }
@@ -365,5 +389,17 @@ mod tests {
         let kept = log.kept();
         assert_eq!((kept.len(), kept[0]), (LOG_MAX, Kept::Event(event(FlowKind::New, 1, 1))));
         assert!(matches!(kept[LOG_MAX - 1], Kept::Lost(Loss { events: 12, place: KERNEL, .. })));
+    }
+
+    #[test]
+    fn what_is_lost_is_counted() {
+        let (items, _) = broadcast::channel(1);
+        let log = Log { kept: Mutex::default(), lost: Mutex::default(), items };
+        log.take(FlowItem::Event(event(FlowKind::New, 1, 1)));
+        assert_eq!(*log.lost(), FlowLosses::default());
+        log.take(FlowItem::Lost(3));
+        log.take(FlowItem::LostInKernel(4));
+        let lost = *log.lost();
+        assert!(lost.events == 7 && lost.last.is_some(), "{lost:?}");
     }
 }

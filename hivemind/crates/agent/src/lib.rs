@@ -23,5 +23,6 @@ mod worker;
 pub use addresses::{AddressPool, PoolExhausted};
 pub use agent::{Agent, AgentConfig, AgentError};
 pub use fault::{explain_datapath, explain_runtime};
-pub use flows::FlowQuery;
+pub use flows::{FlowLosses, FlowQuery};
+pub use policies::{BeforeForgetting, GoneIdentity};
 pub use services::{Zone, names};

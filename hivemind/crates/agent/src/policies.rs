@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use hivemind_datapath::Datapath;
 use hivemind_model::{ErrorCode, Identity, NetworkPolicy, Problem};
 use hivemind_policy::{Tables, World, compile};
@@ -38,6 +39,20 @@ use self::{
 };
 use crate::fault::{self, problem};
 
+/// An identity that is no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GoneIdentity {
+    /// Its number.
+    pub number: u32,
+    /// The namespace of its app.
+    pub namespace: String,
+    /// The name of its app.
+    pub app: String,
+}
+
+/// What is called before the data path forgets what it counted for identities that are no more, and waited for.
+pub type BeforeForgetting = Arc<dyn Fn(Vec<GoneIdentity>) -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// Namespace and name.
 type Key = (String, String);
 
@@ -47,6 +62,8 @@ const REQUESTS_MAX: usize = 256;
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How long a worker waits for its replica's identity to come into force.
 const ENFORCE_WITHIN: Duration = Duration::from_secs(20);
+/// How long totals of identities that are no more may be read.
+const READ_WITHIN: Duration = Duration::from_secs(2);
 /// How many entries are compiled, at least, before they are handed over: more than the data path has room for by default, and
 /// 8 MB.
 const COMPILED_AT_ONCE: usize = 1 << 18;
@@ -100,6 +117,7 @@ struct Head {
 /// The task's state.
 pub(crate) struct PolicyWriter {
     datapath: Arc<Datapath>,
+    before_forgetting: BeforeForgetting,
     objects: Objects,
     dns: Vec<IpAddr>,
     world: Arc<World>,
@@ -116,8 +134,8 @@ pub(crate) struct PolicyWriter {
     failed: BTreeMap<u32, Problem>,
     /// Policies that are not in force yet as they are now.
     pending: BTreeSet<Key>,
-    /// Identities that are no more.
-    gone: BTreeSet<u32>,
+    /// Identities that are no more, with the namespace and the name of their app if that is known.
+    gone: BTreeMap<u32, Option<(String, String)>>,
     /// Policies of which the status may have changed.
     untold: BTreeSet<Key>,
     statuses: Statuses,
@@ -127,9 +145,15 @@ pub(crate) struct PolicyWriter {
 
 impl PolicyWriter {
     /// A writer for a node where replicas ask `dns` for names.
-    pub(crate) fn new(datapath: Arc<Datapath>, objects: Objects, dns: Vec<IpAddr>) -> Self {
+    pub(crate) fn new(
+        datapath: Arc<Datapath>,
+        objects: Objects,
+        dns: Vec<IpAddr>,
+        before_forgetting: BeforeForgetting,
+    ) -> Self {
         PolicyWriter {
             datapath,
+            before_forgetting,
             objects,
             dns,
             world: Arc::default(),
@@ -141,7 +165,7 @@ impl PolicyWriter {
             in_force: BTreeSet::new(),
             failed: BTreeMap::new(),
             pending: BTreeSet::new(),
-            gone: BTreeSet::new(),
+            gone: BTreeMap::new(),
             untold: BTreeSet::new(),
             statuses: Statuses::default(),
             waiting: Vec::new(),
@@ -204,7 +228,7 @@ impl PolicyWriter {
                 let ends = statistics.pairs.iter().flat_map(|pair| [pair.source, pair.destination]);
                 let is_gone =
                     |number: &u32| *number >= Identity::FIRST && self.world.identity(*number).is_none();
-                self.gone.extend(ends.filter(is_gone));
+                self.gone.extend(ends.filter(is_gone).map(|number| (number, None)));
             }
             Err(error) => warn!(error = fault::with_causes(&error), "The data path's totals cannot be read"),
         }
@@ -352,7 +376,7 @@ impl PolicyWriter {
             return;
         }
         let gone = std::mem::take(&mut self.gone);
-        for identity in &gone {
+        for identity in gone.keys() {
             if let Err(error) = self.datapath.remove_policy(*identity).await {
                 warn!(
                     identity,
@@ -361,7 +385,18 @@ impl PolicyWriter {
                 );
             }
         }
-        if let Err(error) = self.datapath.forget_identities(gone).await {
+        let named = gone.iter().filter_map(|(number, of)| {
+            let (namespace, app) = of.clone()?;
+            Some(GoneIdentity { number: *number, namespace, app })
+        });
+        let named: Vec<_> = named.collect();
+        if !named.is_empty() {
+            let read = tokio::time::timeout(READ_WITHIN, (self.before_forgetting)(named));
+            if read.await.is_err() {
+                warn!("What was counted last for identities that are no more could not be read in time");
+            }
+        }
+        if let Err(error) = self.datapath.forget_identities(gone.into_keys().collect()).await {
             warn!(error = fault::with_causes(&error), "The totals of identities that are no more stay");
         }
     }

@@ -13,6 +13,8 @@ use hivemind_observe::Format;
 use ipnet::IpNet;
 use tokio::sync::mpsc;
 
+use crate::statistics::Statistics;
+
 /// How many pieces of input may wait between a session and its process.
 pub const EXEC_QUEUE: usize = 16;
 
@@ -62,8 +64,8 @@ pub trait NodeAccess: Send + Sync + 'static {
         request: FlowsRequest,
     ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError>;
 
-    /// What the node measures.
-    async fn metrics(&self, format: Format) -> Result<Bytes, ApiError>;
+    /// What the node measures, and what was asked of the API.
+    async fn metrics(&self, format: Format, api: Statistics) -> Result<Bytes, ApiError>;
 }
 
 /// Which flows to tell.

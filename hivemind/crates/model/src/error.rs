@@ -209,6 +209,8 @@ codes! {
     MapFull = "HM0512" Environment;
     /// The daemon does as much at once as it takes.
     Busy = "HM0513" Environment;
+    /// Flows came faster than they are told, and some were left out of the list of flows.
+    FlowsLost = "HM0514" Environment;
     /// The daemon does not answer.
     DaemonUnreachable = "HM0601" Unreachable;
     /// It did not happen in time.

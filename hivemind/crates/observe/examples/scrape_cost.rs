@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use hivemind_common::telemetry::{PairCounters, RTT_BUCKETS, RttHistogram};
 use hivemind_observe::{
-    AppName, AppSample, Format, Metrics, PairSample, Process, RoundTripSample, Snapshot, Transport,
+    AppName, AppSample, Format, Metrics, PairSample, Process, RoundTripSample, Snapshot, Traffic, Transport,
 };
 
 /// The sizes of the kernel's tables.
@@ -26,13 +26,13 @@ fn snapshot(turn: u64) -> Snapshot {
     };
     let histogram = RttHistogram { buckets: [turn; RTT_BUCKETS], sum_us: turn * 1_000, retransmits: turn };
     let round_trip = |i: u32| RoundTripSample { local: 256 + i % APPS, peer: 256 + i / APPS, histogram };
-    Snapshot {
+    let traffic = Traffic {
         identities: (256..).zip(apps.iter().map(|sample| Arc::clone(&sample.app))).collect(),
-        apps,
         pairs: (0..PAIRS).map(pair).collect(),
         round_trips: (0..ROUND_TRIPS).map(round_trip).collect(),
-        ..Snapshot::default()
-    }
+        ..Traffic::default()
+    };
+    Snapshot { apps, traffic, ..Snapshot::default() }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -8,7 +8,7 @@ use std::{
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
 use crate::{
-    AppSample, Process, Snapshot, dns,
+    ApiSample, AppSample, Process, Snapshot, StoreSample, Traffic, dns,
     ends::Ends,
     families::*,
     family::{Family, Value},
@@ -32,15 +32,18 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn observe(&mut self, mut snapshot: Snapshot) {
-        self.ends.update(std::mem::take(&mut snapshot.identities), &snapshot.apps);
-        let pairs = std::mem::take(&mut snapshot.pairs);
-        self.flows.observe(&mut self.ends, &snapshot.apps, &pairs, &snapshot.collective);
-        let round_trips = std::mem::take(&mut snapshot.round_trips);
-        self.round_trips.observe(&mut self.ends, &round_trips);
+        self.observe_traffic(&snapshot.apps, std::mem::take(&mut snapshot.traffic));
         let replicas = std::mem::take(&mut snapshot.replicas);
         self.restarts.observe(&snapshot.apps, &replicas);
         snapshot.apps.sort_by(|a, b| a.app.cmp(&b.app));
         self.snapshot = snapshot;
+    }
+
+    pub(crate) fn observe_traffic(&mut self, apps: &[AppSample], traffic: Traffic) {
+        let Traffic { identities, pairs, collective, round_trips } = traffic;
+        self.ends.update(identities, apps);
+        self.flows.observe(&mut self.ends, apps, &pairs, &collective);
+        self.round_trips.observe(&mut self.ends, &round_trips);
     }
 }
 
@@ -54,11 +57,12 @@ impl Collector for Exposition {
         let (encoder, snapshot) = (&mut encoder, &state.snapshot);
         BUILD.encode(encoder, |s| s.add([&snapshot.version, &snapshot.node], Value::Whole(1)))?;
         flows(encoder, &state)?;
+        traffic(encoder, &state)?;
         round_trips(encoder, &state)?;
         datapath(encoder, snapshot)?;
         dns::encode(encoder, &snapshot.dns)?;
-        single(encoder, &STORE_REVISION, snapshot.store.revision)?;
-        single(encoder, &STORE_SIZE, snapshot.store.size_bytes)?;
+        store(encoder, &snapshot.store)?;
+        api(encoder, &snapshot.api)?;
         apps(encoder, &state)?;
         let policies = snapshot.policies;
         POLICIES.encode(encoder, |s| {
@@ -110,6 +114,46 @@ fn flows(encoder: &mut DescriptorEncoder<'_>, state: &State) -> fmt::Result {
     })?;
     single(encoder, &FLOW_LABEL_SETS, label_sets.len() as u64)?;
     single(encoder, &FLOW_LABEL_SETS_CAPACITY, state.flow_label_sets_max)
+}
+
+fn traffic(encoder: &mut DescriptorEncoder<'_>, state: &State) -> fmt::Result {
+    let totals = state.flows.totals();
+    for (family, ways) in [(&TRAFFIC_BYTES, flows::BYTES), (&TRAFFIC_PACKETS, flows::PACKETS)] {
+        family.encode(encoder, |series| {
+            for (verdict, numbers) in totals {
+                for (direction, way) in ["sent", "received"].into_iter().zip(ways) {
+                    series.add([verdict, direction], Value::Whole(numbers[way]))?;
+                }
+            }
+            Ok(())
+        })?;
+    }
+    TRAFFIC_CONNECTIONS.encode(encoder, |series| {
+        totals.iter().try_for_each(|(verdict, numbers)| {
+            series.add([verdict], Value::Whole(numbers[flows::CONNECTIONS]))
+        })
+    })
+}
+
+fn store(encoder: &mut DescriptorEncoder<'_>, store: &StoreSample) -> fmt::Result {
+    single(encoder, &STORE_REVISION, store.revision)?;
+    single(encoder, &STORE_SIZE, store.size_bytes)?;
+    single(encoder, &STORE_WRITES, store.writes)?;
+    single(encoder, &STORE_WRITES_FAILED, store.writes_failed)?;
+    single(encoder, &STORE_WRITTEN, store.written_bytes)?;
+    let (buckets, sum) = (store.commits.buckets_s(), store.commits.sum_us as f64 / 1e6);
+    STORE_COMMIT.encode(encoder, |series| series.add([], Value::Observations { buckets: &buckets, sum }))
+}
+
+fn api(encoder: &mut DescriptorEncoder<'_>, api: &ApiSample) -> fmt::Result {
+    API_REQUESTS.encode(encoder, |series| {
+        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(api.requests);
+        classes.into_iter().try_for_each(|(class, count)| series.add([class], Value::Whole(count)))
+    })?;
+    single(encoder, &API_WATCHES, api.watches)?;
+    single(encoder, &API_WATCHES_GIVEN_UP, api.watches_given_up)?;
+    single(encoder, &API_ACCESS_FAILURES, api.access_failures)?;
+    single(encoder, &API_SESSIONS, api.sessions)
 }
 
 fn ends(labels: &flows::Labels) -> [&str; 4] {

@@ -24,6 +24,7 @@ const FLOW_WAY: &[&str] = &[
     "verdict",
     "direction",
 ];
+const TRAFFIC_WAY: &[&str] = &["verdict", "direction"];
 const PEERS: &[&str] = &["namespace", "app", "peer_namespace", "peer_app"];
 const APP: &[&str] = &["namespace", "app"];
 
@@ -80,6 +81,28 @@ pub(crate) const FLOW_LABEL_SETS: Family = gauge(
 pub(crate) const FLOW_LABEL_SETS_CAPACITY: Family =
     gauge("hivemind_flow_label_sets_capacity", &[], "Label sets of flows that can be told singly.");
 
+pub(crate) const TRAFFIC_BYTES: Family = of(
+    Unit::Bytes,
+    counter(
+        "hivemind_traffic",
+        TRAFFIC_WAY,
+        "Bytes of IP packets of all connections of the node, also of apps that are gone, as sent and as received by the end \
+         that began them. A rise is traffic; of denied ones, attempts that policies refused.",
+    ),
+);
+pub(crate) const TRAFFIC_PACKETS: Family = counter(
+    "hivemind_traffic_packets",
+    TRAFFIC_WAY,
+    "IP packets of all connections of the node, also of apps that are gone, as sent and as received by the end that began \
+     them. A rise is traffic; of denied ones, attempts that policies refused.",
+);
+pub(crate) const TRAFFIC_CONNECTIONS: Family = counter(
+    "hivemind_traffic_connections",
+    &["verdict"],
+    "Connections that began on the node, also of apps that are gone; of denied ones, attempts. A rise of denied ones means \
+     that something tries what no policy allows.",
+);
+
 pub(crate) const TCP_ROUND_TRIP: Family = Family {
     stem: "hivemind_tcp_round_trip",
     unit: Some(Unit::Seconds),
@@ -132,6 +155,61 @@ pub(crate) const STORE_SIZE: Family = of(
         &[],
         "Size of the store's file. It rises with objects and their history, and does not shrink by itself.",
     ),
+);
+
+pub(crate) const STORE_WRITES: Family = counter(
+    "hivemind_store_writes",
+    &[],
+    "Transactions that the store was asked for and did, changes or not. Fast rises mean that something writes all the time.",
+);
+pub(crate) const STORE_WRITES_FAILED: Family = counter(
+    "hivemind_store_writes_failed",
+    &[],
+    "Transactions that could not be made durable. A rise means a full or a broken disk.",
+);
+pub(crate) const STORE_WRITTEN: Family = of(
+    Unit::Bytes,
+    counter(
+        "hivemind_store_written",
+        &[],
+        "Bytes of keys and values in the transactions that the store did. The file takes several times as much.",
+    ),
+);
+pub(crate) const STORE_COMMIT: Family = Family {
+    stem: "hivemind_store_commit",
+    unit: Some(Unit::Seconds),
+    kind: Kind::Histogram,
+    labels: &[],
+    help: "Time that it took to make changes durable, many writes at once if they come together. More in high buckets means \
+           a slow disk, and everything that is asked for waits for it.",
+};
+
+pub(crate) const API_REQUESTS: Family = counter(
+    "hivemind_api_requests",
+    &["status"],
+    "Requests that the API answered, by the class of the answer. A rise of 5xx is a fault of the daemon or of what it needs, \
+     of 4xx one of a client.",
+);
+pub(crate) const API_WATCHES: Family = gauge(
+    "hivemind_api_watches",
+    &[],
+    "Watches of objects and of flows that go on. Many mean dashboards left open, or clients that do not end theirs.",
+);
+pub(crate) const API_WATCHES_GIVEN_UP: Family = counter(
+    "hivemind_api_watches_given_up",
+    &[],
+    "Watches that were ended because they were not read. A rise means clients that are too slow, or that hang.",
+);
+pub(crate) const API_ACCESS_FAILURES: Family = counter(
+    "hivemind_api_access_failures",
+    &[],
+    "Requests with a token, a session or a one-time code that was not valid. A fast rise means that somebody guesses, or \
+     that a client was not given its new token.",
+);
+pub(crate) const API_SESSIONS: Family = gauge(
+    "hivemind_api_sessions",
+    &[],
+    "Sessions of browsers that go on. A rise is people who opened the dashboard.",
 );
 
 pub(crate) const APP_REPLICAS_WANTED: Family = gauge(
@@ -214,6 +292,9 @@ pub const FAMILIES: &[Family] = &[
     FLOW_CONNECTIONS,
     FLOW_LABEL_SETS,
     FLOW_LABEL_SETS_CAPACITY,
+    TRAFFIC_BYTES,
+    TRAFFIC_PACKETS,
+    TRAFFIC_CONNECTIONS,
     TCP_ROUND_TRIP,
     TCP_RETRANSMITS,
     DATAPATH_DROPS,
@@ -231,6 +312,15 @@ pub const FAMILIES: &[Family] = &[
     dns::FAMILIES[7],
     STORE_REVISION,
     STORE_SIZE,
+    STORE_WRITES,
+    STORE_WRITES_FAILED,
+    STORE_WRITTEN,
+    STORE_COMMIT,
+    API_REQUESTS,
+    API_WATCHES,
+    API_WATCHES_GIVEN_UP,
+    API_ACCESS_FAILURES,
+    API_SESSIONS,
     APP_REPLICAS_WANTED,
     APP_REPLICAS,
     APP_REPLICAS_READY,

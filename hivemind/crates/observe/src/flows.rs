@@ -74,6 +74,8 @@ enum Counter {
 #[derive(Debug)]
 pub(crate) struct Flows {
     totals: Accumulator<Counter, Labels, NUMBERS>,
+    /// All that was counted, by verdict: also of what is gone.
+    all: [(Verdict, [u64; NUMBERS]); 3],
     /// How many ports of the same ends are told singly.
     ports: HashMap<Ports, usize>,
     label_sets_max: usize,
@@ -81,7 +83,9 @@ pub(crate) struct Flows {
 
 impl Flows {
     pub(crate) fn new(label_sets_max: usize) -> Self {
-        Flows { totals: Accumulator::new(), ports: HashMap::new(), label_sets_max }
+        let all =
+            [Verdict::Allowed, Verdict::Denied, Verdict::Unknown].map(|verdict| (verdict, [0; NUMBERS]));
+        Flows { totals: Accumulator::new(), all, ports: HashMap::new(), label_sets_max }
     }
 
     /// Takes in all of the kernel's counters.
@@ -97,11 +101,12 @@ impl Flows {
         self.ports.retain(|of, _| of.exist(ends));
         for pair in pairs {
             let rise = self.totals.rise(Counter::of(pair), numbers(&pair.counters));
+            let verdict = if pair.allowed { Verdict::Allowed } else { Verdict::Denied };
+            self.add_to_all(verdict, rise);
             // Counters whose app is gone are about to go, too.
             let (Some(source), Some(destination)) = (ends.of(pair.source), ends.of(pair.destination)) else {
                 continue;
             };
-            let verdict = if pair.allowed { Verdict::Allowed } else { Verdict::Denied };
             let of = Ports { source, destination, protocol: Some(pair.protocol), verdict };
             let is_published = match &of.destination {
                 End::App(app) => published.contains(&(app, pair.protocol, pair.port)),
@@ -112,9 +117,16 @@ impl Flows {
         }
         let rise = self.totals.rise(Counter::Collective, numbers(collective));
         if rise != [0; NUMBERS] {
+            self.add_to_all(Verdict::Unknown, rise);
             self.totals.add(Labels::other(Verdict::Unknown), rise);
         }
         self.totals.end();
+    }
+
+    fn add_to_all(&mut self, verdict: Verdict, rise: [u64; NUMBERS]) {
+        for (_, all) in self.all.iter_mut().filter(|(of, _)| *of == verdict) {
+            all.iter_mut().zip(rise).for_each(|(all, rise)| *all = all.saturating_add(rise));
+        }
     }
 
     /// The labels under which these ends and this port are told.
@@ -133,9 +145,24 @@ impl Flows {
         if has_room || self.totals.contains(&labels) { labels } else { Labels::other(verdict) }
     }
 
+    /// All that was counted, by verdict.
+    pub(crate) fn totals(&self) -> [(&'static str, [u64; NUMBERS]); 3] {
+        self.all.map(|(verdict, numbers)| (verdict.name(), numbers))
+    }
+
     /// The label sets with their numbers, in order.
     pub(crate) fn sorted(&self) -> Vec<(&Labels, &[u64; NUMBERS])> {
         self.totals.sorted()
+    }
+}
+
+impl Verdict {
+    fn name(self) -> &'static str {
+        match self {
+            Verdict::Allowed => "allowed",
+            Verdict::Denied => "denied",
+            Verdict::Unknown => "unknown",
+        }
     }
 }
 
@@ -145,11 +172,7 @@ impl Ports {
     }
 
     pub(crate) fn verdict(&self) -> &'static str {
-        match self.verdict {
-            Verdict::Allowed => "allowed",
-            Verdict::Denied => "denied",
-            Verdict::Unknown => "unknown",
-        }
+        self.verdict.name()
     }
 
     pub(crate) fn protocol(&self) -> Cow<'static, str> {

@@ -31,6 +31,6 @@ pub use format::Format;
 pub use metrics::{FLOW_LABEL_SETS_MAX, Metrics, PORTS_MAX, ROUND_TRIP_PAIRS_MAX};
 pub use process::Process;
 pub use snapshot::{
-    AppName, AppSample, EventSample, Figure, MapSample, PairSample, Policies, ReplicaSample, RoundTripSample,
-    Snapshot, StoreSample, Transport,
+    ApiSample, AppName, AppSample, COMMIT_BUCKETS, CommitTimes, EventSample, Figure, MapSample, PairSample,
+    Policies, ReplicaSample, RoundTripSample, Snapshot, StoreSample, Traffic, Transport,
 };

@@ -8,7 +8,7 @@ use std::{
 use prometheus_client::{encoding::text, registry::Registry};
 
 use crate::{
-    Format, Snapshot,
+    AppSample, Format, Snapshot, Traffic,
     ends::Ends,
     exposition::{Exposition, State},
     flows::Flows,
@@ -61,6 +61,12 @@ impl Metrics {
     /// Takes in what is now. Counters are added up, so every snapshot has to be given once.
     pub fn observe(&self, snapshot: Snapshot) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).observe(snapshot);
+    }
+
+    /// Takes in what the kernel counted, and nothing else: to be called before some of it is removed. `apps` are all that
+    /// exist.
+    pub fn observe_traffic(&self, apps: &[AppSample], traffic: Traffic) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).observe_traffic(apps, traffic);
     }
 
     /// The text of a scrape: what was observed last, and the totals of all that was observed.

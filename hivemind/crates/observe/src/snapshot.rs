@@ -17,9 +17,10 @@ pub struct AppName {
 
 /// All that a scrape tells, as it is at one moment.
 ///
+/// Traffic is what goes into [`crate::Metrics::observe_traffic`] by itself, too.
+///
 /// Counters are totals since some beginning of their own; one that is smaller than in the snapshot before is taken to have
-/// begun again. `identities` has to be read after `pairs` and `round_trips`, so that every identity in them that has a
-/// name is in it.
+/// begun again.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// The program's version.
@@ -30,14 +31,8 @@ pub struct Snapshot {
     pub apps: Vec<AppSample>,
     /// Their replicas.
     pub replicas: Vec<ReplicaSample>,
-    /// The apps of the identities.
-    pub identities: HashMap<u32, Arc<AppName>>,
-    /// What was counted for each pair of identities.
-    pub pairs: Vec<PairSample>,
-    /// What was counted for pairs that found no room in the kernel.
-    pub collective: PairCounters,
-    /// What the kernel measured of TCP connections.
-    pub round_trips: Vec<RoundTripSample>,
+    /// What they sent one another.
+    pub traffic: Traffic,
     /// Packets dropped, by the name of the reason.
     pub drops: Vec<Figure>,
     /// The fill of the maps.
@@ -48,12 +43,29 @@ pub struct Snapshot {
     pub dns: DnsSample,
     /// The store.
     pub store: StoreSample,
+    /// The API.
+    pub api: ApiSample,
     /// Network policies by state.
     pub policies: Policies,
     /// Whether containerd answers.
     pub containerd: bool,
     /// The daemon's process, if it could be looked at.
     pub process: Option<Process>,
+}
+
+/// What the kernel counted, and who is behind the numbers.
+///
+/// `identities` has to be read after `pairs` and `round_trips`, so that every identity in them that has a name is in it.
+#[derive(Clone, Debug, Default)]
+pub struct Traffic {
+    /// The apps of the identities.
+    pub identities: HashMap<u32, Arc<AppName>>,
+    /// What was counted for each pair of identities.
+    pub pairs: Vec<PairSample>,
+    /// What was counted for pairs that found no room in the kernel.
+    pub collective: PairCounters,
+    /// What the kernel measured of TCP connections.
+    pub round_trips: Vec<RoundTripSample>,
 }
 
 /// A number with a name from a fixed, small set.
@@ -159,6 +171,54 @@ pub struct StoreSample {
     pub revision: u64,
     /// The size of its file.
     pub size_bytes: u64,
+    /// Transactions that it did.
+    pub writes: u64,
+    /// Transactions that it could not make durable.
+    pub writes_failed: u64,
+    /// Bytes of keys and values in those that it did.
+    pub written_bytes: u64,
+    /// How many commits took how long.
+    pub commits: CommitTimes,
+}
+
+/// How many buckets of commits there are.
+pub const COMMIT_BUCKETS: usize = 14;
+
+/// How long commits took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CommitTimes {
+    /// How many by length: up to 64 µs, up to 128 µs, and so on, each bound twice the one before; the last has no bound.
+    pub buckets: [u64; COMMIT_BUCKETS],
+    /// Their sum in microseconds.
+    pub sum_us: u64,
+}
+
+impl CommitTimes {
+    /// The buckets with their upper bounds in seconds.
+    pub(crate) fn buckets_s(&self) -> [(f64, u64); COMMIT_BUCKETS] {
+        let mut bound_us = 64_u64;
+        self.buckets.map(|count| {
+            let is_last = bound_us == 64 << (COMMIT_BUCKETS - 1);
+            let bound_s = if is_last { f64::INFINITY } else { bound_us as f64 / 1e6 };
+            bound_us *= 2;
+            (bound_s, count)
+        })
+    }
+}
+
+/// The API.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ApiSample {
+    /// Answered requests by the class of their status, 1xx to 5xx.
+    pub requests: [u64; 5],
+    /// Watches that go on.
+    pub watches: u64,
+    /// Watches that were ended because they were not read.
+    pub watches_given_up: u64,
+    /// Requests with a token, a session or a code that was not valid.
+    pub access_failures: u64,
+    /// Sessions of browsers that go on.
+    pub sessions: u64,
 }
 
 /// How many network policies are in which state.

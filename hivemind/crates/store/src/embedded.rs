@@ -39,6 +39,7 @@ use crate::{
     TxnResponse, Watch,
     clock::{Clock, SystemClock},
     lease::whole_seconds,
+    statistics::{Counters, Statistics},
 };
 use database::Database;
 use device::Device;
@@ -91,6 +92,7 @@ struct Shared {
     head: watch::Sender<Option<Revision>>,
     leases: Leases,
     reads: Arc<Semaphore>,
+    counters: Counters,
     clock: Arc<dyn Clock>,
 }
 
@@ -163,6 +165,7 @@ impl RedbStore {
             head: watch::Sender::new(Some(head)),
             leases: Leases::new(),
             reads: Arc::new(Semaphore::new(READS_AT_ONCE_MAX)),
+            counters: Counters::default(),
             clock: options.clock.clone(),
         });
         shared.leases.reload(&leases, shared.clock.now());
@@ -229,6 +232,10 @@ impl Store for RedbStore {
 
     async fn revision(&self) -> Result<Revision> {
         self.shared.head.borrow().ok_or(Error::Closed)
+    }
+
+    fn statistics(&self) -> Statistics {
+        self.shared.counters.read()
     }
 
     async fn compact(&self, at: Revision) -> Result<()> {

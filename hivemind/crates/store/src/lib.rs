@@ -24,6 +24,7 @@ mod lease;
 mod objects;
 mod record;
 mod revision;
+mod statistics;
 mod store;
 mod txn;
 mod typed;
@@ -36,6 +37,7 @@ pub use lease::{LEASE_TTL_MAX, LEASE_TTL_MIN, LEASES_MAX, LeaseId, LeaseInfo};
 pub use objects::{Changes, Claim, Object, ObjectWatch, Objects};
 pub use record::{KeyValue, ListOptions, Listing, Reading};
 pub use revision::Revision;
+pub use statistics::{COMMIT_BUCKETS, Statistics};
 pub use store::Store;
 pub use txn::{
     Compare, Op, OpResult, Ordering, TXN_KEYS_MAX, TXN_OPS_MAX, Txn, TxnResponse, VALUE_BYTES_MAX,

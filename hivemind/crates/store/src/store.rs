@@ -5,7 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{
-    Key, LeaseId, LeaseInfo, ListOptions, Listing, Prefix, Reading, Result, Revision, Txn, TxnResponse, Watch,
+    Key, LeaseId, LeaseInfo, ListOptions, Listing, Prefix, Reading, Result, Revision, Statistics, Txn,
+    TxnResponse, Watch,
 };
 
 /// A key-value store with the semantics of etcd v3.
@@ -48,6 +49,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The newest revision.
     async fn revision(&self) -> Result<Revision>;
+
+    /// What it did since it was opened.
+    fn statistics(&self) -> Statistics;
 
     /// Forgets the history before `at`: what was overwritten or deleted up to it is gone, what was
     /// current at it stays readable.

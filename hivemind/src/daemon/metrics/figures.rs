@@ -8,16 +8,17 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use hivemind_agent::Agent;
+use hivemind_agent::{Agent, GoneIdentity};
+use hivemind_api::Statistics as ApiStatistics;
 use hivemind_common::telemetry::{PairCounters, RttHistogram};
-use hivemind_datapath::{PairStatistics, PairTotals, RoundTripStatistics, Statistics};
+use hivemind_datapath::{Datapath, PairStatistics, PairTotals, RoundTripStatistics, Statistics};
 use hivemind_dns::DnsServer;
 use hivemind_model::{ApiError, App, Identity, NetworkPolicy, Protocol, Replica};
 use hivemind_observe::{
-    AppName, AppSample, EventSample, Figure, MapSample, PairSample, Policies, Process, ReplicaSample,
-    RoundTripSample, Snapshot, StoreSample, Transport,
+    ApiSample, AppName, AppSample, CommitTimes, EventSample, Figure, MapSample, PairSample, Policies,
+    Process, ReplicaSample, RoundTripSample, Snapshot, StoreSample, Traffic, Transport,
 };
-use hivemind_store::Objects;
+use hivemind_store::{Objects, Statistics as StoreStatistics};
 use tracing::debug;
 
 use crate::daemon::fault;
@@ -37,7 +38,7 @@ impl Figures {
     ///
     /// # Errors
     /// When the data path's maps or the store cannot be read.
-    pub(crate) async fn gather(&self) -> Result<Snapshot, ApiError> {
+    pub(crate) async fn gather(&self, api: ApiStatistics) -> Result<Snapshot, ApiError> {
         // Before identities, so that those that it speaks of are among them.
         let statistics = self.agent.datapath_statistics().await?;
         let identities = self.objects.list::<Identity>(None).await?.items;
@@ -54,8 +55,8 @@ impl Figures {
             node: self.node.clone(),
             apps: apps.iter().map(app).collect(),
             replicas: replicas.iter().map(replica).collect(),
-            identities: names(identities),
-            store: StoreSample { revision, size_bytes: file.map_or(0, |file| file.len()) },
+            store: store(revision, file.map_or(0, |file| file.len()), self.objects.store().statistics()),
+            api: api_sample(api),
             policies: states(&policies),
             containerd: self.agent.containerd_version().await.is_some(),
             process,
@@ -64,9 +65,25 @@ impl Figures {
         if let Some(dns) = self.dns.upgrade() {
             snapshot.dns = dns::sample(dns.statistics());
         }
-        add_datapath(&mut snapshot, statistics);
+        add_datapath(&mut snapshot, statistics, names(identities));
         Ok(snapshot)
     }
+}
+
+/// What the kernel counted until now, with the apps that exist: also for identities that are no more, and are named in `gone`.
+///
+/// # Errors
+/// When the data path's maps or the store cannot be read.
+pub(crate) async fn last_traffic(
+    datapath: &Datapath,
+    objects: &Objects,
+    gone: Vec<GoneIdentity>,
+) -> Result<(Vec<AppSample>, Traffic), ApiError> {
+    let statistics = datapath.statistics().await.map_err(|error| hivemind_agent::explain_datapath(&error))?;
+    let mut identities = names(objects.list::<Identity>(None).await?.items);
+    identities.extend(gone.iter().map(|gone| (gone.number, name(&gone.namespace, &gone.app))));
+    let apps = objects.list::<App>(None).await?.items;
+    Ok((apps.iter().map(app).collect(), traffic(&statistics, identities)))
 }
 
 fn name(namespace: &str, name: &str) -> Arc<AppName> {
@@ -116,11 +133,34 @@ fn states(policies: &[NetworkPolicy]) -> Policies {
     states
 }
 
-fn add_datapath(snapshot: &mut Snapshot, statistics: Statistics) {
-    let Statistics { maps, drops, pairs, other_pairs, round_trips, events } = statistics;
-    snapshot.pairs = pairs.iter().map(pair).collect();
-    snapshot.collective = counters(&other_pairs);
-    snapshot.round_trips = round_trips.iter().map(round_trip).collect();
+fn store(revision: u64, size_bytes: u64, counted: StoreStatistics) -> StoreSample {
+    StoreSample {
+        revision,
+        size_bytes,
+        writes: counted.transactions,
+        writes_failed: counted.transactions_failed,
+        written_bytes: counted.written_bytes,
+        commits: CommitTimes { buckets: counted.commits, sum_us: counted.commits_us },
+    }
+}
+
+fn api_sample(counted: ApiStatistics) -> ApiSample {
+    let ApiStatistics { requests, watches, watches_given_up, access_failures, sessions } = counted;
+    ApiSample { requests, watches, watches_given_up, access_failures, sessions }
+}
+
+fn traffic(statistics: &Statistics, identities: HashMap<u32, Arc<AppName>>) -> Traffic {
+    Traffic {
+        identities,
+        pairs: statistics.pairs.iter().map(pair).collect(),
+        collective: counters(&statistics.other_pairs),
+        round_trips: statistics.round_trips.iter().map(round_trip).collect(),
+    }
+}
+
+fn add_datapath(snapshot: &mut Snapshot, statistics: Statistics, identities: HashMap<u32, Arc<AppName>>) {
+    snapshot.traffic = traffic(&statistics, identities);
+    let Statistics { maps, drops, events, .. } = statistics;
     let drops = drops.iter().map(|drop| Figure { name: drop.reason.name(), value: drop.packets });
     snapshot.drops = drops.collect();
     let maps =

@@ -1,6 +1,6 @@
 //! What the store tells, as changes of the world.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use futures::FutureExt;
 use hivemind_model::{
@@ -90,9 +90,9 @@ impl PolicyWriter {
     /// Puts what the store holds in the place of what was known.
     pub(super) fn replace_all(&mut self, lists: Lists, node: &str) {
         let Lists { namespaces, policies, identities, replicas } = lists;
-        let before: BTreeSet<u32> = self.world.identities().map(|spec| spec.number).collect();
         let world = World::of(&namespaces, &identities, &policies);
-        self.gone.extend(before.into_iter().filter(|number| world.identity(*number).is_none()));
+        let gone = self.world.identities().filter(|spec| world.identity(spec.number).is_none());
+        self.gone.extend(gone.map(|spec| (spec.number, Some((spec.namespace.clone(), spec.app.clone())))));
         self.world = Arc::new(world);
         self.policies = policies.iter().map(|policy| (key_of(policy), Head::of(policy))).collect();
         let is_pending =
@@ -127,7 +127,7 @@ impl PolicyWriter {
                     self.gone.remove(&number);
                 } else {
                     self.due.append(&mut world.remove_identity(number));
-                    self.gone.insert(number);
+                    self.gone.insert(number, Some((object.spec.namespace, object.spec.app)));
                     self.local.remove(&number);
                     self.in_force.remove(&number);
                     self.failed.remove(&number);

@@ -28,7 +28,7 @@ pub(crate) async fn metrics(State(serving): State<Serving>, headers: HeaderMap) 
     let accepts: Vec<_> =
         headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let format = Format::negotiate(Some(&accepts.join(",")));
-    let text = serving.node().metrics(format).await?;
+    let text = serving.node().metrics(format, serving.api.statistics()).await?;
     let content_type = format.content_type();
     let headers =
         [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-store"), (header::VARY, "accept")];

@@ -79,6 +79,8 @@ async fn metrics_come_in_the_format_that_is_asked_for_and_alone_on_their_own_por
         stream.read_to_string(&mut answer).await.unwrap();
         answer
     };
+    assert!(ask("/healthz HTTP/1.1").await.starts_with("HTTP/1.1 200"));
+    // The node is told what the API has counted until then.
     let text = ask("/metrics HTTP/1.1").await;
     assert!(
         text.contains("text/plain; version=0.0.4") && text.ends_with("\r\n\r\nhivemind_up 1\n"),
@@ -90,7 +92,6 @@ async fn metrics_come_in_the_format_that_is_asked_for_and_alone_on_their_own_por
         open.contains("application/openmetrics-text; version=1.0.0") && open.ends_with("# EOF\n"),
         "{open}"
     );
-    assert!(ask("/healthz HTTP/1.1").await.starts_with("HTTP/1.1 200"));
     for path in ["/", "/v1/apps", "/v1/status", "/openapi.json", "/v1/login"] {
         assert!(ask(&format!("{path} HTTP/1.1")).await.starts_with("HTTP/1.1 404"), "{path}");
     }

@@ -12,7 +12,9 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream, stream::BoxStream};
-use hivemind_api::{EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, NodeAccess};
+use hivemind_api::{
+    EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, NodeAccess, Statistics,
+};
 use hivemind_model::{
     ApiError, ErrorCode, ExecExit, FlowLine, FlowLoss, ImageSummary, ImportResult, LogLine, Port, Problems,
     Replica, Status, Volume,
@@ -256,10 +258,8 @@ impl NodeAccess for TestNode {
         Ok(kept.chain(live).boxed())
     }
 
-    async fn metrics(&self, format: Format) -> Result<Bytes, ApiError> {
-        Ok(match format {
-            Format::OpenMetrics => "hivemind_up 1\n# EOF\n".into(),
-            Format::Text => "hivemind_up 1\n".into(),
-        })
+    async fn metrics(&self, format: Format, api: Statistics) -> Result<Bytes, ApiError> {
+        let end = if format == Format::OpenMetrics { "# EOF\n" } else { "" };
+        Ok(format!("hivemind_up {}\n{end}", api.requests[1]).into())
     }
 }

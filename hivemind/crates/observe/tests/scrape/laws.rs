@@ -100,14 +100,14 @@ impl World {
     fn snapshot(&self) -> Snapshot {
         let existing: Vec<_> = self.identities.keys().map(|app| &self.names[*app]).collect();
         let mut now = snapshot(&existing);
-        now.identities =
+        now.traffic.identities =
             self.identities.iter().map(|(app, id)| (*id, Arc::clone(&self.names[*app]))).collect();
-        now.pairs =
+        now.traffic.pairs =
             self.pairs.iter().map(|((s, d, port, allowed), n)| pair(*s, *d, *port, *allowed, *n)).collect();
-        now.round_trips = self.pairs.iter().map(|((s, d, ..), n)| round_trip(*s, *d, *n)).collect();
+        now.traffic.round_trips = self.pairs.iter().map(|((s, d, ..), n)| round_trip(*s, *d, *n)).collect();
         // One figure for each pair of identities.
-        now.round_trips.sort_by_key(|sample| (sample.local, sample.peer));
-        now.round_trips.dedup_by_key(|sample| (sample.local, sample.peer));
+        now.traffic.round_trips.sort_by_key(|sample| (sample.local, sample.peer));
+        now.traffic.round_trips.dedup_by_key(|sample| (sample.local, sample.peer));
         now
     }
 }
@@ -165,7 +165,7 @@ proptest! {
     ) {
         let metrics = Metrics::with_bounds(bound, bound);
         let mut now = snapshot(&[]);
-        now.pairs = pairs.iter().map(|((s, d, port, allowed), n)| pair(*s, *d, *port, *allowed, *n)).collect();
+        now.traffic.pairs = pairs.iter().map(|((s, d, port, allowed), n)| pair(*s, *d, *port, *allowed, *n)).collect();
         let read = scrape(&metrics, now);
         prop_assert!(read.matching("hivemind_flow_connections_total", &[]).count() <= bound + 2);
         for (verdict, allowed) in [("allowed", true), ("denied", false)] {

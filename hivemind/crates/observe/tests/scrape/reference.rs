@@ -37,8 +37,8 @@ fn the_reference_of_the_metrics_is_what_the_program_tells() {
 pub(crate) fn full() -> Snapshot {
     let web = app("default", "web");
     let mut now = snapshot(&[&web]);
-    now.pairs = vec![pair(256, 2, 80, true, 1)];
-    now.round_trips = vec![round_trip(256, 2, 1)];
+    now.traffic.pairs = vec![pair(256, 2, 80, true, 1)];
+    now.traffic.round_trips = vec![round_trip(256, 2, 1)];
     let figure = |name| vec![Figure { name, value: 1 }];
     now.drops = figure("no_policy");
     now.dns.queries = vec![DnsQueries { record_type: "A", protocol: "udp", outcome: "local", count: 1 }];

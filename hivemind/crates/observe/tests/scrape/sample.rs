@@ -40,7 +40,10 @@ pub(crate) fn snapshot(apps: &[&Arc<AppName>]) -> Snapshot {
         version: "1.2.3".into(),
         node: "node-1".into(),
         apps: apps.iter().map(sample).collect(),
-        identities: (256..).zip(apps.iter().map(|app| Arc::clone(app))).collect(),
+        traffic: Traffic {
+            identities: (256..).zip(apps.iter().map(|app| Arc::clone(app))).collect(),
+            ..Traffic::default()
+        },
         ..Snapshot::default()
     }
 }

@@ -1,6 +1,6 @@
 //! The one thread that writes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use redb::WriteTransaction;
 use tokio::sync::{mpsc, oneshot};
@@ -120,6 +120,7 @@ impl Writer {
         let (generation, write) = match self.shared.database.begin_write() {
             Ok(begun) => begun,
             Err(error) => {
+                self.shared.counters.failed(transactions(&batch).0);
                 batch.into_iter().for_each(|command| command.fail(error.clone()));
                 return false;
             }
@@ -145,7 +146,9 @@ impl Writer {
         match changed {
             (applied, true) => {
                 let committing = broken(Some(applied.marks.commits));
+                let began = Instant::now();
                 write.commit().map_err(|error| committing(error.into()))?;
+                self.shared.counters.committed(began.elapsed());
                 Ok(applied)
             }
             (applied, false) => {
@@ -160,6 +163,8 @@ impl Writer {
         self.shared.recent.push(applied.batches);
         self.advance(applied.marks.head);
         let now = self.shared.clock.now();
+        let (transactions, bytes) = transactions(&batch);
+        self.shared.counters.done(transactions, bytes);
         for (command, answer) in batch.into_iter().zip(applied.answers) {
             match (command, answer) {
                 (Command::Txn { reply, .. }, Answer::Txn(answer)) => drop(reply.send(answer)),
@@ -198,6 +203,7 @@ impl Writer {
         tracing::error!(%error, transactions = batch.len(), "Write failed");
         self.shared.database.reopen(failed.generation);
         self.shared.recent.clear();
+        self.shared.counters.failed(transactions(&batch).0);
         let there = self.shared.database.read(|snapshot| Ok((snapshot.marks()?, snapshot.leases()?)));
         let happened = match (&there, failed.committing) {
             (_, None) => Some(false),
@@ -216,6 +222,12 @@ impl Writer {
         };
         batch.into_iter().for_each(|command| command.fail(error.clone()));
     }
+}
+
+/// How many transactions are in a batch, and their bytes.
+fn transactions(batch: &[Command]) -> (usize, usize) {
+    let count = batch.iter().filter(|command| matches!(command, Command::Txn { .. })).count();
+    (count, batch.iter().map(Command::size_bytes).sum())
 }
 
 fn broken_by(interrupt: Interrupt) -> redb::Error {

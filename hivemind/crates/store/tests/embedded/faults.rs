@@ -57,6 +57,8 @@ async fn a_full_disk_refuses_writes_serves_reads_and_takes_writes_when_there_is_
     let (pairs, error) = fill(&store).await;
     assert!(matches!(error, Error::DiskFull { .. }), "{error:?}");
     assert!(pairs > 10);
+    let counted = store.statistics();
+    assert_eq!((counted.transactions, counted.transactions_failed), (pairs as u64, 1));
     for _ in 0..3 {
         assert_holds_pairs(&store, pairs).await;
         let refused = store.put(key("/more"), vec![0; 1_000_000].into()).await;

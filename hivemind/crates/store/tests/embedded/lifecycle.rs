@@ -129,6 +129,12 @@ async fn transactions_that_wait_together_are_synced_together() {
     assert_eq!(revisions, (2..102).collect::<Vec<_>>());
     let syncs = disk.syncs() - before;
     assert!((1..=6).contains(&syncs), "{syncs} syncs for 100 transactions");
+    let counted = store.statistics();
+    assert_eq!((counted.transactions, counted.transactions_failed), (100, 0));
+    // 10 keys of two bytes, 90 of three, and as many values of one.
+    assert_eq!(counted.written_bytes, 10 * 3 + 90 * 4);
+    let commits: u64 = counted.commits.iter().sum();
+    assert!(commits >= 1 && commits <= syncs as u64, "{commits} commits in {syncs} syncs");
 }
 
 #[tokio::test]

@@ -1,0 +1,129 @@
+//! What is wrong with the node, in words.
+
+use hivemind_agent::FlowLosses;
+use hivemind_datapath::MapStatistics;
+use hivemind_model::{ErrorCode, Problem};
+use jiff::{SignedDuration, Timestamp};
+
+/// A map that is fuller than this is told, in percent.
+const FILL_MAX_PERCENT: u64 = 90;
+
+/// How long a loss of flows is told.
+const LOSS_TOLD_FOR: SignedDuration = SignedDuration::from_mins(5);
+
+/// containerd does not answer.
+pub(crate) fn containerd() -> Problem {
+    problem(
+        ErrorCode::ContainerdUnreachable,
+        "containerd does not answer; containers go on, but none can be started or stopped".into(),
+        "see whether it runs; Hivemind goes on by itself when it is back",
+    )
+}
+
+/// A map that is nearly full.
+pub(crate) fn map(map: &MapStatistics) -> Option<Problem> {
+    let MapStatistics { name, entries, capacity } = *map;
+    if capacity == 0 || entries.saturating_mul(100) <= capacity.saturating_mul(FILL_MAX_PERCENT) {
+        return None;
+    }
+    let percent = entries.saturating_mul(100) / capacity;
+    let (then, hint) = when_full(name);
+    let message = format!(
+        "the data path's table {name} is {percent} % full ({entries} of {capacity}); when it is full, {then}"
+    );
+    Some(problem(ErrorCode::MapFull, message, hint))
+}
+
+/// What happens when a map is full, and what makes room.
+fn when_full(map: &str) -> (&'static str, &'static str) {
+    use hivemind_common::name as map_name;
+    match map {
+        map_name::CONNTRACK_V4 | map_name::CONNTRACK_V6 => (
+            "new connections are refused",
+            "see who opens so many (`hivemind flows`); those that are silent leave by themselves",
+        ),
+        map_name::PAIR => (
+            "further pairs are counted together",
+            "see who opens connections to so many ports (`hivemind flows`); what is counted for an app goes with it",
+        ),
+        map_name::RTT => (
+            "round trips of further pairs are not measured",
+            "what is measured for an app goes with it; nothing else suffers",
+        ),
+        map_name::POLICY | map_name::POLICY_PREFIX_V4 | map_name::POLICY_PREFIX_V6 => (
+            "policies that change stay as they are",
+            "fewer or simpler rules make room, and fewer apps with labels of their own",
+        ),
+        map_name::SERVICE_V4
+        | map_name::SERVICE_V6
+        | map_name::SERVICE_TABLE
+        | map_name::BACKEND_V4
+        | map_name::BACKEND_V6 => (
+            "further services, ports and replicas are not reached by name",
+            "fewer services, published ports or replicas make room",
+        ),
+        _ => ("further replicas cannot be started", "fewer replicas on this node make room"),
+    }
+}
+
+/// Flows that were not told a short while ago.
+pub(crate) fn flows(losses: FlowLosses, now: Timestamp) -> Option<Problem> {
+    let ago = now.duration_since(losses.last?);
+    if ago > LOSS_TOLD_FOR {
+        return None;
+    }
+    let events = losses.events;
+    let message = format!(
+        "{events} events about flows were not told since the daemon was started, the last {} s ago: more came at once than are \
+         told",
+        ago.as_secs().max(0)
+    );
+    Some(problem(
+        ErrorCode::FlowsLost,
+        message,
+        "the list of flows has gaps, totals in /metrics have none; see who opens so many connections (`hivemind flows`)",
+    ))
+}
+
+fn problem(code: ErrorCode, message: String, hint: &str) -> Problem {
+    Problem { code, field: String::new(), message, hint: hint.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(name: &'static str, entries: u64, capacity: u64) -> Option<Problem> {
+        map(&MapStatistics { name, entries, capacity })
+    }
+
+    #[test]
+    fn a_map_is_told_when_it_is_more_than_nine_tenths_full() {
+        assert_eq!(of("conntrack_v4", 900, 1_000), None);
+        assert_eq!(of("conntrack_v4", 0, 0), None);
+        let told = of(hivemind_common::name::CONNTRACK_V4, 61_000, 65_536).unwrap();
+        assert_eq!(told.code, ErrorCode::MapFull);
+        let name = hivemind_common::name::CONNTRACK_V4;
+        assert!(told.message.contains(&format!("{name} is 93 % full (61000 of 65536)")), "{}", told.message);
+        assert!(told.message.contains("new connections are refused") && !told.hint.is_empty());
+    }
+
+    #[test]
+    fn every_map_says_what_happens_when_it_is_full() {
+        for name in hivemind_common::name::MAPS {
+            let told = of(name, 100, 100).unwrap();
+            assert!(told.message.contains(name) && !told.hint.is_empty(), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_loss_of_flows_is_told_for_a_while() {
+        let last = Timestamp::UNIX_EPOCH;
+        let losses = FlowLosses { events: 12, last: Some(last) };
+        let at = |seconds| flows(losses, last + SignedDuration::from_secs(seconds));
+        let told = at(42).unwrap();
+        assert!(told.message.contains("12 events") && told.message.contains("42 s ago"), "{}", told.message);
+        assert_eq!((told.code, at(300).is_some(), at(301)), (ErrorCode::FlowsLost, true, None));
+        assert_eq!(flows(FlowLosses::default(), last), None);
+    }
+}
