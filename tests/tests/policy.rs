@@ -502,6 +502,9 @@ fn a_policy_for_which_there_is_no_room_is_told_and_changes_nothing() -> Result<(
     }
     let _servers = [Echo::start(&node, "server")?, Echo::start(&node, "other")?];
     node.apply(&only("client"))?;
+    // With a policy of its own one app has other tables than the other, which it would share else.
+    let alone = "{podSelector: {matchLabels: {app: other}}, policyTypes: [Egress], egress: [{}]}";
+    node.apply(&policy("alone", alone))?;
     let as_before = || -> Result<()> {
         assert_reaches(&node, "client", "server", true)?;
         assert_reaches(&node, "stranger", "server", false)?;

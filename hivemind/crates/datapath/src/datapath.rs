@@ -173,7 +173,7 @@ impl Datapath {
 
     /// Whether an identity has a policy. Does not block.
     pub fn has_policy(&self, identity: u32) -> bool {
-        self.node.policies().of(identity).is_some()
+        self.node.policies().has(identity)
     }
 
     /// Takes an identity's policy away: its endpoints, if there are any, forward nothing from then on.

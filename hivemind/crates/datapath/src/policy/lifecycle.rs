@@ -45,6 +45,11 @@ pub(crate) fn set(node: &Node, identity: u32, tables: Arc<Tables>) -> Result<(),
     if node.policies().stands(identity, &tables) {
         return Ok(());
     }
+    // Equal tables are written once: those who are selected by the same policies alone have the same.
+    let shared = node.policies().share(&tables);
+    if let Some(number) = shared {
+        return assign(node, identity, number);
+    }
     make_room(node, &tables)?;
     let number = {
         let mut table = node.policies();
@@ -65,30 +70,11 @@ pub(crate) fn check_room(node: &Node, all: &[(u32, Arc<Tables>)]) -> Result<(), 
         let maps = node.maps();
         MAPS.map(|map| maps.capacity(map))
     };
-    let table = node.policies();
-    let mut fill = table.fill().map(i64::from);
-    let mut change = |tables: &Tables, sign: i64| {
-        for (fill, count) in fill.iter_mut().zip(rows::count(tables)) {
-            *fill += sign * i64::from(count);
-        }
-        (0..MAPS.len()).find(|i| fill[*i] > i64::from(capacities[*i]))
-    };
-    // What nobody is judged by any more is removed when room is needed.
-    for (_, tables) in table.retired() {
-        change(&tables, -1);
+    let peak = node.policies().peak(all);
+    match (0..MAPS.len()).find(|i| peak[*i] > capacities[*i]) {
+        Some(full) => Err(Error::MapFull { map: MAPS[full], capacity: capacities[full] }),
+        None => Ok(()),
     }
-    for (identity, tables) in all {
-        if table.stands(*identity, tables) {
-            continue;
-        }
-        if let Some(full) = change(tables, 1) {
-            return Err(Error::MapFull { map: MAPS[full], capacity: capacities[full] });
-        }
-        if let Some(before) = table.of(*identity) {
-            change(before, -1);
-        }
-    }
-    Ok(())
 }
 
 /// Takes an identity's policy away: its endpoints forward nothing from then on.

@@ -60,9 +60,9 @@ impl PolicyTable {
             && self.endpoints.values().all(|(other, theirs)| *other != identity || theirs == number)
     }
 
-    /// The tables by which the identity's endpoints are judged.
-    pub(crate) fn of(&self, identity: u32) -> Option<&Tables> {
-        self.written.get(self.numbers.get(&identity)?).map(|tables| &**tables)
+    /// Whether the identity has a policy.
+    pub(crate) fn has(&self, identity: u32) -> bool {
+        self.numbers.contains_key(&identity)
     }
 
     /// A number that nothing has.
@@ -74,6 +74,17 @@ impl PolicyTable {
                 return self.last;
             }
         }
+    }
+
+    /// The number under which the maps hold these tables already, for an identity or an endpoint that is judged by them. It
+    /// is kept until it is assigned.
+    pub(crate) fn share(&mut self, tables: &Tables) -> Option<u32> {
+        let number = self
+            .live()
+            .into_iter()
+            .find(|number| self.written.get(number).is_some_and(|written| **written == *tables))?;
+        self.unassigned.insert(number);
+        Some(number)
     }
 
     /// Notes tables that are about to be written. They are kept until they are assigned or erased.
@@ -109,8 +120,7 @@ impl PolicyTable {
 
     /// What the maps hold of policies that nobody has any more.
     pub(crate) fn retired(&self) -> Vec<(u32, Arc<Tables>)> {
-        let live: BTreeSet<u32> =
-            self.numbers.values().copied().chain(self.endpoints.values().map(|found| found.1)).collect();
+        let live = self.live();
         let gone = self
             .written
             .iter()
@@ -120,16 +130,71 @@ impl PolicyTable {
 
     /// Entries in each map: entries, IPv4 prefixes, IPv6 prefixes.
     pub(crate) fn fill(&self) -> [u32; 3] {
-        self.written
-            .values()
-            .map(|tables| rows::count(tables))
-            .fold([0; 3], |sum, one| [sum[0] + one[0], sum[1] + one[1], sum[2] + one[2]])
+        self.written.values().map(|tables| rows::count(tables)).fold([0; 3], sum)
+    }
+
+    /// The most entries that each map holds while these are set one after the other, if what nobody is judged by any more is
+    /// removed when room is needed.
+    pub(crate) fn peak(&self, all: &[(u32, Arc<Tables>)]) -> [u32; 3] {
+        // Tables with how many have them; identities with which they have.
+        let mut groups: Vec<(&Tables, u32)> = Vec::new();
+        let mut places = BTreeMap::new();
+        let mut group_of = BTreeMap::new();
+        for number in self.live() {
+            let Some(tables) = self.written.get(&number) else { continue };
+            places.insert(number, groups.len());
+            // An endpoint that has not been switched yet holds on to its own.
+            let holds = self
+                .endpoints
+                .values()
+                .any(|(identity, theirs)| *theirs == number && self.numbers.get(identity) != Some(theirs));
+            groups.push((tables, holds.into()));
+        }
+        for (identity, number) in &self.numbers {
+            let Some(&place) = places.get(number) else { continue };
+            groups[place].1 += 1;
+            group_of.insert(*identity, place);
+        }
+        let mut fill = groups.iter().fold([0; 3], |fill, (tables, _)| sum(fill, rows::count(tables)));
+        let mut peak = fill;
+        for (identity, tables) in all {
+            let found = groups.iter().position(|(theirs, users)| *users > 0 && **theirs == **tables);
+            let before = group_of.get(identity).copied();
+            if found.is_some() && found == before {
+                continue;
+            }
+            let place = found.unwrap_or_else(|| {
+                groups.push((tables, 0));
+                fill = sum(fill, rows::count(tables));
+                groups.len() - 1
+            });
+            groups[place].1 += 1;
+            group_of.insert(*identity, place);
+            peak = [0, 1, 2].map(|i| peak[i].max(fill[i]));
+            if let Some(before) = before {
+                groups[before].1 -= 1;
+                if groups[before].1 == 0 {
+                    let count = rows::count(groups[before].0);
+                    fill = [0, 1, 2].map(|i| fill[i].saturating_sub(count[i]));
+                }
+            }
+        }
+        peak
+    }
+
+    /// The numbers that identities and endpoints have.
+    fn live(&self) -> BTreeSet<u32> {
+        self.numbers.values().copied().chain(self.endpoints.values().map(|found| found.1)).collect()
     }
 
     fn is_named(&self, number: u32) -> bool {
         self.numbers.values().any(|found| *found == number)
             || self.endpoints.values().any(|found| found.1 == number)
     }
+}
+
+fn sum(fill: [u32; 3], more: [u32; 3]) -> [u32; 3] {
+    [0, 1, 2].map(|i| fill[i].saturating_add(more[i]))
 }
 
 #[cfg(test)]
@@ -182,6 +247,48 @@ mod tests {
         table.write(unfinished, Arc::new(Tables::open()));
         table.erase(unfinished);
         assert_eq!((table.retired().len(), table.written.contains_key(&unfinished)), (1, false));
+    }
+
+    #[test]
+    fn equal_tables_are_shared_by_those_who_are_judged_by_them_and_by_nobody_later() {
+        let mut table = PolicyTable::default();
+        assert_eq!(table.share(&Tables::open()), None);
+        let (number, _) = set(&mut table, 300, Tables::open());
+        assert_eq!(table.share(&Tables::open()), Some(number));
+        // Between finding and having it, the first one goes.
+        table.assign(300, NO_POLICY);
+        assert!(table.retired().is_empty());
+        table.assign(301, number);
+        assert!(table.stands(301, &Tables::open()) && table.retired().is_empty());
+        table.assign(301, NO_POLICY);
+        assert_eq!(table.retired().len(), 1);
+        assert_eq!(table.share(&Tables::open()), None, "it may be gone any moment");
+    }
+
+    #[test]
+    fn room_is_needed_once_for_equal_tables_and_for_the_old_beside_the_new() {
+        let mut table = PolicyTable::default();
+        let with = |entries: usize| {
+            let mut tables = Tables::open();
+            let more = tables.entries[0];
+            tables.entries.resize(entries, more);
+            Arc::new(tables)
+        };
+        let all = |entries, identities: &[u32]| -> Vec<_> {
+            identities.iter().map(|identity| (*identity, with(entries))).collect()
+        };
+        assert_eq!(table.peak(&all(10, &[300, 301])), [10, 0, 0]);
+        set(&mut table, 300, Tables::clone(&with(10)));
+        let number = table.share(&with(10)).unwrap();
+        table.assign(301, number);
+        assert_eq!(table.peak(&all(10, &[300, 301])), [10, 0, 0], "nothing changes");
+        assert_eq!(table.peak(&all(7, &[300, 301])), [17, 0, 0]);
+        assert_eq!(table.peak(&[(300, with(7)), (301, with(5))]), [22, 0, 0]);
+        assert_eq!(table.peak(&[(300, with(7)), (301, with(7)), (300, with(5))]), [17, 0, 0]);
+        table.enter(1, 300);
+        table.assign(300, NO_POLICY);
+        table.assign(301, NO_POLICY);
+        assert_eq!(table.peak(&all(7, &[300])), [17, 0, 0], "an endpoint has it still");
     }
 
     #[test]
