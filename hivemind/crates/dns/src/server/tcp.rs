@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{self, timeout};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::Context;
 use super::bind::Protocol;
@@ -30,9 +30,7 @@ use connections::Registration;
 const EXHAUSTION_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Answers connections to `listener` until `stopped` says so, then closes those that are open.
-///
-/// # Errors
-/// The listener fails.
+/// Never fails (the result is what serving UDP has): while no connection can be accepted, it is told once and tried again.
 pub(super) async fn serve(
     listener: TcpListener,
     context: Arc<Context>,
@@ -40,6 +38,7 @@ pub(super) async fn serve(
 ) -> io::Result<()> {
     let room = Room::new(WAITING_PER_SOCKET_MAX, WAITING_RESERVE);
     let mut open = JoinSet::new();
+    let mut is_refused = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -48,11 +47,20 @@ pub(super) async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, client)) => admit(stream, client, &context, &room, &mut open),
+            Ok((stream, client)) => {
+                is_refused = false;
+                admit(stream, client, &context, &room, &mut open);
+            }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                debug!(%error, "No DNS connection can be accepted for now.");
-                time::sleep(EXHAUSTION_PAUSE).await;
+                if !is_refused {
+                    warn!(%error, "The DNS server accepts no TCP connections for now; it goes on trying.");
+                }
+                is_refused = true;
+                tokio::select! {
+                    _ = stopped.changed() => break,
+                    () = time::sleep(EXHAUSTION_PAUSE) => {}
+                }
             }
         }
     }

@@ -45,13 +45,19 @@ async fn a_name_with_more_addresses_than_an_answer_carries_gives_the_first() {
     assert_eq!(addresses_in(&whole[0]).len(), limits::ADDRESSES_PER_ANSWER_MAX);
 }
 
-#[tokio::test]
-async fn questions_above_the_limit_fail_at_once_and_those_below_are_answered() {
+/// A server that waits for an upstream, which keeps its answers until it is told to release them.
+async fn with_patient_upstream() -> (Upstream, DnsServer) {
     let upstream =
         Upstream::start(|question, _| Reaction::Hold(addresses(question, &[[1, 2, 3, 4]], 60))).await;
     let mut config = config(&[upstream.address]);
     config.upstream_timeout = Duration::from_secs(60);
     let server = DnsServer::start(config, records()).await.unwrap();
+    (upstream, server)
+}
+
+#[tokio::test]
+async fn questions_above_the_limit_fail_at_once_and_those_below_are_answered() {
+    let (upstream, server) = with_patient_upstream().await;
     let at = server.addresses()[0];
     let mut clients = tokio::task::JoinSet::new();
     for batch in 0..8 {
@@ -77,11 +83,7 @@ async fn questions_above_the_limit_fail_at_once_and_those_below_are_answered() {
 #[tokio::test]
 async fn queries_above_the_limit_of_those_that_wait_fail_at_once_and_local_names_are_answered() {
     const CLIENTS: usize = 32;
-    let upstream =
-        Upstream::start(|question, _| Reaction::Hold(addresses(question, &[[1, 2, 3, 4]], 60))).await;
-    let mut config = config(&[upstream.address]);
-    config.upstream_timeout = Duration::from_secs(60);
-    let server = DnsServer::start(config, records()).await.unwrap();
+    let (upstream, server) = with_patient_upstream().await;
     let at = server.addresses()[0];
     let same = query("same.example", RecordType::A).to_vec().unwrap();
     let mut clients = Vec::new();
@@ -207,11 +209,7 @@ async fn read_without_time(connection: &TcpStream) -> usize {
 
 #[tokio::test]
 async fn a_client_with_few_queries_is_taken_where_another_has_taken_all_room() {
-    let upstream =
-        Upstream::start(|question, _| Reaction::Hold(addresses(question, &[[1, 2, 3, 4]], 60))).await;
-    let mut config = config(&[upstream.address]);
-    config.upstream_timeout = Duration::from_secs(60);
-    let server = DnsServer::start(config, records()).await.unwrap();
+    let (upstream, server) = with_patient_upstream().await;
     let at = server.addresses()[0];
     let greedy = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     for number in 0..limits::EXCHANGES_MAX {
