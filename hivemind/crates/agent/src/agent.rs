@@ -26,7 +26,7 @@ use crate::{
     addresses::AddressPool,
     fault,
     flows::Flows,
-    node,
+    node::{self, Told},
     policies::{BeforeForgetting, Policies, PolicyWriter},
     services::{ServiceWriter, Services, Zone},
     worker::Worker,
@@ -38,6 +38,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How often the node's own addresses are read.
 const ADDRESSES_EVERY: Duration = Duration::from_secs(10);
 
+/// How often it is seen whether the node's images are others.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
 /// What an agent is told at its start.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -47,6 +50,11 @@ pub struct AgentConfig {
     pub replica_ranges: (Ipv4Net, Ipv6Net),
     /// The names of services, and where replicas ask for them.
     pub zone: Zone,
+    /// Whether the objects are the cluster's own, rather than a copy of what concerns this node.
+    pub server: bool,
+    /// Cancelled once replicas that do not run may be started; until then only what runs is looked after. Before a node
+    /// that comes back has heard what is still its own, it must not start what runs elsewhere by now.
+    pub may_start: CancellationToken,
     /// A directory for replicas' `resolv.conf` and `hosts`, gone at the next boot.
     pub run_dir: PathBuf,
 }
@@ -108,16 +116,29 @@ impl Agent {
         dns: Arc<DnsServer>,
         before_forgetting: BeforeForgetting,
     ) -> Result<Self, AgentError> {
-        let spec = NodeSpec {
-            replica_range_v4: config.replica_ranges.0.to_string(),
-            replica_range_v6: config.replica_ranges.1.to_string(),
-        };
-        let containerd = runtime.version().await.unwrap_or_default();
-        node::register(&objects, &config.node, spec, containerd).await?;
+        let told = told(&runtime).await;
+        if config.server {
+            let spec = NodeSpec {
+                number: 1,
+                server: true,
+                replica_range_v4: config.replica_ranges.0.to_string(),
+                replica_range_v6: config.replica_ranges.1.to_string(),
+                ..NodeSpec::default()
+            };
+            node::register(&objects, &config.node, spec, &told).await?;
+        } else {
+            node::tell(&objects, &config.node, &told).await?;
+        }
 
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let writer = ServiceWriter::new(Arc::clone(&datapath), dns, objects.clone(), config.zone.clone());
+        let writer = ServiceWriter::new(
+            config.node.clone(),
+            Arc::clone(&datapath),
+            dns,
+            objects.clone(),
+            config.zone.clone(),
+        );
         let services = writer.start(stop.clone(), &mut tasks);
         let (dns_v4, dns_v6) = config.zone.dns;
         let writer = PolicyWriter::new(
@@ -146,6 +167,7 @@ impl Agent {
         });
         tasks.spawn(follow(Arc::clone(&shared)));
         tasks.spawn(refresh_addresses(Arc::clone(&shared)));
+        tasks.spawn(keep_telling(Arc::clone(&shared), told));
         policies.settled().await;
         services.settled().await;
         Ok(Agent { shared, tasks: tokio::sync::Mutex::new(tasks) })
@@ -173,14 +195,44 @@ async fn refresh_addresses(shared: Arc<Shared>) {
     }
 }
 
+/// What the node tells of itself now.
+async fn told(runtime: &Runtime) -> Told {
+    let images = runtime.list_images().await.unwrap_or_default();
+    let images = images.into_iter().map(|image| image.reference.to_string()).collect();
+    Told::new(runtime.version().await.unwrap_or_default(), images)
+}
+
+/// Tells what changes of the node itself.
+async fn keep_telling(shared: Arc<Shared>, mut last: Told) {
+    let mut every = tokio::time::interval(TELL_EVERY);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        let now = told(&shared.runtime).await;
+        if now == last {
+            continue;
+        }
+        match node::tell(&shared.objects, &shared.config.node, &now).await {
+            Ok(()) => last = now,
+            Err(error) => warn!(%error, "What the node is could not be written; trying again"),
+        }
+    }
+}
+
 /// Keeps a worker for every replica of this node, and passes on what containerd tells.
 async fn follow(shared: Arc<Shared>) {
     let stop = shared.stop.clone();
     let mut workers = JoinSet::new();
     let mut handles = BTreeMap::new();
+    let may_start = shared.config.may_start.clone();
     tokio::select! {
         () = stop.cancelled() => {}
-        () = follow_forever(&shared, &mut handles, &mut workers) => {}
+        () = async {
+            may_start.cancelled().await;
+            follow_forever(&shared, &mut handles, &mut workers).await;
+        } => {}
     }
     drop(handles);
     while workers.join_next().await.is_some() {}

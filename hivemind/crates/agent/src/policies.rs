@@ -176,7 +176,7 @@ impl PolicyWriter {
     /// Brings into force what the store holds, and follows it for this node's replicas until `stop`.
     pub(crate) fn start(self, node: String, stop: CancellationToken, tasks: &mut JoinSet<()>) -> Policies {
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
-        tasks.spawn(self.statuses.clone().write(self.objects.clone(), stop.clone()));
+        tasks.spawn(self.statuses.clone().write(node.clone(), self.objects.clone(), stop.clone()));
         tasks.spawn(self.run(node, inbox, stop));
         Policies { requests }
     }

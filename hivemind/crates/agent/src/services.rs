@@ -84,6 +84,7 @@ pub(crate) struct ServiceWriter {
     pub(crate) dns: Arc<DnsServer>,
     pub(crate) objects: Objects,
     pub(crate) zone: Zone,
+    node: String,
     services: BTreeMap<Key, Service>,
     withdrawn: BTreeSet<Ipv4Addr>,
     /// Endpoints that workers put into services, which the store may not know of yet.
@@ -96,12 +97,20 @@ pub(crate) struct ServiceWriter {
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
 
 impl ServiceWriter {
-    pub(crate) fn new(datapath: Arc<Datapath>, dns: Arc<DnsServer>, objects: Objects, zone: Zone) -> Self {
+    /// A writer of node `node`.
+    pub(crate) fn new(
+        node: String,
+        datapath: Arc<Datapath>,
+        dns: Arc<DnsServer>,
+        objects: Objects,
+        zone: Zone,
+    ) -> Self {
         ServiceWriter {
             datapath,
             dns,
             objects,
             zone,
+            node,
             services: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
             admitted: BTreeMap::new(),
@@ -256,7 +265,7 @@ impl ServiceWriter {
                 Some(fault::of_datapath(&error))
             }
         };
-        if problem != service.status.problem {
+        if problem.as_ref() != service.status.node_problems.get(&self.node) {
             self.tell(key.clone(), problem).await;
         }
     }
@@ -270,10 +279,11 @@ impl ServiceWriter {
             None => info!(service = %key.1, namespace = %key.0, "The service is set up after all"),
         }
         if let Some(service) = self.services.get_mut(&key) {
-            service.status.problem.clone_from(&problem);
+            service.status.note(&self.node, problem.clone());
         }
+        let node = self.node.clone();
         let told = self.objects.update_with::<Service>(&key.0, &key.1, |service| {
-            service.status.problem.clone_from(&problem);
+            service.status.note(&node, problem.clone());
             Ok(())
         });
         if let Err(error) = told.await {
@@ -414,7 +424,7 @@ mod tests {
                     ipv4: Ipv4Addr::new(10, 200, 0, 7),
                     ipv6: "fd00:1::7".parse().unwrap(),
                 }],
-                problem: None,
+                ..ServiceStatus::default()
             },
         };
         let zone = Zone {

@@ -33,7 +33,11 @@ async fn create_app(objects: &Objects, replicas: u32) {
     };
     let service =
         Service { metadata: Metadata::new("default", "web"), spec, status: ServiceStatus::default() };
-    let spec = NodeSpec { replica_range_v4: "10.200.0.0/24".into(), replica_range_v6: "fd00:1::/64".into() };
+    let spec = NodeSpec {
+        replica_range_v4: "10.200.0.0/24".into(),
+        replica_range_v6: "fd00:1::/64".into(),
+        ..NodeSpec::default()
+    };
     let node = Node { metadata: Metadata::new("default", "node-1"), spec, status: NodeStatus::default() };
     objects.create(&node).await.unwrap();
     objects.create(&app).await.unwrap();

@@ -10,6 +10,7 @@ use crate::{
     error::{ApiError, ErrorCode, Problem, Problems},
     metadata::Metadata,
     name::{check_hostname, check_image, check_label, check_name, normalize_hostname},
+    node::Taint,
     quantity::{Cpu, Memory},
 };
 
@@ -59,10 +60,36 @@ pub struct Template {
     pub labels: BTreeMap<String, String>,
     /// The containers; exactly one.
     pub containers: Vec<Container>,
+    /// Labels that a node must have to run them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints of nodes that do not keep them away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
     /// When a restart was asked for last; a change replaces the replicas one after the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub restarted_at: Option<Timestamp>,
+}
+
+/// Taints of nodes that do not keep a replica away.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Toleration {
+    /// The taint's key; empty: every taint.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key: String,
+    /// The taint's value; left out: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
+impl Toleration {
+    /// Whether it speaks of `taint`.
+    pub fn tolerates(&self, taint: &Taint) -> bool {
+        (self.key.is_empty() || self.key == taint.key)
+            && self.value.as_ref().is_none_or(|value| *value == taint.value)
+    }
 }
 
 /// One container of a replica.
@@ -250,6 +277,15 @@ impl AppSpec {
         }
         for (key, value) in &self.template.labels {
             check_label("spec.template.labels", key, value, problems);
+        }
+        for (key, value) in &self.template.node_selector {
+            check_label("spec.template.nodeSelector", key, value, problems);
+        }
+        for (i, toleration) in self.template.tolerations.iter().enumerate() {
+            let value = toleration.value.as_deref().unwrap_or_default();
+            // Without a key every taint is meant, of that value or of any.
+            let key = if toleration.key.is_empty() { "any" } else { &toleration.key };
+            check_label(&format!("spec.template.tolerations[{i}]"), key, value, problems);
         }
         if self.template.containers.len() != 1 {
             problems.add(

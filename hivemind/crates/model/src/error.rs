@@ -141,6 +141,8 @@ codes! {
     TokenNotFound = "HM0209" NotFound;
     /// No such context.
     ContextNotFound = "HM0210" NotFound;
+    /// There is no node of that name.
+    NodeNotFound = "HM0211" NotFound;
     /// An app of this name exists already.
     AppExists = "HM0301" Conflict;
     /// The service name belongs to another app.
@@ -165,6 +167,16 @@ codes! {
     TokenExists = "HM0311" Conflict;
     /// A network policy of this name exists already.
     PolicyExists = "HM0312" Conflict;
+    /// Another node of the cluster has that name.
+    NodeExists = "HM0313" Conflict;
+    /// The machine belongs to another cluster, or is a server of its own.
+    OtherCluster = "HM0314" Conflict;
+    /// Addresses of the machine, or of its networks, are the cluster's too.
+    RangesOverlap = "HM0315" Conflict;
+    /// The node is no server: what was asked for is done by one.
+    NotServer = "HM0316" Conflict;
+    /// The node still has what keeps it from being removed.
+    NodeInUse = "HM0317" Conflict;
     /// The registry has no such image or tag.
     ImageNotFound = "HM0401" Workload;
     /// The registry wants other credentials.
@@ -183,6 +195,8 @@ codes! {
     CrashLoop = "HM0408" Workload;
     /// The container could not be made or started.
     ContainerFailed = "HM0409" Workload;
+    /// No node can take the replica.
+    Unschedulable = "HM0410" Workload;
     /// containerd does not answer.
     ContainerdUnreachable = "HM0501" Environment;
     /// The eBPF programs cannot be loaded.
@@ -211,8 +225,16 @@ codes! {
     Busy = "HM0513" Environment;
     /// Flows came faster than they are told, and some were left out of the list of flows.
     FlowsLost = "HM0514" Environment;
+    /// The clocks of two machines differ too much.
+    ClockSkew = "HM0515" Environment;
+    /// The node does not hear from its server, and goes on by what it knows.
+    Disconnected = "HM0516" Environment;
+    /// Traffic between nodes cannot be carried.
+    OverlayFailed = "HM0517" Environment;
     /// The daemon does not answer.
     DaemonUnreachable = "HM0601" Unreachable;
+    /// Another node of the cluster cannot be reached.
+    NodeUnreachable = "HM0602" Unreachable;
     /// It did not happen in time.
     TimedOut = "HM0701" Timeout;
     /// The request needs a token.
@@ -221,6 +243,10 @@ codes! {
     Forbidden = "HM0802" Forbidden;
     /// The certificate of the other side is not the one that was expected.
     CertificateMismatch = "HM0803" Denied;
+    /// The join token is not valid, has expired or is used up.
+    JoinTokenInvalid = "HM0804" Denied;
+    /// The node was removed from its cluster, or its certificate is not the one that it was given.
+    NodeRemoved = "HM0805" Denied;
     /// A fault of Hivemind.
     Internal = "HM0901" Internal;
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod cluster;
 mod error;
 mod flow;
 mod id;
@@ -26,7 +27,12 @@ mod wire;
 
 pub use app::{
     App, AppSpec, AppStatus, Container, EnvVar, Port, Protocol, REPLICAS_MAX, Resources, Template,
-    VolumeMount,
+    Toleration, VolumeMount,
+};
+pub use cluster::{
+    ClusterFacts, ClusterMember, ClusterStatus, FeedLine, JoinAnswer, JoinRequest, JoinToken,
+    JoinTokenRequest, JoinTokenSpec, Measurements, NewJoinToken, NodeReport, ObjectRef, PairTraffic,
+    PolicyReport, REPORT_MAX, RenewAnswer, RenewRequest, ReplicaReport, Routing, ServiceReport, TRAFFIC_MAX,
 };
 pub use error::{ApiError, ErrorCode, ErrorKind, Problem, Problems};
 pub use flow::{Flow, FlowEnd, FlowEvent, FlowLine, FlowLoss, FlowVerdict, RuleRef};
@@ -39,11 +45,11 @@ pub use name::{
 };
 pub use namespace::{NAMESPACE_NAME_LABEL, Namespace, SYSTEM_NAMESPACE};
 pub use network_policy::{
-    AppliedPolicies, AppliedPolicy, ApplyAction, ApplyPolicies, EgressRule, IngressRule, IpBlock,
-    LabelExpression, LabelOperator, LabelSelector, NetworkPolicy, NetworkPolicySpec, NetworkPolicyStatus,
-    PolicyPeer, PolicyPort, PolicyProtocol, PolicyType, PortRef,
+    AppliedPolicies, AppliedPolicy, ApplyAction, ApplyPolicies, EgressRule, Enforcement, IngressRule,
+    IpBlock, LabelExpression, LabelOperator, LabelSelector, NetworkPolicy, NetworkPolicySpec,
+    NetworkPolicyStatus, PolicyPeer, PolicyPort, PolicyProtocol, PolicyType, PortRef,
 };
-pub use node::{Node, NodeSpec, NodeStatus};
+pub use node::{Node, NodeSpec, NodeState, NodeStatus, Taint, TaintEffect};
 pub use quantity::{Cpu, Memory, QuantityError};
 pub use replica::{LastExit, Phase, PullProgress, Replica, ReplicaSpec, ReplicaStatus};
 pub use resource::{List, Resource, WatchEvent, WatchKind};

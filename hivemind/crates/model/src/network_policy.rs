@@ -213,7 +213,7 @@ pub struct NetworkPolicyStatus {
     /// The data path's number for it, from 1 on, given when it is made.
     #[serde(default)]
     pub number: u32,
-    /// The generation of the spec that is enforced.
+    /// The generation of the spec that is enforced on every node.
     #[serde(default)]
     pub enforced_generation: u64,
     /// When that came into force.
@@ -226,6 +226,55 @@ pub struct NetworkPolicyStatus {
     /// Why it could not be enforced, for example because the data path's table is full; what was in force before stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
+    /// The same of each node, by the node's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes: BTreeMap<String, Enforcement>,
+}
+
+/// How far a policy is enforced on one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Enforcement {
+    /// The generation of the spec that is enforced.
+    #[serde(default)]
+    pub generation: u64,
+    /// When that came into force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub at: Option<Timestamp>,
+    /// Why it could not be enforced; what was in force before stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+impl NetworkPolicyStatus {
+    /// Notes how far it is on `node`, and what that means for all nodes together. A generation never goes back.
+    pub fn note(&mut self, node: &str, enforcement: &Enforcement) {
+        let known = self.nodes.entry(node.to_owned()).or_default();
+        if enforcement.generation > known.generation {
+            known.generation = enforcement.generation;
+            known.at = enforcement.at;
+        }
+        known.problem.clone_from(&enforcement.problem);
+        self.sum_up();
+    }
+
+    /// Forgets the nodes for which `stays` does not hold.
+    pub fn retain_nodes(&mut self, stays: impl Fn(&str) -> bool) {
+        let before = self.nodes.len();
+        self.nodes.retain(|node, _| stays(node));
+        if self.nodes.len() != before {
+            self.sum_up();
+        }
+    }
+
+    fn sum_up(&mut self) {
+        let Some(least) = self.nodes.values().map(|on| on.generation).min() else { return };
+        self.enforced_generation = least;
+        self.enforced_at =
+            self.nodes.values().filter(|on| on.generation == least).filter_map(|on| on.at).max();
+        self.problem = self.nodes.values().find_map(|on| on.problem.clone());
+    }
 }
 
 impl NetworkPolicySpec {

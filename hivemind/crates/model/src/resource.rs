@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
 
 use crate::{
-    App, ErrorCode, Identity, Metadata, Namespace, NetworkPolicy, Node, Replica, Service, Token, Volume,
+    App, ErrorCode, Identity, JoinToken, Metadata, Namespace, NetworkPolicy, Node, Replica, Service, Token,
+    Volume,
 };
 
 /// A kind of object that the store keeps and the API serves.
@@ -46,11 +47,12 @@ resource!(App, "App", "apps", "app", AppNotFound);
 resource!(Replica, "Replica", "replicas", "replica", ReplicaNotFound);
 resource!(Service, "Service", "services", "service", ServiceNotFound);
 resource!(Volume, "Volume", "volumes", "volume", VolumeNotFound);
-resource!(Node, "Node", "nodes", "node", PathNotFound);
+resource!(Node, "Node", "nodes", "node", NodeNotFound);
 resource!(Namespace, "Namespace", "namespaces", "namespace", NamespaceNotFound);
 resource!(NetworkPolicy, "NetworkPolicy", "networkpolicies", "policy", PolicyNotFound);
 resource!(Identity, "Identity", "identities", "identity", PathNotFound);
 resource!(Token, "Token", "tokens", "token", TokenNotFound);
+resource!(JoinToken, "JoinToken", "jointokens", "join", TokenNotFound);
 
 /// All objects of a kind, as of one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

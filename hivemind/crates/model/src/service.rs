@@ -1,6 +1,9 @@
 //! Services: a stable name and virtual address in front of an app's replicas.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -61,9 +64,33 @@ pub struct ServiceStatus {
     /// Replicas that take connections.
     #[serde(default)]
     pub endpoints: Vec<Endpoint>,
-    /// Why the node could not set the service up, for example because a host port is taken.
+    /// Why a node could not set the service up, for example because a host port is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
+    /// The same of each node that could not, by the node's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_problems: BTreeMap<String, Problem>,
+}
+
+impl ServiceStatus {
+    /// Notes what is in the way on `node`, or that nothing is.
+    pub fn note(&mut self, node: &str, problem: Option<Problem>) {
+        match problem {
+            Some(problem) => drop(self.node_problems.insert(node.to_owned(), problem)),
+            None => drop(self.node_problems.remove(node)),
+        }
+        self.sum_up();
+    }
+
+    /// Forgets the nodes for which `stays` does not hold.
+    pub fn retain_nodes(&mut self, stays: impl Fn(&str) -> bool) {
+        self.node_problems.retain(|node, _| stays(node));
+        self.sum_up();
+    }
+
+    fn sum_up(&mut self) {
+        self.problem = self.node_problems.values().next().cloned();
+    }
 }
 
 /// A replica that takes connections.

@@ -14,7 +14,7 @@ mod watch;
 
 use std::sync::Arc;
 
-use hivemind_model::{ApiError, ErrorCode, List, Token};
+use hivemind_model::{ApiError, ErrorCode, JoinToken, List, Token};
 use uuid::Uuid;
 
 pub use self::{
@@ -24,7 +24,7 @@ pub use self::{
 };
 use self::{
     fault::{not_found, stale},
-    object::{TOKEN_CLAIM, decode, id_key, key, prefix},
+    object::{JOIN_TOKEN_CLAIM, TOKEN_CLAIM, decode, id_key, key, prefix},
 };
 use crate::{Key, ListOptions, OpResult, Revision, Store, Txn};
 
@@ -98,12 +98,23 @@ impl Objects {
 
     /// The token whose secret has this hash, if there is one.
     pub async fn token(&self, hash: &str) -> Result<Option<Token>, ApiError> {
-        let Ok(key) = Key::new(format!("claims/{TOKEN_CLAIM}/{hash}")) else { return Ok(None) };
+        let found: Option<Token> = self.claimed(TOKEN_CLAIM, hash).await?;
+        Ok(found.filter(|token| token.spec.hash == hash))
+    }
+
+    /// The join token whose secret has this hash, if there is one.
+    pub async fn join_token(&self, hash: &str) -> Result<Option<JoinToken>, ApiError> {
+        let found: Option<JoinToken> = self.claimed(JOIN_TOKEN_CLAIM, hash).await?;
+        Ok(found.filter(|token| token.spec.hash == hash))
+    }
+
+    /// The object, of a kind that is in no namespace, that has claimed a value.
+    async fn claimed<T: Object>(&self, claim: &str, value: &str) -> Result<Option<T>, ApiError> {
+        let Ok(key) = Key::new(format!("claims/{claim}/{value}")) else { return Ok(None) };
         let Some(owner) = self.store.get(&key, None).await?.found else { return Ok(None) };
         let owner = String::from_utf8_lossy(&owner.value).into_owned();
         let Some((_, name)) = owner.split_once('/') else { return Ok(None) };
-        let found: Option<Token> = self.read("", name).await?;
-        Ok(found.filter(|token| token.spec.hash == hash))
+        self.read("", name).await
     }
 
     async fn read<T: Object>(&self, namespace: &str, name: &str) -> Result<Option<T>, ApiError> {

@@ -251,7 +251,11 @@ async fn nodes_lie_outside_of_namespaces() {
     let f = open().await;
     let node = Node {
         metadata: Metadata::new("default", "n1"),
-        spec: NodeSpec { replica_range_v4: "10.200.0.0/24".into(), replica_range_v6: "fd00::/64".into() },
+        spec: NodeSpec {
+            replica_range_v4: "10.200.0.0/24".into(),
+            replica_range_v6: "fd00::/64".into(),
+            ..NodeSpec::default()
+        },
         status: NodeStatus::default(),
     };
     let made = f.objects.create(&node).await.unwrap();

@@ -95,8 +95,10 @@ impl PolicyWriter {
         self.gone.extend(gone.map(|spec| (spec.number, Some((spec.namespace.clone(), spec.app.clone())))));
         self.world = Arc::new(world);
         self.policies = policies.iter().map(|policy| (key_of(policy), Head::of(policy))).collect();
-        let is_pending =
-            |policy: &&NetworkPolicy| policy.status.enforced_generation < policy.metadata.generation;
+        let is_pending = |policy: &&NetworkPolicy| {
+            let on = policy.status.nodes.get(node);
+            on.is_none_or(|on| on.generation < policy.metadata.generation)
+        };
         self.pending = policies.iter().filter(is_pending).map(key_of).collect();
         self.replicas.clear();
         self.counts.clear();

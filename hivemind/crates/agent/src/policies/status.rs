@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use hivemind_model::{ApiError, ErrorCode, NetworkPolicy, Problem};
+use hivemind_model::{ApiError, Enforcement, ErrorCode, NetworkPolicy, Problem};
 use hivemind_store::Objects;
 use jiff::Timestamp;
 use tokio::sync::Notify;
@@ -55,7 +55,7 @@ impl Statuses {
     }
 
     /// Writes until `stop`, what is due then included as far as the store takes it at once.
-    pub(super) async fn write(self, objects: Objects, stop: CancellationToken) {
+    pub(super) async fn write(self, node: String, objects: Objects, stop: CancellationToken) {
         loop {
             let Some((key, enforced)) = self.next() else {
                 tokio::select! {
@@ -63,7 +63,7 @@ impl Statuses {
                     () = stop.cancelled() => return,
                 }
             };
-            let Err(error) = write_once(&objects, &key, &enforced).await else { continue };
+            let Err(error) = write_once(&objects, &node, &key, &enforced).await else { continue };
             warn!(policy = key.1, namespace = key.0, %error, "A policy's status could not be written; trying again");
             self.due().entry(key).or_insert(enforced);
             tokio::select! {
@@ -82,20 +82,16 @@ impl Statuses {
     }
 }
 
-async fn write_once(objects: &Objects, key: &Key, enforced: &Enforced) -> Result<(), ApiError> {
+async fn write_once(objects: &Objects, node: &str, key: &Key, enforced: &Enforced) -> Result<(), ApiError> {
     let set = |policy: &mut NetworkPolicy| {
         if policy.metadata.uid != enforced.uid {
             return Ok(());
         }
-        let status = &mut policy.status;
-        if let Some((generation, at)) = enforced.generation
-            && generation > status.enforced_generation
-        {
-            status.enforced_generation = generation;
-            status.enforced_at = Some(at);
-        }
-        status.replicas = enforced.replicas;
-        status.problem.clone_from(&enforced.problem);
+        let (generation, at) = enforced.generation.unzip();
+        let enforcement =
+            Enforcement { generation: generation.unwrap_or_default(), at, problem: enforced.problem.clone() };
+        policy.status.note(node, &enforcement);
+        policy.status.replicas = enforced.replicas;
         Ok(())
     };
     match objects.update_with::<NetworkPolicy>(&key.0, &key.1, set).await {

@@ -156,6 +156,7 @@ impl Server {
             spec: NodeSpec {
                 replica_range_v4: "10.200.0.0/24".into(),
                 replica_range_v6: "fd00:4856:1:1::/64".into(),
+                ..NodeSpec::default()
             },
             status: NodeStatus::default(),
         };

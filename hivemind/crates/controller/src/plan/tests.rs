@@ -41,7 +41,11 @@ impl World {
         };
         let node = Node {
             metadata: Metadata::new("default", "node-1"),
-            spec: NodeSpec { replica_range_v4: "10.200.0.0/24".into(), replica_range_v6: "fd00::/64".into() },
+            spec: NodeSpec {
+                replica_range_v4: "10.200.0.0/24".into(),
+                replica_range_v6: "fd00::/64".into(),
+                ..NodeSpec::default()
+            },
             status: NodeStatus::default(),
         };
         let snapshot =

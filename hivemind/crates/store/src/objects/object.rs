@@ -1,8 +1,8 @@
 //! Where each kind lies in the store, and what only one object of it may have.
 
 use hivemind_model::{
-    ApiError, App, ErrorCode, Identity, List, Namespace, NetworkPolicy, Node, Protocol, Replica, Resource,
-    Service, Token, Volume,
+    ApiError, App, ErrorCode, Identity, JoinToken, List, Namespace, NetworkPolicy, Node, Protocol, Replica,
+    Resource, Service, Token, Volume,
 };
 
 use crate::{Key, KeyValue, Listing, Prefix};
@@ -59,6 +59,9 @@ impl Claim {
 /// The kind of claim that a token's hash is.
 pub(super) const TOKEN_CLAIM: &str = "token";
 
+/// The kind of claim that a join token's hash is.
+pub(super) const JOIN_TOKEN_CLAIM: &str = "join-token";
+
 /// A kind of object as the store keeps it.
 pub trait Object: Resource {
     /// Whether it is in a namespace.
@@ -113,7 +116,24 @@ impl Object for Volume {
 
 impl Object for Node {
     const NAMESPACED: bool = false;
-    const EXISTS: ErrorCode = ErrorCode::Stale;
+    const EXISTS: ErrorCode = ErrorCode::NodeExists;
+
+    /// Its number, and with it its ranges.
+    fn claims(&self) -> Vec<Claim> {
+        let number =
+            (self.spec.number != 0).then(|| Claim::chosen("node-number", self.spec.number, "spec.number"));
+        number.into_iter().collect()
+    }
+}
+
+impl Object for JoinToken {
+    const NAMESPACED: bool = false;
+    const EXISTS: ErrorCode = ErrorCode::TokenExists;
+
+    /// The hash of its secret, by which it is found.
+    fn claims(&self) -> Vec<Claim> {
+        vec![Claim::chosen(JOIN_TOKEN_CLAIM, &self.spec.hash, "spec.hash")]
+    }
 }
 
 impl Object for Namespace {
