@@ -3,18 +3,21 @@
 //!
 //! A [`Sandbox`] is a machine: its own network, mount and host-name namespaces, a tmpfs, a bpffs and a cgroup of its
 //! own. A [`Fabric`] is a router with a machine outside, and a [`Node`] is a sandbox on it in which a Hivemind daemon,
-//! a containerd and a registry can run. Everything a sandbox made goes when it is dropped, and also when the test is
-//! killed. It does not mock anything: what runs in a node is what runs on a machine.
+//! a containerd and a registry can run. Its [`Link`] to the fabric can be cut, delayed and made lossy. A [`Cluster`] is
+//! some nodes on one fabric. Everything a sandbox made goes when it is dropped, and also when the test is killed. It
+//! does not mock anything: what runs in a node is what runs on a machine.
 //!
-//! Start at [`Node::start`]; [`eventually`] is how to wait. All of it needs root.
+//! Start at [`Node::start`] or [`Cluster::start`]; [`eventually`] is how to wait. All of it needs root.
 #![forbid(unsafe_code)]
 
 mod background;
 pub mod bench;
 mod browser;
+mod cluster;
 mod fabric;
 mod http;
 mod inventory;
+mod link;
 mod node;
 mod probe;
 mod programs;
@@ -27,9 +30,11 @@ mod wait;
 
 pub use background::Background;
 pub use browser::Browser;
-pub use fabric::{Addresses, Fabric};
+pub use cluster::{Cluster, ClusterOptions};
+pub use fabric::{Addresses, Fabric, FabricOptions, Layout};
 pub use http::{Response, get, get_unix};
 pub use inventory::Inventory;
+pub use link::{Direction, Link, LinkKind, LinkOptions, LinkQuality, forward};
 pub use node::{Containerd, Node, NodeOptions, check_refusal, policy, policy_only};
 pub use probe::Place;
 pub use programs::{artifacts, hivemind_binary, image_archive};

@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use crate::background::Background;
 use crate::fabric::{Addresses, Fabric};
 use crate::inventory::Inventory;
+use crate::link::{Link, LinkOptions};
 use crate::programs;
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
@@ -44,6 +45,8 @@ pub enum Containerd {
 pub struct NodeOptions {
     /// The fabric to join; without one, the node gets a fabric of its own.
     pub fabric: Option<Arc<Fabric>>,
+    /// Its link to the fabric; without it, one of the fabric's kind.
+    pub link: Option<LinkOptions>,
     /// Who starts containerd.
     pub containerd: Containerd,
     /// Flags for every start of the daemon, after the harness's own.
@@ -59,8 +62,8 @@ pub struct Node {
     daemon: Mutex<Option<Background>>,
     containerd: Mutex<Option<Background>>,
     sandbox: Sandbox,
+    link: Link,
     fabric: Arc<Fabric>,
-    addresses: Addresses,
     daemon_flags: Vec<String>,
     baseline: Inventory,
 }
@@ -73,7 +76,10 @@ impl Node {
     pub fn start(options: NodeOptions) -> Result<Self> {
         let fabric = options.fabric.map_or_else(Fabric::start, Ok)?;
         let sandbox = Sandbox::start()?;
-        let addresses = fabric.join(&sandbox)?;
+        let link = match options.link {
+            Some(link) => fabric.join_by(&sandbox, link)?,
+            None => fabric.join(&sandbox)?,
+        };
         if let Some(text) = options.resolv_conf {
             let file = sandbox.directory().join("resolv.conf");
             fs::write(sandbox.outside(&file), text).context("cannot write resolv.conf")?;
@@ -90,8 +96,8 @@ impl Node {
             daemon: Mutex::new(None),
             containerd: Mutex::new(containerd),
             sandbox,
+            link,
             fabric,
-            addresses,
             daemon_flags: options.daemon_flags,
             baseline,
         })
@@ -124,7 +130,13 @@ impl Node {
     /// Its addresses on the fabric.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
-        self.addresses
+        self.link.addresses()
+    }
+
+    /// Its link to the fabric.
+    #[must_use]
+    pub fn link(&self) -> &Link {
+        &self.link
     }
 
     /// The daemon's socket, as seen inside.

@@ -31,6 +31,11 @@ pub(crate) fn probe() -> Result<PathBuf> {
     beside("hivemind-probe").context("build it with `cargo build -p hivemind-tests`")
 }
 
+/// The program that relays frames of a link.
+pub(crate) fn relay() -> Result<PathBuf> {
+    beside("hivemind-relay").context("build it with `cargo build -p hivemind-tests`")
+}
+
 /// `target/` of the checkout, where `cargo xtask` puts what it makes.
 #[must_use]
 pub fn artifacts() -> PathBuf {

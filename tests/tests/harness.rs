@@ -2,12 +2,14 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use hivemind_tests::{
-    Containerd, Fabric, Inventory, Node, NodeOptions, Sandbox, eventually, get, image_archive, remains,
+    Cluster, Containerd, Fabric, Inventory, Node, NodeOptions, Sandbox, eventually, get, image_archive,
+    remains,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -59,9 +61,10 @@ fn a_stopped_sandbox_leaves_nothing_even_with_stubborn_programs_in_it() -> Resul
 }
 
 /// A process that keeps a node, and the node's name.
-fn keeper_of_a_node() -> Result<(Child, String, String)> {
+fn keeper_of_a_node(words: &[&str]) -> Result<(Child, String, String)> {
     let mut keeper = Command::new(env!("CARGO_BIN_EXE_hivemind-sandbox"))
         .arg("node")
+        .args(words)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -86,19 +89,46 @@ fn sandboxes_of(keeper: &Child) -> Vec<String> {
 
 #[test]
 fn a_test_that_is_killed_leaves_nothing() -> Result<()> {
-    let (mut keeper, name, _) = keeper_of_a_node()?;
-    assert!(sandboxes_of(&keeper).contains(&name));
-    keeper.kill()?;
-    keeper.wait()?;
-    for name in sandboxes_of(&keeper) {
-        eventually(LIMIT, "the killed process's node to be gone", || gone(&name))?;
+    for words in [&[][..], &["relayed"]] {
+        let (mut keeper, name, _) = keeper_of_a_node(words)?;
+        assert!(sandboxes_of(&keeper).contains(&name));
+        let relays = relays_to(&name)?;
+        assert_eq!(relays.len(), words.len(), "a relayed link has one relay, a plain one has none");
+        keeper.kill()?;
+        keeper.wait()?;
+        for name in sandboxes_of(&keeper) {
+            eventually(LIMIT, "the killed process's node to be gone", || gone(&name))?;
+        }
+        // One that has ended and is not waited for yet has no command line any more.
+        let runs = |relay: &PathBuf| std::fs::read(relay.join("cmdline")).is_ok_and(|line| !line.is_empty());
+        assert!(!relays.iter().any(runs), "the relay is still there");
     }
     Ok(())
 }
 
+/// The processes, as `/proc/PID`, that relay frames of a sandbox's link.
+fn relays_to(sandbox: &str) -> Result<Vec<PathBuf>> {
+    let holder = format!("\0hold\0{sandbox}\0");
+    let mut relays = Vec::new();
+    let mut machine = None;
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        // It may be no process, or have ended meanwhile.
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        if line.ends_with(&holder) {
+            machine = entry.file_name().into_string().ok();
+        } else if line.split('\0').next().is_some_and(|program| program.ends_with("/hivemind-relay")) {
+            relays.push((entry.path(), line));
+        }
+    }
+    let machine = machine.context("the sandbox has no holder")?;
+    relays.retain(|(_, line)| line.split('\0').nth(1) == Some(&machine));
+    Ok(relays.into_iter().map(|(path, _)| path).collect())
+}
+
 #[test]
 fn what_a_killed_holder_left_is_removed_by_the_next_sandbox() -> Result<()> {
-    let (mut keeper, name, holder) = keeper_of_a_node()?;
+    let (mut keeper, name, holder) = keeper_of_a_node(&[])?;
     assert!(!remains(&name)?.is_empty(), "a node that runs must be seen");
     // The holder first: nobody is left that could clean up.
     let status = Command::new("kill").args(["-9", &holder]).status()?;
@@ -142,6 +172,48 @@ fn nodes_and_the_client_reach_one_another_over_both_families() -> Result<()> {
     let refused = first.sandbox().in_network(|| std::net::TcpStream::connect("127.0.0.1:7000"))?;
     assert!(refused.is_err(), "loopback must be each node's own");
     Ok(())
+}
+
+#[test]
+fn clusters_come_up_beside_one_another_and_leave_nothing() -> Result<()> {
+    let clusters = [Cluster::start(3)?, Cluster::start(2)?];
+    let mut names = Vec::new();
+    for cluster in &clusters {
+        let listening: Vec<_> = cluster.nodes().iter().map(listen).collect::<Result<_>>()?;
+        for (from, node) in cluster.nodes().iter().enumerate() {
+            names.push(node.name().to_owned());
+            ctr(node, &["containers", "ls"])?;
+            for (to, _) in listening.iter().enumerate() {
+                let address = cluster.at(to, 7000);
+                let mut stream = node
+                    .sandbox()
+                    .in_network(|| std::net::TcpStream::connect_timeout(&address, LIMIT))?
+                    .with_context(|| format!("node {from} cannot reach node {to}"))?;
+                // The clusters have the same addresses: each must have answered for itself.
+                let mut said = String::new();
+                stream.read_to_string(&mut said)?;
+                assert_eq!(said, cluster.node(to).name());
+            }
+        }
+    }
+    for cluster in clusters {
+        cluster.stop()?;
+    }
+    for name in names {
+        gone(&name)?;
+    }
+    Ok(())
+}
+
+/// Tells everybody who connects to port 7000 the node's name.
+fn listen(node: &Node) -> Result<std::thread::JoinHandle<()>> {
+    let name = node.name().to_owned();
+    let listener = node.sandbox().in_network(|| std::net::TcpListener::bind("0.0.0.0:7000"))??;
+    Ok(std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            drop(std::io::Write::write_all(&mut stream, name.as_bytes()));
+        }
+    }))
 }
 
 #[test]

@@ -51,13 +51,21 @@ impl Node {
     /// When one runs already, when it exits, when it does not answer in time (it is then killed); the error holds the
     /// end of its log.
     pub fn daemon_start(&self) -> Result<()> {
+        self.daemon_start_with(&[])
+    }
+
+    /// As [`Self::daemon_start`], with further flags for this once.
+    ///
+    /// # Errors
+    /// As [`Self::daemon_start`].
+    pub fn daemon_start_with(&self, further: &[&str]) -> Result<()> {
         let mut slot = self.daemon.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(daemon) = slot.as_mut()
             && daemon.exit_status()?.is_none()
         {
             bail!("a daemon runs on {} already", self.name());
         }
-        let mut daemon = self.daemon_spawn(&[])?;
+        let mut daemon = self.daemon_spawn(further)?;
         let socket = self.sandbox.outside(&self.socket());
         daemon
             .until_ready(START_LIMIT, "the daemon's API", || {
