@@ -5,12 +5,14 @@
 //! one processor; elsewhere what is measured are several processes at once. Start at [`run`].
 
 mod calls;
+mod cluster;
 mod containers;
 mod dns;
 mod echo;
 mod figure;
 mod footprint;
 mod memory;
+mod pair;
 mod policy;
 mod telemetry;
 
@@ -31,8 +33,9 @@ pub fn run(name: &str, progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
         "telemetry" => telemetry::run(progress),
         "dns" => dns::run(progress),
         "policy" => policy::run(progress),
+        "cluster" => cluster::run(progress),
         "all" => {
-            let all = [footprint::run, containers::run, telemetry::run, dns::run, policy::run];
+            let all = [footprint::run, containers::run, telemetry::run, dns::run, policy::run, cluster::run];
             all.into_iter().try_fold(Vec::new(), |mut figures, bench| {
                 figures.extend(bench(progress)?);
                 Ok(figures)
@@ -40,7 +43,7 @@ pub fn run(name: &str, progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
         }
         _ => {
             bail!(
-                "there is no bench named {name:?}; there are footprint, containers, telemetry, dns, policy and all"
+                "there is no bench named {name:?}; there are footprint, containers, telemetry, dns, policy, cluster and all"
             )
         }
     }

@@ -91,12 +91,11 @@ impl Cluster {
         let registries = at_once(self.nodes.iter().map(|node| || node.registry()))?;
         self.registries.lock().unwrap_or_else(PoisonError::into_inner).extend(registries);
         self.server().daemon_start()?;
-        let token = self.token()?;
-        at_once(self.nodes.iter().skip(1).map(|node| || self.join(node, &token)))?;
+        at_once(self.nodes.iter().skip(1).map(|node| || self.join(node, &self.token()?)))?;
         self.until_ready(self.nodes.len())
     }
 
-    /// A token by which a daemon joins.
+    /// A token by which one daemon joins.
     ///
     /// # Errors
     /// When the server's daemon gives none.
@@ -124,7 +123,7 @@ impl Cluster {
         eventually(READY_LIMIT, "every node to be ready", || {
             let listed = self.server().json(&["node", "ls"])?;
             let listed = listed.as_array().context("`node ls` prints no list")?;
-            let ready = listed.iter().filter(|node| node["status"]["ready"] == true).count();
+            let ready = listed.iter().filter(|node| node["status"]["state"] == "Ready").count();
             if (listed.len(), ready) != (nodes, nodes) {
                 bail!("{ready} of {} nodes are ready; there should be {nodes}", listed.len());
             }

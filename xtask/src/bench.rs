@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 use crate::{ebpf, images, process, setup, ui, up};
 
 /// The benches, by name.
-const BENCHES: [&str; 6] = ["footprint", "containers", "telemetry", "dns", "policy", "all"];
+const BENCHES: [&str; 7] = ["footprint", "containers", "telemetry", "dns", "policy", "cluster", "all"];
 
 /// What to measure, and how to tell it.
 #[derive(Debug, PartialEq, Eq)]

@@ -33,7 +33,7 @@ usage: cargo xtask COMMAND
   up [--check]            start the daemon with a demo app until Ctrl-C; --check plays a node's story and tears it down
   test [--fast] [FILTER]  everything that must pass before a change lands; --fast leaves out the end-to-end tests
   bench NAME [--json] [--check]
-                          measure footprint, containers, telemetry, dns, policy or all; --check fails if a promise is broken
+                          measure footprint, containers, telemetry, dns, policy, cluster or all; --check fails if a promise is broken
   dist [--check]          pack a release into dist/; --check installs and runs it in a bare Debian 12
   help                    this text
 ";

@@ -4,11 +4,11 @@
 //! network namespace and onto one processor.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
 
 /// How long an answer may take.
@@ -16,6 +16,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// However long it is asked to, a client ends after this.
 const RUN_MAX: Duration = Duration::from_secs(60);
+
+/// How much of a stream is written or read at a time.
+const PIECE_BYTES: usize = 128 << 10;
 
 /// How many clients share the work of opening connections at a given rate.
 const OPENERS: u32 = 4;
@@ -29,10 +32,16 @@ pub fn echo(arguments: &[String]) -> Result<()> {
     let address: SocketAddr = address.parse().context("the address cannot be read")?;
     let udp = UdpSocket::bind(address)?;
     let tcp = TcpListener::bind(address)?;
+    let sink = TcpListener::bind(sink_of(address))?;
     thread::spawn(move || {
         let mut datagram = [0; 64];
         while let Ok((bytes, from)) = udp.recv_from(&mut datagram) {
             let _ = udp.send_to(&datagram[..bytes], from);
+        }
+    });
+    thread::spawn(move || {
+        for stream in sink.incoming().flatten() {
+            thread::spawn(move || swallow(stream));
         }
     });
     println!("ready");
@@ -53,8 +62,26 @@ fn send_back(mut stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// `ping tcp|udp|open ADDRESS:PORT MILLISECONDS [PER_SECOND]`: asks as often as it can and prints how many answers came and
-/// in how many microseconds; with `open`, each request is a connection of its own, at most so many a second.
+/// Where the server takes streams: beside where it answers.
+fn sink_of(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip(), address.port() + 1)
+}
+
+/// Reads a stream to its end and answers how many bytes there were.
+fn swallow(mut stream: TcpStream) -> io::Result<()> {
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut bytes: u64 = 0;
+    loop {
+        match stream.read(&mut piece)? {
+            0 => return stream.write_all(&bytes.to_be_bytes()),
+            more => bytes += more as u64,
+        }
+    }
+}
+
+/// `ping tcp|udp|open|stream ADDRESS:PORT MILLISECONDS [PER_SECOND]`: asks as often as it can and prints how many answers came and
+/// in how many microseconds; with `open`, each request is a connection of its own, at most so many a second; with `stream`
+/// it sends as much as it can and prints how many bytes arrived.
 ///
 /// # Errors
 /// When the arguments cannot be read, when an answer does not come.
@@ -62,7 +89,7 @@ pub fn ping(arguments: &[String]) -> Result<()> {
     let (kind, address, millis, per_s) = match arguments {
         [kind, address, millis] => (kind, address, millis, None),
         [kind, address, millis, per_s] => (kind, address, millis, Some(per_s.parse::<u32>()?)),
-        _ => bail!("usage: hivemind-bench ping tcp|udp|open ADDRESS:PORT MILLISECONDS [PER_SECOND]"),
+        _ => bail!("usage: hivemind-bench ping tcp|udp|open|stream ADDRESS:PORT MILLISECONDS [PER_SECOND]"),
     };
     let address: SocketAddr = address.parse().context("the address cannot be read")?;
     let time = Duration::from_millis(millis.parse()?).min(RUN_MAX);
@@ -71,7 +98,8 @@ pub fn ping(arguments: &[String]) -> Result<()> {
         "tcp" => ping_tcp(address, began, time)?,
         "udp" => ping_udp(address, began, time)?,
         "open" => open_all(address, began, time, per_s.unwrap_or(u32::MAX))?,
-        other => bail!("{other} is none of tcp, udp and open"),
+        "stream" => stream(address, began, time)?,
+        other => bail!("{other} is none of tcp, udp, open and stream"),
     };
     println!("{answers} {}", began.elapsed().as_micros());
     Ok(())
@@ -104,6 +132,23 @@ fn ping_udp(address: SocketAddr, began: Instant, time: Duration) -> Result<u64> 
         answers += 1;
     }
     Ok(answers)
+}
+
+/// Returns once the server has told how many bytes arrived, which has to be all of them.
+fn stream(address: SocketAddr, began: Instant, time: Duration) -> Result<u64> {
+    let mut stream = TcpStream::connect_timeout(&sink_of(address), ANSWER_LIMIT)?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    let piece = vec![0; PIECE_BYTES];
+    let mut sent: u64 = 0;
+    while began.elapsed() < time {
+        sent += stream.write(&piece)? as u64;
+    }
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = [0; 8];
+    stream.read_exact(&mut answer).context("no answer")?;
+    let arrived = u64::from_be_bytes(answer);
+    ensure!(arrived == sent, "{arrived} of {sent} bytes arrived");
+    Ok(arrived)
 }
 
 fn open_all(address: SocketAddr, began: Instant, time: Duration, per_s: u32) -> Result<u64> {
@@ -148,6 +193,7 @@ mod tests {
         let time = Duration::from_millis(50);
         assert!(ping_tcp(free, Instant::now(), time).unwrap() > 1);
         assert!(ping_udp(free, Instant::now(), time).unwrap() > 1);
+        assert!(stream(free, Instant::now(), time).unwrap() > 1);
         let opened = open_all(free, Instant::now(), time, 400).unwrap();
         assert!((4..=40).contains(&opened), "{opened} connections in 50 ms at 400 a second");
     }

@@ -24,6 +24,7 @@ pub struct Figure {
     samples: Vec<f64>,
     /// So many percent of the samples are at most the value.
     percentile: usize,
+    /// What it is compared with, and the ratio.
     baseline: Option<(&'static str, f64)>,
     bound: Option<Bound>,
 }
@@ -55,10 +56,27 @@ impl Figure {
         self
     }
 
-    /// Compares with another figure of the same run.
+    /// Compares with another figure of the same run, by their values.
     pub(super) fn against(mut self, baseline: &Figure) -> Self {
-        self.baseline = Some((baseline.metric, baseline.value()));
+        self.baseline = Some((baseline.metric, self.value() / baseline.value()));
         self
+    }
+
+    /// As [`Self::new`], compared with what was measured beside it in the same rounds: the ratio is the median of the
+    /// rounds' ratios, so that what disturbs a whole round does not count.
+    ///
+    /// # Panics
+    /// When there are no samples, or not as many of the baseline.
+    pub(super) fn paired(
+        metric: &'static str,
+        unit: &'static str,
+        samples: &[f64],
+        (baseline, its): (&'static str, &[f64]),
+    ) -> Self {
+        assert_eq!(samples.len(), its.len(), "{metric} and {baseline} were not measured in the same rounds");
+        let ratios = samples.iter().zip(its).map(|(ours, its)| ours / its).collect();
+        let ratio = Self::new(metric, unit, ratios).value();
+        Self { baseline: Some((baseline, ratio)), ..Self::new(metric, unit, samples.to_vec()) }
     }
 
     /// The value may be at most this many times the baseline's.
@@ -78,9 +96,9 @@ impl Figure {
         self.samples[(self.samples.len() * self.percentile).div_ceil(100) - 1]
     }
 
-    /// The value by the baseline's.
+    /// Ours by the baseline's.
     fn ratio(&self) -> Option<f64> {
-        self.baseline.map(|(_, baseline)| self.value() / baseline)
+        self.baseline.map(|(_, ratio)| ratio)
     }
 
     /// Whether it keeps its bound; one without a bound does.
@@ -201,6 +219,13 @@ mod tests {
         let figure = Figure::new("ours", "1/s", vec![95.0]).against(&baseline);
         assert!(figure.clone().at_least_times(0.94).is_kept());
         assert!(!figure.at_least_times(0.96).is_kept());
+    }
+
+    #[test]
+    fn a_paired_ratio_is_the_median_of_the_rounds_ratios() {
+        let figure = Figure::paired("ours", "1/s", &[9.0, 80.0, 45.0], ("plain", &[10.0, 100.0, 50.0]));
+        assert!(figure.clone().at_least_times(0.9).is_kept());
+        assert!(!figure.at_least_times(0.91).is_kept());
     }
 
     #[test]

@@ -6,10 +6,7 @@
 //! its programs.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,15 +14,11 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use super::figure::Figure;
 use super::memory;
-use crate::{Background, Node, Sandbox, http};
+use super::pair::{self, Kind, Pair};
+use crate::{Node, Sandbox, http};
 
-/// How often each way is measured, and how long.
+/// How often each way is measured.
 const ROUNDS: usize = 15;
-const STRETCH_MS: u64 = 400;
-
-/// Both ends run here.
-const PROCESSOR: &str = "1";
-const PORT: u16 = 7;
 
 /// Of a bare pair's requests a second.
 const OF_BARE_MIN: f64 = 0.94;
@@ -54,13 +47,6 @@ spec:
   egress: [{to: [{podSelector: {matchLabels: {app: server}}}]}]
 ";
 
-/// Two ends that can talk, with the server running.
-struct Pair {
-    client: Box<dyn Fn() -> Command>,
-    server: SocketAddr,
-    _echo: Background,
-}
-
 pub(super) fn run(progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
     progress("telemetry: two nodes and a bare pair");
     let full = node(&[])?;
@@ -68,9 +54,8 @@ pub(super) fn run(progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
     let off = node(&["--datapath-features", "0"])?;
     let bare_ends = [Sandbox::start()?, Sandbox::start()?];
     let pairs = [bare_pair(&bare_ends)?, replica_pair(&full)?, replica_pair(&off)?];
-    let tcp = in_turns(&pairs, "tcp", progress)?;
-    let udp = in_turns(&pairs, "udp", progress)?;
-    let crr = in_turns(&pairs, "open", progress)?;
+    let mut measure = |kind| pair::in_turns("telemetry", &pairs, kind, ROUNDS, progress);
+    let (tcp, udp, crr) = (measure(Kind::TcpRr)?, measure(Kind::UdpRr)?, measure(Kind::TcpCrr)?);
     progress(&format!("telemetry: {OPENED_PER_S} new connections a second"));
     let flood = Flood::run(&full, &pairs[1])?;
     let mut figures =
@@ -130,38 +115,8 @@ fn node(flags: &[&str]) -> Result<Node> {
     Ok(node)
 }
 
-fn bench_program() -> Result<PathBuf> {
-    std::env::current_exe().context("cannot tell where this program lies")
-}
-
-/// `program`, on the bench's processor, started by `enter`.
-fn pinned(mut enter: Command, arguments: &[&str]) -> Result<Command> {
-    enter.args(["taskset", "-c", PROCESSOR]).arg(bench_program()?).args(arguments);
-    Ok(enter)
-}
-
-fn pair(server: SocketAddr, serve: Command, client: Box<dyn Fn() -> Command>) -> Result<Pair> {
-    let mut serve = pinned(serve, &["echo", &server.to_string()])?;
-    let mut echo = Background::new(serve.stdout(Stdio::piped()).spawn().context("cannot start the server")?);
-    let mut line = String::new();
-    BufReader::new(echo.take_stdout().context("no output")?).read_line(&mut line)?;
-    ensure!(line.trim() == "ready", "the server does not start");
-    Ok(Pair { client, server, _echo: echo })
-}
-
 fn replica_pair(node: &Node) -> Result<Pair> {
-    let (server, client) = (node.replica("server")?, node.replica("client")?);
-    let address = server["status"]["ipv4"].as_str().context("no address")?.parse()?;
-    // The programs' network is reached through the node's holder: they are not children of this program.
-    let enter = |network: PathBuf, sandbox: u32| {
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &sandbox.to_string(), "--mount", "--"]);
-        command.arg("nsenter").arg(format!("--net={}", network.display())).arg("--");
-        command
-    };
-    let (holder, network) = (node.pid(), node.network_of_replica(&client)?);
-    let serve = enter(node.network_of_replica(&server)?, holder);
-    pair(SocketAddr::new(address, PORT), serve, Box::new(move || enter(network.clone(), holder)))
+    Pair::of_replicas([(node, &node.replica("server")?), (node, &node.replica("client")?)])
 }
 
 fn bare_pair(ends: &[Sandbox; 2]) -> Result<Pair> {
@@ -172,46 +127,7 @@ fn bare_pair(ends: &[Sandbox; 2]) -> Result<Pair> {
         sandbox.check(&["ip", "address", "add", address, "dev", "e0"])?;
         sandbox.check(&["ip", "link", "set", "e0", "up"])?;
     }
-    let enter = |pid: u32| {
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &pid.to_string(), "--net", "--"]);
-        command
-    };
-    let client = client.pid();
-    pair(SocketAddr::new([10, 9, 0, 1].into(), PORT), enter(server.pid()), Box::new(move || enter(client)))
-}
-
-impl Pair {
-    /// Answers a second.
-    fn measure(&self, kind: &str) -> Result<f64> {
-        let mut words = vec!["ping", kind];
-        let (server, millis) = (self.server.to_string(), STRETCH_MS.to_string());
-        words.extend([server.as_str(), millis.as_str()]);
-        answers_per_s(&mut pinned((self.client)(), &words)?)
-    }
-}
-
-fn answers_per_s(client: &mut Command) -> Result<f64> {
-    let output = client.output().context("cannot start the client")?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let numbers: Option<Vec<f64>> = said.split_whitespace().map(|word| word.parse().ok()).collect();
-    match numbers.as_deref() {
-        Some([answers, micros]) if output.status.success() => Ok(answers / micros * 1e6),
-        _ => bail!("the client failed: {}", String::from_utf8_lossy(&output.stderr).trim()),
-    }
-}
-
-/// Each pair's answers a second, measured in turns; the order changes with each round.
-fn in_turns(pairs: &[Pair; 3], kind: &str, progress: &mut dyn FnMut(&str)) -> Result<[Vec<f64>; 3]> {
-    let mut samples = [const { Vec::new() }; 3];
-    for round in 0..ROUNDS {
-        progress(&format!("telemetry: {kind}, round {} of {ROUNDS}", round + 1));
-        for turn in 0..pairs.len() {
-            let way = (round + turn) % pairs.len();
-            samples[way].push(pairs[way].measure(kind)?);
-        }
-    }
-    Ok(samples)
+    Pair::of_sandboxes([server, client], [10, 9, 0, 1].into())
 }
 
 fn compared(names: [&'static str; 4], [bare, full, off]: [Vec<f64>; 3], is_promised: bool) -> Vec<Figure> {
@@ -235,10 +151,7 @@ struct Flood {
 impl Flood {
     fn run(node: &Node, pair: &Pair) -> Result<Self> {
         let daemon = node.daemon_pid()?;
-        let (server, millis) = (pair.server.to_string(), OPENED_MS.to_string());
-        let rate = OPENED_PER_S.to_string();
-        let mut client = (pair.client)();
-        client.arg(bench_program()?).args(["ping", "open", &server, &millis, &rate]);
+        let mut client = pair.client_at_rate(Kind::TcpCrr, OPENED_MS, OPENED_PER_S)?;
         let socket = node.sandbox().outside(&node.socket());
         let (before, began) = (processor_time(daemon)?, Instant::now());
         let running = client.stdout(Stdio::piped()).spawn().context("cannot start the client")?;
