@@ -417,10 +417,15 @@ impl Core {
     }
 
     fn note(&mut self, outcome: Result<(), foca::Error>) {
-        use foca::Error::{DataFromOurselves, DataTooBig, Decode, IndirectForOurselves, MalformedPacket};
+        use foca::Error::{
+            CustomBroadcast, DataFromOurselves, DataTooBig, Decode, IndirectForOurselves, MalformedPacket,
+        };
         match outcome {
             Ok(()) => {}
-            Err(Decode(_) | DataTooBig | MalformedPacket | DataFromOurselves | IndirectForOurselves) => {
+            Err(
+                CustomBroadcast(_) | Decode(_) | DataTooBig | MalformedPacket | DataFromOurselves
+                | IndirectForOurselves,
+            ) => {
                 self.effects.statistics.refused.payload += 1;
             }
             Err(error) => {

@@ -37,6 +37,8 @@
 mod config;
 mod core;
 mod effects;
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod membership;
 mod packet;
