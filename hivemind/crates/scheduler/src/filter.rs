@@ -7,7 +7,7 @@ use crate::index::{Index, NodeState};
 use crate::snapshot::{Effect, Health, ObjectName, Pending, Port, Taint};
 
 /// Why a node cannot have a replica. [`Refusal::words`] says it to people, the kind to programs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Refusal {
     /// The node is not ready.

@@ -39,7 +39,7 @@ fn add(scores: &mut [Vec<Score>], criterion: Criterion, values: Vec<(u64, u32)>)
 /// None is 100, the most is 0.
 fn fewer_is_better(counts: &[u64]) -> Vec<(u64, u32)> {
     let most = counts.iter().copied().max().unwrap_or(0);
-    let score = |count: u64| if most == 0 { 100 } else { ((most - count) * 100 / most) as u32 };
+    let score = |count: u64| ((most - count) * 100).checked_div(most).unwrap_or(100) as u32;
     counts.iter().map(|&count| (count, score(count))).collect()
 }
 

@@ -1,5 +1,8 @@
 //! Decisions as people read them.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use crate::decision::{Criterion, Decision, Outcome, Verdict};
 use crate::filter::Refusal;
 use crate::snapshot::{Effect, Health, Protocol};
@@ -62,6 +65,12 @@ impl Decision {
     }
 }
 
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words())
+    }
+}
+
 fn verdict_words(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Feasible { scores, total } => {
@@ -75,26 +84,57 @@ fn verdict_words(verdict: &Verdict) -> String {
     }
 }
 
-/// All nodes by their first reason, equal words together: `2 nodes: 1 is cordoned, 1 is not ready (suspect)`.
+/// All nodes by their first reason, most frequent first: `3 nodes: 2 are cordoned, 1 is not ready (suspect)`. Nodes that
+/// have too little count together, with what is free where it is most.
 pub(crate) fn summary(refused: &[Vec<Refusal>]) -> String {
     if refused.is_empty() {
         return "there is no node".into();
     }
-    let mut groups: Vec<(String, u64)> = Vec::new();
-    for words in refused.iter().filter_map(|reasons| reasons.first()).map(Refusal::words) {
-        match groups.iter_mut().find(|(w, _)| *w == words) {
-            Some((_, count)) => *count += 1,
-            None => groups.push((words, 1)),
-        }
+    let mut groups: BTreeMap<Refusal, (u64, &Refusal)> = BTreeMap::new();
+    for reason in refused.iter().filter_map(|reasons| reasons.first()) {
+        let (count, most) = groups.entry(group(reason)).or_insert((0, reason));
+        *count += 1;
+        // Within a group only what is free differs.
+        *most = reason.max(*most);
     }
-    groups.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let mut groups: Vec<(u64, &Refusal)> = groups.into_values().collect();
+    groups.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1)));
     let plural = if refused.len() == 1 { "node" } else { "nodes" };
-    let more: u64 = groups.iter().skip(GROUPS_MAX).map(|(_, count)| count).sum();
-    let mut parts: Vec<String> = groups.iter().take(GROUPS_MAX).map(|(w, n)| format!("{n} {w}")).collect();
+    let more: u64 = groups.iter().skip(GROUPS_MAX).map(|(count, _)| count).sum();
+    let mut parts: Vec<String> =
+        groups.iter().take(GROUPS_MAX).map(|(n, r)| format!("{n} {}", counted(*n, r))).collect();
     if more > 0 {
         parts.push(format!("{more} for other reasons"));
     }
     format!("{} {plural}: {}", refused.len(), parts.join(", "))
+}
+
+/// The reason without what differs from node to node.
+fn group(reason: &Refusal) -> Refusal {
+    let mut group = reason.clone();
+    match &mut group {
+        Refusal::Cpu { free_millicores: free, .. } | Refusal::Memory { free_bytes: free, .. } => *free = 0,
+        _ => {}
+    }
+    group
+}
+
+/// The words for so many nodes: `is cordoned`, `are cordoned`.
+fn counted(nodes: u64, reason: &Refusal) -> String {
+    let words = reason.words();
+    if nodes == 1 {
+        return words;
+    }
+    let (verb, rest) = words.split_once(' ').unwrap_or((&words, ""));
+    let verb = match verb {
+        "is" => "are",
+        "has" => "have",
+        "lacks" => "lack",
+        other => other,
+    };
+    let short = matches!(reason, Refusal::Cpu { .. } | Refusal::Memory { .. });
+    let rest = if short { rest.replace(", ", ", at most ") } else { rest.to_owned() };
+    format!("{verb} {rest}")
 }
 
 /// More would not be read.

@@ -107,7 +107,7 @@ fn used(s: &Snapshot, node: &str) -> Resources {
 }
 
 fn check(s: &Snapshot, p: &Pending, name: &str) {
-    let node = s.nodes.iter().find(|n| n.name == name).unwrap();
+    let node = s.nodes.iter().find(|n| n.name == name).expect("a node of the snapshot");
     assert!(node.health == Health::Ready && !node.cordoned);
     let refused =
         |t: &&Taint| t.effect == Effect::NoSchedule && !p.tolerations.iter().any(|o| o.tolerates(t));

@@ -116,10 +116,37 @@ fn what_fits_nowhere_is_told_in_words() {
     let mut pending = Pending::new(app("x"), "1");
     pending.requests.memory_bytes = 2 * GIB;
     let decision = explain(&snapshot, &pending);
-    let expected = "2 nodes: 1 has too little memory (wants 2.0 GiB, 512 MiB free), 1 is cordoned";
+    let expected = "2 nodes: 1 is cordoned, 1 has too little memory (wants 2.0 GiB, 512 MiB free)";
     assert_eq!(reason(&decision), expected);
     assert!(decision.words().contains("b  has too little memory"), "{}", decision.words());
     assert_eq!(reason(&explain(&Snapshot::default(), &pending)), "there is no node");
+}
+
+#[test]
+fn nodes_that_lack_the_same_are_counted_together() {
+    let mut snapshot = cluster(&["a", "b", "c", "d"]);
+    snapshot.nodes[0].capacity.memory_bytes = GIB / 4;
+    snapshot.nodes[1].capacity.memory_bytes = GIB / 2;
+    snapshot.nodes[2].cordoned = true;
+    snapshot.nodes[3].cordoned = true;
+    let mut pending = Pending::new(app("x"), "1");
+    pending.requests.memory_bytes = 2 * GIB;
+    let expected = "4 nodes: 2 are cordoned, 2 have too little memory (wants 2.0 GiB, at most 512 MiB free)";
+    assert_eq!(reason(&explain(&snapshot, &pending)), expected);
+}
+
+#[test]
+fn the_explanation_reads_as_the_guide_shows_it() {
+    let mut snapshot = cluster(&["a", "b", "c"]);
+    snapshot.nodes[2].cordoned = true;
+    snapshot.replicas = vec![placed("db", "db", "b"), placed("w1", "web", "b")];
+    snapshot.traffic = vec![talk("db", "web", 1_000_000)];
+    snapshot.rtt = vec![rtt("a", "b", 300)];
+    let mut pending = Pending::new(app("web"), "w2");
+    pending.requests.cpu_millicores = 400;
+    let words = explain(&snapshot, &pending).to_string();
+    let guide = include_str!("../../../../docs/guide/scheduling.md");
+    assert!(guide.contains(&words), "{words}");
 }
 
 #[test]
