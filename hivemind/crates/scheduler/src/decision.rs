@@ -18,8 +18,8 @@ pub struct Decision {
     pub outcome: Outcome,
     /// Every node, by name.
     pub nodes: Vec<NodeVerdict>,
-    /// Round-trip times that the network cost stands on and nobody measured: pairs of nodes, each taken for
-    /// `rtt_default_us` apart.
+    /// Round-trip times that the network cost stands on and nobody measured: pairs of a candidate and a
+    /// node of a peer app, counted for each peer app, each taken for `rtt_default_us`.
     pub rtt_not_measured: u64,
     /// What is taken for a pair that was not measured, in microseconds: the (lower) median of those that were.
     pub rtt_default_us: u32,

@@ -1,6 +1,6 @@
 //! How much traffic would travel how far.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::snapshot::{ObjectName, Snapshot};
 
@@ -15,15 +15,18 @@ pub const TRAFFIC_MIN_BYTES_PER_SECOND: u64 = 1_024;
 struct Peer {
     /// Whether the ready ones are meant; else none is ready, and all that are not on their way out are.
     ready: bool,
-    /// Replicas by the position of their node.
-    replicas: BTreeMap<usize, u64>,
+    /// The positions of their nodes.
+    hosts: BTreeSet<usize>,
     count: u64,
+    /// By position: how many of `hosts` were measured from there, or are there.
+    measured: Vec<u64>,
     /// What the default RTT to every replica sums up to.
     base_us: i128,
     /// By position, what that is wrong by, because an RTT was measured or is 0.
     adjust_us: Vec<i128>,
 }
 
+/// See the module. A cost takes a step a peer app, however many replicas that has.
 pub(crate) struct Network {
     pub(crate) rtt_default_us: u32,
     /// By position: what was measured, by the other node's position.
@@ -74,8 +77,9 @@ impl Network {
         let nodes = self.rtt_us.len();
         let peer = self.peers.entry(app.clone()).or_insert_with(|| Peer {
             ready,
-            replicas: BTreeMap::new(),
+            hosts: BTreeSet::new(),
             count: 0,
+            measured: vec![0; nodes],
             base_us: 0,
             adjust_us: vec![0; nodes],
         });
@@ -83,12 +87,14 @@ impl Network {
             return;
         }
         let default_us = i128::from(self.rtt_default_us);
-        *peer.replicas.entry(at).or_default() += 1;
+        let new_host = u64::from(peer.hosts.insert(at));
         peer.count += 1;
         peer.base_us += default_us;
         peer.adjust_us[at] -= default_us;
+        peer.measured[at] += new_host;
         for (&other, &rtt_us) in &self.rtt_us[at] {
             peer.adjust_us[other] += i128::from(rtt_us) - default_us;
+            peer.measured[other] += new_host;
         }
     }
 
@@ -113,16 +119,13 @@ impl Network {
         (!peers.is_empty()).then(|| candidates.iter().map(|&at| cost(at)).collect())
     }
 
-    /// How many pairs of a candidate and a peer's node were not measured.
+    /// How many pairs of a candidate and a node that has a peer's replicas were not measured, counted for each peer.
     pub(crate) fn not_measured(&self, app: &ObjectName, candidates: &[usize]) -> u64 {
-        let peers = self.peers_of(app);
-        let hosts: std::collections::BTreeSet<usize> =
-            peers.iter().flat_map(|(p, _)| p.replicas.keys().copied()).collect();
-        let unknown = |host: usize| {
-            let known = |at: &&usize| **at == host || self.rtt_us[host].contains_key(*at);
-            (candidates.len() - candidates.iter().filter(known).count()) as u64
+        let of_peer = |(peer, _): (&Peer, u64)| {
+            let hosts = peer.hosts.len() as u64;
+            candidates.iter().map(|&at| hosts - peer.measured[at]).sum::<u64>()
         };
-        hosts.into_iter().map(unknown).sum()
+        self.peers_of(app).into_iter().map(of_peer).sum()
     }
 }
 
