@@ -168,3 +168,28 @@ fn a_thousand_replicas_are_placed_on_five_hundred_nodes() {
         assert!(scheduler.place(&pending).node().is_some());
     }
 }
+
+#[test]
+fn a_replica_on_its_way_out_keeps_its_resources_but_repels_no_other() {
+    let mut snapshot = cluster(&["a", "b"]);
+    snapshot.replicas = vec![Placed { leaving: true, ..placed("w1", "web", "a") }, placed("w2", "web", "b")];
+    snapshot.replicas[0].requests.memory_bytes = 2 * GIB;
+    let mut pending = Pending::new(app("web"), "w3");
+    assert_eq!(explain(&snapshot, &pending).node(), Some("a"));
+    pending.requests.memory_bytes = 7 * GIB;
+    assert_eq!(explain(&snapshot, &pending).node(), Some("b"));
+}
+
+#[test]
+fn a_node_that_would_rather_not_is_taken_when_there_is_no_other_or_it_is_tolerated() {
+    let mut snapshot = cluster(&["a", "b"]);
+    let taint = Taint { key: "old".into(), value: String::new(), effect: Effect::PreferNoSchedule };
+    snapshot.nodes[0].taints.insert(taint);
+    let mut pending = Pending::new(app("x"), "1");
+    assert_eq!(explain(&snapshot, &pending).node(), Some("b"));
+    pending.tolerations.push(Toleration { key: Some("old".into()), ..Toleration::default() });
+    assert_eq!(explain(&snapshot, &pending).node(), Some("a"));
+    pending.tolerations.clear();
+    snapshot.nodes[1].cordoned = true;
+    assert_eq!(explain(&snapshot, &pending).node(), Some("a"));
+}
