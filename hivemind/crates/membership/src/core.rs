@@ -69,6 +69,8 @@ pub struct Core {
     round_trips: RoundTrips,
     next_announce: Instant,
     announced: Option<NodeNumber>,
+    /// How many of the peers, alive or not, are still to be announced to since this life began.
+    uninformed: usize,
     next_echo: Instant,
     echoed: Option<NodeNumber>,
     next_look: Option<Instant>,
@@ -109,12 +111,12 @@ impl Core {
                 statistics: Statistics::default(),
                 changed: false,
                 rejoined: false,
-                connected: false,
             },
             by_address: HashMap::new(),
             round_trips: RoundTrips::default(),
             next_announce: start.now,
             announced: None,
+            uninformed: 0,
             next_echo: start.now + ECHO_INTERVAL,
             echoed: None,
             next_look: None,
@@ -186,7 +188,7 @@ impl Core {
             self.look_soon();
         }
         if std::mem::take(&mut self.effects.rejoined) {
-            self.next_announce = now;
+            self.begin_life();
         }
         if self.next_echo <= now {
             self.next_echo = now + ECHO_INTERVAL;
@@ -330,7 +332,15 @@ impl Core {
         self.note(changed);
         self.effects.changed = true;
         self.effects.rejoined = true;
-        self.effects.connected = false;
+    }
+
+    /// Makes another life known. Foca waits with probing until it is answered in that life: then a member that dies at that
+    /// moment would never be missed, so it is told to go on.
+    fn begin_life(&mut self) {
+        self.next_announce = self.effects.now;
+        self.uninformed = self.effects.peers.len();
+        let resumed = self.foca.apply_many(std::iter::empty(), false, &mut self.effects);
+        self.note(resumed);
     }
 
     /// If a member still speaks to an earlier life of this node, tells it of this one: what goes to the earlier is not
@@ -383,11 +393,11 @@ impl Core {
     }
 
     fn announce(&mut self) {
-        // A life that nobody has answered yet may be unknown to all, also to those that are alive.
-        let connected = self.effects.connected;
-        let uninformed = if connected { self.watched.unreachable() } else { self.watched.all() };
-        for number in following(&uninformed, self.announced, ANNOUNCES) {
+        let all = self.uninformed > 0;
+        let candidates = if all { self.watched.all() } else { self.watched.unreachable() };
+        for number in following(&candidates, self.announced, ANNOUNCES) {
             self.announced = Some(number);
+            self.uninformed = self.uninformed.saturating_sub(1);
             let Some(peer) = self.effects.peers.get(&number) else { continue };
             let destination = Identity {
                 number,

@@ -39,8 +39,6 @@ pub(crate) struct Effects {
     pub(crate) changed: bool,
     /// The own node has begun another life, and all are to be told.
     pub(crate) rejoined: bool,
-    /// Some member has answered this life. Until one has, foca probes nobody.
-    pub(crate) connected: bool,
 }
 
 impl Effects {
@@ -71,10 +69,8 @@ impl foca::Runtime<Identity> for Effects {
                 self.statistics.rejoins += 1;
                 self.changed = true;
                 self.rejoined = true;
-                self.connected = false;
             }
-            Notification::Active => self.connected = true,
-            Notification::Idle | Notification::Defunct => self.connected = false,
+            Notification::Active | Notification::Idle | Notification::Defunct => {}
         }
     }
 

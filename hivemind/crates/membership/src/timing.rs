@@ -16,9 +16,9 @@ use foca::PeriodicParams;
 use crate::packet::CONTENT_SIZE_BYTES_MAX;
 
 /// How often a member is probed.
-const PROBE_PERIOD: Duration = Duration::from_millis(500);
+const PROBE_PERIOD: Duration = Duration::from_millis(400);
 /// How long a direct answer is waited for before others are asked to try.
-const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(150);
 /// How long a suspicion stands in a cluster of up to ten, before it is taken for a death.
 const SUSPICION: Duration = Duration::from_millis(1_250);
 const GOSSIP_INTERVAL: Duration = Duration::from_millis(200);

@@ -73,21 +73,24 @@ fn assert_detection(size: u16, loss: f64, crashes: u64, median_max: Duration, p9
 
 #[test]
 fn a_death_is_seen_within_2_to_4_seconds_by_every_survivor() {
-    assert_detection(2, 0.0, 200, Duration::from_millis(2_300), seconds(4));
-    assert_detection(3, 0.0, 200, Duration::from_millis(2_500), seconds(4));
-    assert_detection(20, 0.0, 30, Duration::from_millis(3_000), seconds(4));
+    assert_detection(2, 0.0, 200, Duration::from_millis(2_000), Duration::from_millis(2_500));
+    assert_detection(3, 0.0, 200, Duration::from_millis(2_200), Duration::from_millis(3_500));
+    assert_detection(10, 0.0, 40, Duration::from_millis(2_400), seconds(4));
+    assert_detection(20, 0.0, 40, Duration::from_millis(2_600), seconds(4));
 }
 
 #[test]
 fn a_death_is_seen_in_time_on_a_lossy_network() {
-    assert_detection(3, 0.05, 100, Duration::from_millis(2_500), seconds(4));
-    assert_detection(3, 0.2, 100, seconds(3), seconds(5));
+    // Among so many some die just as the survivor has been taken for dead and has come back: they must be missed too.
+    assert_detection(2, 0.2, 500, Duration::from_millis(2_200), seconds(3));
+    assert_detection(3, 0.05, 200, Duration::from_millis(2_200), Duration::from_millis(3_500));
+    assert_detection(3, 0.2, 500, Duration::from_millis(2_200), seconds(4));
     assert_detection(20, 0.1, 10, seconds(3), seconds(5));
 }
 
 #[test]
 fn a_death_is_seen_in_a_cluster_of_a_hundred() {
-    assert_detection(100, 0.0, 2, seconds(4), seconds(6));
+    assert_detection(100, 0.0, 3, Duration::from_millis(3_500), seconds(6));
 }
 
 #[test]
@@ -149,6 +152,53 @@ fn halves_that_were_cut_apart_see_each_other_dead_and_meet_again() {
         assert!(took <= seconds(within), "{size} nodes took {took:?}");
         cluster.run(seconds(20));
         assert!(cluster.all_alive(), "the cluster did not stay whole");
+    }
+}
+
+#[test]
+fn a_broken_link_between_two_is_no_death_while_others_reach_both() {
+    for size in [3, 5] {
+        let mut cluster = Cluster::new(size, 53, CALM);
+        cluster.run_until(seconds(10), Cluster::all_alive).expect("the cluster never met");
+        cluster.break_link(1, 2);
+        cluster.run(seconds(600));
+        assert_eq!(cluster.false_deaths, 0, "{size} nodes");
+        assert!(cluster.all_alive());
+    }
+}
+
+#[test]
+fn a_node_that_is_held_up_takes_nobody_for_dead_and_is_alive_again_soon() {
+    for seed in 0..50 {
+        let mut cluster = Cluster::new(3, 100 + seed, CALM);
+        cluster.run_until(seconds(10), Cluster::all_alive).expect("the cluster never met");
+        cluster.pause(2, Duration::from_millis(500 + seed * 200));
+        cluster.run(Duration::from_millis(500 + seed * 200));
+        let took = cluster.run_until(seconds(20), Cluster::all_alive).expect("the cluster stayed torn");
+        assert!(took <= seconds(2), "{took:?}");
+        cluster.run(seconds(20));
+        assert!(cluster.all_alive());
+        assert_eq!(cluster.false_deaths, 0, "held up for {} ms", 500 + seed * 200);
+    }
+}
+
+#[test]
+fn whatever_befalls_a_cluster_it_is_whole_soon_after() {
+    for seed in 0..100 {
+        let size = 2 + u16::try_from(seed % 6).unwrap();
+        let mut cluster = Cluster::new(size, 10_000 + seed, CALM);
+        for _ in 0..30 {
+            cluster.strike();
+            cluster.run(Duration::from_millis(137 + seed * 7 % 1_800));
+        }
+        cluster.make_whole();
+        let took = cluster.run_until(seconds(60), Cluster::all_alive);
+        let took = took.unwrap_or_else(|| panic!("seed {seed}: {size} nodes were never whole again"));
+        assert!(took <= seconds(12), "seed {seed}: {size} nodes took {took:?}");
+        cluster.run(seconds(10));
+        assert!(cluster.all_alive(), "seed {seed}: {size} nodes did not stay whole");
+        let errors: u64 = (1..=size).map(|node| cluster.statistics(node).protocol_errors).sum();
+        assert_eq!(errors, 0, "seed {seed}");
     }
 }
 

@@ -47,6 +47,10 @@ pub(crate) struct Cluster {
     weather: Weather,
     /// Nodes up to this number are cut from those above it.
     cut: Option<u16>,
+    /// The two that no datagram passes between.
+    broken_link: Option<(u16, u16)>,
+    /// Nodes that are held up, and until when; what is sent to them waits.
+    paused: BTreeMap<u16, Instant>,
     nodes: BTreeMap<u16, Node>,
     deliveries: BinaryHeap<Reverse<Delivery>>,
     sequence: u64,
@@ -93,6 +97,8 @@ impl Cluster {
             rng: StdRng::seed_from_u64(seed),
             weather,
             cut: None,
+            broken_link: None,
+            paused: BTreeMap::new(),
             nodes: BTreeMap::new(),
             deliveries: BinaryHeap::new(),
             sequence: 0,
@@ -101,11 +107,10 @@ impl Cluster {
         };
         for number in 1..=size {
             let peers = if number == 1 { (1..=size).map(peer).collect() } else { vec![peer(1)] };
-            cluster.boot(number, peers, Duration::ZERO);
             // Nodes do not probe in step.
-            let until_next =
-                cluster.rng.random_range(Duration::ZERO..=Duration::from_secs(2) / u32::from(size));
-            cluster.run(until_next);
+            let wait = cluster.rng.random_range(Duration::ZERO..=Duration::from_secs(2) / u32::from(size));
+            cluster.run(wait);
+            cluster.boot(number, peers, Duration::ZERO);
         }
         cluster
     }
@@ -153,20 +158,62 @@ impl Cluster {
 
     pub(crate) fn restart(&mut self, number: u16, clock_back: Duration) {
         self.nodes.remove(&number);
+        self.paused.remove(&number);
         self.boot(number, (1..=self.size).map(peer).collect(), clock_back);
     }
 
     pub(crate) fn leave(&mut self, number: u16) {
         let now = self.now;
         self.node(number).core.leave(now);
+        self.collect(number);
     }
 
     pub(crate) fn cut(&mut self, upto: u16) {
         self.cut = Some(upto);
     }
 
+    pub(crate) fn break_link(&mut self, one: u16, other: u16) {
+        self.broken_link = Some((one.min(other), one.max(other)));
+    }
+
+    /// Holds a node up as a busy or stopped machine does: it does nothing, and finds all that was sent to it afterwards.
+    pub(crate) fn pause(&mut self, number: u16, length: Duration) {
+        self.paused.insert(number, self.now + length);
+    }
+
     pub(crate) fn heal(&mut self) {
         self.cut = None;
+    }
+
+    /// One blow of fate, whatever it is.
+    pub(crate) fn strike(&mut self) {
+        let number = self.rng.random_range(1..=self.size);
+        let (back, length) = (self.rng.random_range(0..100_000), self.rng.random_range(0..5_000));
+        let runs = self.nodes.contains_key(&number);
+        match self.rng.random_range(0..9) {
+            0 if runs => self.crash(number),
+            1 if runs => self.leave(number),
+            2 => self.restart(number, Duration::ZERO),
+            3 => self.restart(number, Duration::from_millis(back)),
+            4 => self.cut(number),
+            5 => self.heal(),
+            6 => self.break_link(number, number % self.size + 1),
+            7 => self.pause(number, Duration::from_millis(length)),
+            _ => self.weather.loss = self.rng.random_range(0.0..0.4),
+        }
+    }
+
+    /// Calm on a whole network, on which those that do not run are started.
+    pub(crate) fn make_whole(&mut self) {
+        self.heal();
+        self.broken_link = None;
+        self.paused.clear();
+        self.weather = Weather::new(0.0);
+        for number in 1..=self.size {
+            if self.nodes.get(&number).is_none_or(|node| node.view.own.state == State::Left) {
+                self.restart(number, Duration::ZERO);
+            }
+        }
     }
 
     fn node(&mut self, number: u16) -> &mut Node {
@@ -246,7 +293,12 @@ impl Cluster {
     /// The next event up to `end`: one delivery or one node's deadline.
     fn step(&mut self, end: Instant) -> bool {
         let delivery = self.deliveries.peek().map(|Reverse(delivery)| delivery.due);
-        let deadline = self.nodes.iter().map(|(number, node)| (node.core.next_deadline(), *number)).min();
+        let resumes = |number| self.paused.get(number).copied().unwrap_or(self.start);
+        let deadline = self
+            .nodes
+            .iter()
+            .map(|(number, node)| (node.core.next_deadline().max(resumes(number)), *number))
+            .min();
         let (due, number) = match (delivery, deadline) {
             (Some(due), Some((deadline, _))) if due <= deadline => (due, None),
             (Some(due), None) => (due, None),
@@ -267,6 +319,11 @@ impl Cluster {
     fn deliver(&mut self) {
         let Some(Reverse(mut delivery)) = self.deliveries.pop() else { return };
         let now = self.now;
+        if let Some(until) = self.paused.get(&delivery.to).copied().filter(|until| *until > now) {
+            delivery.due = until;
+            self.deliveries.push(Reverse(delivery));
+            return;
+        }
         if let Some(node) = self.nodes.get_mut(&delivery.to) {
             node.core.receive(now, address(delivery.from), &mut delivery.datagram);
             self.collect(delivery.to);
@@ -300,7 +357,8 @@ impl Cluster {
 
     fn send(&mut self, from: u16, to: u16, datagram: Vec<u8>) {
         assert!(datagram.len() <= hivemind_membership::limits::DATAGRAM_SIZE_BYTES_MAX);
-        if self.apart(from, to) || self.rng.random_bool(self.weather.loss) {
+        let broken = self.broken_link == Some((from.min(to), from.max(to)));
+        if broken || self.apart(from, to) || self.rng.random_bool(self.weather.loss) {
             return;
         }
         let delay = self.rng.random_range(self.weather.delay_min..=self.weather.delay_max);
@@ -316,7 +374,8 @@ impl Cluster {
     fn judge(&mut self, viewer: u16, old: &View, new: &View) {
         for member in &new.members {
             let number = member.number.get();
-            let wrong = self.nodes.contains_key(&number) && !self.apart(viewer, number);
+            let held_up = self.paused.get(&number).is_some_and(|until| *until > self.now);
+            let wrong = self.nodes.contains_key(&number) && !held_up && !self.apart(viewer, number);
             let before = old.get(member.number).map(|member| member.state);
             if wrong && before != Some(member.state) {
                 self.false_deaths += u64::from(member.state == State::Dead);
