@@ -198,6 +198,7 @@ impl Core {
             self.next_announce = now + ANNOUNCE_INTERVAL;
             self.look();
             self.announce();
+            self.renew_suspicions();
         }
         if self.effects.changed || self.next_look.is_some_and(|look| look <= now) {
             self.look();
@@ -341,6 +342,26 @@ impl Core {
         self.uninformed = self.effects.peers.len();
         let resumed = self.foca.apply_many(std::iter::empty(), false, &mut self.effects);
         self.note(resumed);
+    }
+
+    /// Suspicions that nobody waits for any more, since who raised them has begun another life meanwhile, are raised again
+    /// one incarnation higher: the suspect can refute that, and if it is silent the next probe of it confirms it.
+    fn renew_suspicions(&mut self) {
+        let stale = self.watched.stale_suspects(self.effects.now);
+        let renewed: Vec<_> = self
+            .foca
+            .iter_members()
+            .filter(|member| member.state() == foca::State::Suspect && stale.contains(&member.id().number))
+            .map(|member| {
+                let incarnation = member.incarnation().saturating_add(1);
+                foca::Member::new(member.id().clone(), incarnation, foca::State::Suspect)
+            })
+            .collect();
+        if !renewed.is_empty() {
+            let applied = self.foca.apply_many(renewed.into_iter(), true, &mut self.effects);
+            self.note(applied);
+            self.look_soon();
+        }
     }
 
     /// If a member still speaks to an earlier life of this node, tells it of this one: what goes to the earlier is not

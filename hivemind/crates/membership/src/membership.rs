@@ -156,6 +156,9 @@ enum Woken {
 
 impl Running {
     async fn run(mut self) {
+        // Until the reactor has seen the socket it takes nothing, and the first announcements would be lost. That it cannot
+        // be written shows when it is.
+        let _ = self.socket.writable().await;
         loop {
             // What waits in the socket goes before what is due: a node that was held up finds the answers to its probes.
             self.core.advance(Instant::now());

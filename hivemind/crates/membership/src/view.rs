@@ -36,7 +36,7 @@ pub struct MemberView {
     /// Which life of it this is: Unix time in ms of its start, one more for each time it came back from a death that was
     /// none. 0 while it was never heard of.
     pub generation: u64,
-    /// How often it refuted a suspicion in this life, modulo what was lost on the way.
+    /// How often it refuted a suspicion in this life, as far as was heard; not known of the own node, so 0 there.
     pub incarnation: u16,
     /// Since when it is in this state, by this node's clock as it was at the start.
     pub since: Timestamp,

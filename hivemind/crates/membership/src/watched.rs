@@ -11,6 +11,9 @@ use crate::limits::UNKNOWN_FOR;
 use crate::rtt::RoundTrips;
 use crate::view::{MemberView, State, View};
 
+/// After which a suspicion is past being refuted or confirmed: nobody waits for it any more.
+const SUSPICION_STALE: Duration = Duration::from_secs(4);
+
 /// How often at most round-trip times alone make a new view.
 const MEASURED_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -21,6 +24,8 @@ struct Record {
     generation: u64,
     incarnation: u16,
     since: Instant,
+    /// When the state or the incarnation was new.
+    told_at: Instant,
 }
 
 impl Record {
@@ -32,6 +37,7 @@ impl Record {
             generation: 0,
             incarnation: 0,
             since: now,
+            told_at: now,
         }
     }
 
@@ -110,7 +116,10 @@ impl Watched {
                 record.since = now;
                 changed = true;
             }
-            changed |= incarnation != record.incarnation;
+            if record.since == now || incarnation != record.incarnation {
+                record.told_at = now;
+                changed = true;
+            }
             (record.state, record.generation, record.incarnation) = (state, generation, incarnation);
         }
         if self.own.generation != own_generation {
@@ -141,6 +150,14 @@ impl Watched {
     /// Those that cannot, sorted.
     pub(crate) fn unreachable(&self) -> Vec<NodeNumber> {
         self.records.iter().filter(|(_, record)| !record.is_reachable()).map(|(number, _)| *number).collect()
+    }
+
+    /// Those whose suspicion was neither refuted nor confirmed in time.
+    pub(crate) fn stale_suspects(&self, now: Instant) -> Vec<NodeNumber> {
+        let stale = |record: &Record| {
+            record.state == State::Suspect && now.saturating_duration_since(record.told_at) >= SUSPICION_STALE
+        };
+        self.records.iter().filter(|(_, record)| stale(record)).map(|(number, _)| *number).collect()
     }
 
     /// All in the list, sorted.

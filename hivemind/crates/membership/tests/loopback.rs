@@ -118,6 +118,27 @@ async fn a_node_that_is_taken_off_the_list_leaves_the_view() {
 }
 
 #[tokio::test]
+async fn a_node_that_moves_to_another_address_is_found_there() {
+    let (mut nodes, mut list) = three().await;
+    nodes.pop().unwrap().stop().await;
+    let (socket, address) = socket().await;
+    list[2] = peer(3, address);
+    let config = Config { own: list[2].clone(), keys: vec![key()], peers: list.clone() };
+    let moved = Membership::start(config, socket).unwrap();
+    for node in &nodes {
+        node.set_peers(list.clone()).unwrap();
+    }
+    for node in nodes.iter().chain([&moved]) {
+        let view = wait(node, |view| {
+            let there = view.get(list[2].number).is_some_and(|member| member.address == address);
+            there && view.members.iter().all(|member| member.state == State::Alive)
+        })
+        .await;
+        assert_eq!(view.members.len(), 2);
+    }
+}
+
+#[tokio::test]
 async fn dropped_membership_frees_its_socket() {
     let (socket, address) = socket().await;
     let config = Config { own: peer(1, address), keys: vec![key()], peers: vec![] };
