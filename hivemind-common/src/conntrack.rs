@@ -7,7 +7,7 @@
 //! State is kept as what has been seen from each side, one byte a side. Each byte is written by packets of its own
 //! direction only, so two CPUs that handle the two directions never overwrite one another's news.
 
-use crate::{family::Address, packet};
+use crate::{endpoint::OUTSIDE, family::Address, packet};
 
 /// Nanoseconds in a second.
 const SECOND_NS: u64 = 1_000_000_000;
@@ -117,7 +117,7 @@ pub struct Entry {
     pub packets: [u64; 2],
     /// Endpoint index of each end, or [`crate::endpoint::OUTSIDE`].
     pub endpoints: [u32; 2],
-    /// The interface by which each end is reached; zero is the host's stack.
+    /// The interface by which each end is reached; zero is the host's stack, or another node.
     pub interfaces: [u32; 2],
     /// The workload identity of each end.
     pub identities: [u32; 2],
@@ -126,7 +126,8 @@ pub struct Entry {
     pub rules: [u32; 2],
     /// The pair's number in telemetry; zero is the collective one.
     pub pair: u32,
-    /// The first twelve bytes of a frame to each end, as words in memory order.
+    /// The first twelve bytes of a frame to each end, as words in memory order. Of an end on another node the first word is
+    /// that node's number: see [`Entry::node`].
     pub frame_macs: [[u32; 3]; 2],
     /// What each side has sent so far: see [`observe`].
     pub seen: [u8; 2],
@@ -137,6 +138,13 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The number of the other node by which an end is reached; zero if there is none.
+    #[inline(always)]
+    pub fn node(&self, side: usize) -> u32 {
+        let i = side & 1;
+        if self.endpoints[i] == OUTSIDE { self.frame_macs[i][0] } else { 0 }
+    }
+
     /// The side that sent the first packet.
     #[inline(always)]
     pub fn begun_by(&self) -> Side {

@@ -34,11 +34,15 @@ pub enum DropReason {
     PolicyIngress = 13,
     /// The endpoint has no policy state: nothing may pass until it is written.
     NoPolicy = 14,
+    /// An overlay packet whose sender is no node of the cluster.
+    UnknownNode = 15,
+    /// There is no way to the node that has the destination.
+    NoNodeRoute = 16,
 }
 
 impl DropReason {
     /// How many reasons there are: the size of `drop_counters`.
-    pub const COUNT: u32 = 15;
+    pub const COUNT: u32 = 17;
 
     /// All reasons, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -57,6 +61,8 @@ impl DropReason {
         Self::PolicyEgress,
         Self::PolicyIngress,
         Self::NoPolicy,
+        Self::UnknownNode,
+        Self::NoNodeRoute,
     ];
 
     /// The stable name, as in metrics and events.
@@ -77,6 +83,8 @@ impl DropReason {
             Self::PolicyEgress => "policy_egress",
             Self::PolicyIngress => "policy_ingress",
             Self::NoPolicy => "no_policy",
+            Self::UnknownNode => "unknown_node",
+            Self::NoNodeRoute => "no_node_route",
         }
     }
 
@@ -108,6 +116,8 @@ impl DropReason {
             Self::PolicyEgress => "no policy lets it leave its source",
             Self::PolicyIngress => "no policy lets it enter its destination",
             Self::NoPolicy => "the endpoint has no policy state yet",
+            Self::UnknownNode => "the sender of the overlay packet is no node of the cluster",
+            Self::NoNodeRoute => "there is no way to the node of the destination",
         }
     }
 }

@@ -57,7 +57,7 @@ pub struct AddressEntry {
     pub identity: u32,
     /// The endpoint's index if it is local, else [`OUTSIDE`].
     pub endpoint: u32,
-    /// Room for the number of the node that has the address; zero is this node.
+    /// The number of the node that has the address; zero is this node.
     pub node: u32,
 }
 

@@ -54,11 +54,19 @@ pub const RTT: &str = "rtt";
 pub const EVENTS: &str = "events";
 /// Per-CPU array of [`crate::telemetry::EventBudget`] by [`crate::telemetry::event_class`].
 pub const EVENT_BUDGETS: &str = "event_budgets";
+/// Array of [`crate::node::NodeState`] by node number; in slot zero this node's own.
+pub const NODE_STATE: &str = "node_state";
+/// Hash of cluster address to node number.
+pub const NODE_BY_ADDRESS: &str = "node_by_address";
+/// LPM trie of the replica ranges: those of other nodes to their number, that of the whole cluster to zero.
+pub const NODE_RANGE_V4: &str = "node_range_v4";
+/// As [`NODE_RANGE_V4`], for IPv6.
+pub const NODE_RANGE_V6: &str = "node_range_v6";
 /// Per-CPU array with room for one connection's entry in the making.
 pub const SCRATCH: &str = "scratch";
 
 /// Every map, in the order in which they are shown.
-pub const MAPS: [&str; 28] = [
+pub const MAPS: [&str; 32] = [
     CONNTRACK_V4,
     CONNTRACK_V6,
     ENDPOINT_BY_INTERFACE,
@@ -86,6 +94,10 @@ pub const MAPS: [&str; 28] = [
     RTT,
     EVENTS,
     EVENT_BUDGETS,
+    NODE_STATE,
+    NODE_BY_ADDRESS,
+    NODE_RANGE_V4,
+    NODE_RANGE_V6,
     SCRATCH,
 ];
 
@@ -93,6 +105,10 @@ pub const MAPS: [&str; 28] = [
 pub const FROM_REPLICA: &str = "from_replica";
 /// Program at the egress of an endpoint's host end: what the host's stack sends to a replica.
 pub const TO_REPLICA: &str = "to_replica";
+/// Program at the ingress of an interface by which other nodes are reached: what comes from them.
+pub const FROM_UNDERLAY: &str = "from_underlay";
+/// Program at the egress of the overlay's own interface: what the host's stack sends to other nodes' replicas.
+pub const TO_OVERLAY: &str = "to_overlay";
 /// Program that collects expired connections and arms the timer; run by the daemon with a test run.
 pub const COLLECT: &str = "collect";
 /// Program at the cgroup: round-trip times and retransmissions, as the kernel's own TCP knows them.

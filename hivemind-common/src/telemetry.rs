@@ -47,6 +47,8 @@ pub struct RttKey {
     pub local: u32,
     /// The identity of the other side.
     pub peer: u32,
+    /// The number of the node that the other side is on; zero if it is this node or none.
+    pub node: u32,
 }
 
 /// How many buckets an [`RttHistogram`] has.

@@ -3,18 +3,23 @@
 use crate::{
     flow::Flow,
     frame::Frame,
-    maps::{ENDPOINT_BY_INTERFACE, ENDPOINT_STATE, GENERATION, Maps},
+    maps::{ENDPOINT_BY_INTERFACE, ENDPOINT_STATE, GENERATION, Maps, node_of},
 };
 use hivemind_common::{
     conntrack::Entry,
     drop_reason::DropReason,
     endpoint::{EndpointState, NO_GENERATION, OUTSIDE},
+    node::OWN,
 };
 
 /// The identity of the node's own processes.
 pub(crate) const IDENTITY_HOST: u32 = 1;
 /// The identity of whatever is neither a replica nor a node.
 pub(crate) const IDENTITY_WORLD: u32 = 2;
+/// The identity of another node's processes.
+pub(crate) const IDENTITY_NODE: u32 = 4;
+/// The identity of a replica of another node that nobody has told of yet.
+const IDENTITY_UNKNOWN: u32 = 0;
 
 #[inline(always)]
 pub(crate) fn generation(index: u32) -> u64 {
@@ -63,6 +68,13 @@ fn put_outside(entry: &mut Entry, i: usize, identity: u32) {
     entry.identities[i] = identity;
 }
 
+/// Writes what is reached by another node as one end.
+#[inline(always)]
+fn put_remote(entry: &mut Entry, i: usize, identity: u32, node: u32) {
+    put_outside(entry, i, identity);
+    entry.frame_macs[i][0] = node;
+}
+
 /// The endpoint that a frame came from, once it is sure that it is who it says.
 #[inline(always)]
 pub(crate) fn sender<F: Maps>(frame: Frame, flow: &Flow<F>, entry: &mut Entry) -> Result<(), DropReason> {
@@ -96,13 +108,23 @@ pub(crate) fn behind<F: Maps>(frame: Frame, flow: &Flow<F>, entry: &mut Entry) -
 pub(crate) fn receiver<F: Maps>(flow: &Flow<F>, entry: &mut Entry) -> Result<(), DropReason> {
     let side = flow.to();
     let Some(found) = F::address_exact().get_ptr(flow.destination()) else {
-        put_outside(entry, side, identity_outside::<F>(flow.destination()));
+        match node_of::<F>(flow.destination()) {
+            Some(node) if node != OWN => put_remote(entry, side, IDENTITY_UNKNOWN, node),
+            _ => match node_that_brought(flow) {
+                OWN => put_outside(entry, side, identity_outside::<F>(flow.destination())),
+                node => put_remote(entry, side, known_identity(flow), node),
+            },
+        }
         return Ok(());
     };
     // SAFETY: a value of the map, as above.
-    let (identity, index) = unsafe { ((*found).identity, (*found).endpoint) };
+    let (identity, index, node) = unsafe { ((*found).identity, (*found).endpoint, (*found).node) };
     if index == OUTSIDE {
-        put_outside(entry, side, identity);
+        if node == OWN {
+            put_outside(entry, side, identity);
+        } else {
+            put_remote(entry, side, identity, node);
+        }
         return Ok(());
     }
     let (index, generation, state) = endpoint(index)?;
@@ -112,6 +134,62 @@ pub(crate) fn receiver<F: Maps>(flow: &Flow<F>, entry: &mut Entry) -> Result<(),
     }
     put(entry, side, index, generation, state.interface, state);
     Ok(())
+}
+
+/// The node by which whoever the packet goes to has begun the connection: the answers go back by it, whatever the address,
+/// since it may have translated. [`OWN`] if it was none.
+#[inline(always)]
+fn node_that_brought<F: Maps>(flow: &Flow<F>) -> u32 {
+    match flow.entry() {
+        Some(known) if known.expires_ns > flow.now && known.begun_by() != flow.side() => {
+            known.node(flow.to())
+        }
+        _ => OWN,
+    }
+}
+
+/// The identity that whoever the packet goes to had when it was judged last.
+#[inline(always)]
+fn known_identity<F: Maps>(flow: &Flow<F>) -> u32 {
+    match flow.entry() {
+        Some(known) => known.identities[flow.to()],
+        None => IDENTITY_UNKNOWN,
+    }
+}
+
+/// The endpoint that has the destination address. Returns whether there is one on this node.
+#[inline(always)]
+pub(crate) fn local_receiver<F: Maps>(flow: &Flow<F>, entry: &mut Entry) -> Result<bool, DropReason> {
+    let Some(found) = F::address_exact().get_ptr(flow.destination()) else { return Ok(false) };
+    // SAFETY: a value of the map, as above.
+    let index = unsafe { (*found).endpoint };
+    if index == OUTSIDE {
+        return Ok(false);
+    }
+    let (index, generation, state) = endpoint(index)?;
+    if F::address_of(state) != flow.destination() {
+        return Err(DropReason::NoEndpoint);
+    }
+    put(entry, flow.to(), index, generation, state.interface, state);
+    Ok(true)
+}
+
+/// Whoever another node brings a packet from: one of its replicas, or anybody that is no replica. `identity` is what that
+/// node says.
+#[inline(always)]
+pub(crate) fn visitor<F: Maps>(
+    flow: &Flow<F>,
+    entry: &mut Entry,
+    node: u32,
+    identity: u32,
+) -> Result<(), DropReason> {
+    // What is this node's own to its processes is another node's to ours.
+    let identity = if identity == IDENTITY_HOST { IDENTITY_NODE } else { identity };
+    put_remote(entry, flow.from(), identity, node);
+    match node_of::<F>(flow.source()) {
+        Some(owner) if owner != node => Err(DropReason::SpoofedSource),
+        _ => Ok(()),
+    }
 }
 
 /// Whoever the host's stack brings a frame from.
@@ -124,13 +202,16 @@ pub(crate) fn stranger<F: Maps>(frame: Frame, flow: &Flow<F>, entry: &mut Entry)
     }
     let Some(found) = F::address_exact().get_ptr(flow.source()) else {
         put_outside(entry, flow.from(), identity_outside::<F>(flow.source()));
-        return Ok(());
+        return match node_of::<F>(flow.source()) {
+            Some(node) if node != OWN => Err(DropReason::SpoofedSource),
+            _ => Ok(()),
+        };
     };
     // SAFETY: a value of the map, as above.
-    let (identity, index) = unsafe { ((*found).identity, (*found).endpoint) };
+    let (identity, index, node) = unsafe { ((*found).identity, (*found).endpoint, (*found).node) };
     put_outside(entry, flow.from(), identity);
-    // A replica of this node never comes this way under its own address: somebody outside pretends to be one.
-    if index == OUTSIDE { Ok(()) } else { Err(DropReason::SpoofedSource) }
+    // A replica never comes this way under its own address: somebody outside pretends to be one.
+    if index == OUTSIDE && node == OWN { Ok(()) } else { Err(DropReason::SpoofedSource) }
 }
 
 /// The identity of an address that is in no table: one of the node's own, or anybody's.
@@ -139,12 +220,15 @@ pub(crate) fn identity_outside<F: Maps>(address: F::Address) -> u32 {
     if F::node_address().get_ptr(address).is_some() { IDENTITY_HOST } else { IDENTITY_WORLD }
 }
 
-/// The identity of any address.
+/// The identity of any address, and the number of the other node that it is on.
 #[inline(always)]
-pub(crate) fn identity_of<F: Maps>(address: F::Address) -> u32 {
+pub(crate) fn whose<F: Maps>(address: F::Address) -> (u32, u32) {
     match F::address_exact().get_ptr(address) {
         // SAFETY: a value of the map.
-        Some(found) => unsafe { (*found).identity },
-        None => identity_outside::<F>(address),
+        Some(found) => unsafe { ((*found).identity, (*found).node) },
+        None => match node_of::<F>(address) {
+            Some(node) if node != OWN => (IDENTITY_UNKNOWN, node),
+            _ => (identity_outside::<F>(address), OWN),
+        },
     }
 }

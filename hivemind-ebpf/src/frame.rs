@@ -89,6 +89,20 @@ impl Frame {
         }
     }
 
+    /// Notes who sends, on a frame that the host's stack is to send to another node.
+    #[inline(always)]
+    pub(crate) fn mark_sender(self, sender: u32) {
+        // SAFETY: as above.
+        unsafe { (*self.skb).mark = MARK | (sender & IDENTITY_MASK) };
+    }
+
+    /// Whether the host's stack brought the frame from another interface.
+    #[inline(always)]
+    pub(crate) fn is_forwarded(self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.skb).ingress_ifindex != 0 }
+    }
+
     /// The identity that [`Frame::mark`] noted.
     #[inline(always)]
     pub(crate) fn marked_identity(self) -> Option<u32> {

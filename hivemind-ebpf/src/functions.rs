@@ -16,7 +16,7 @@ use crate::{
     judge,
     maps::Maps,
     replica::{judge_entering, judge_leaving},
-    tell,
+    tell, underlay,
 };
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
 use hivemind_common::{
@@ -34,6 +34,8 @@ pub(crate) trait Functions: Maps {
     fn judge_leaving(frame: Frame, flow: &Flow<Self>) -> i32;
     /// See [`judge_entering`].
     fn judge_entering(frame: Frame, flow: &Flow<Self>) -> i32;
+    /// See [`underlay::judge_arriving`].
+    fn judge_arriving(frame: Frame, flow: &Flow<Self>, node: u32, identity: u32) -> i32;
     /// See [`judge::verdict`].
     fn verdict(flow: &Flow<Self>, entry: &mut Entry, begun_by: u32) -> u32;
     /// Tells of a connection. `what` is made by [`tell::begun_first`].
@@ -41,7 +43,7 @@ pub(crate) trait Functions: Maps {
 }
 
 macro_rules! functions {
-    ($family:ty, $address:ty, $parse:path, $read:ident, $leaving:ident, $entering:ident, $verdict:ident, $tell:ident) => {
+    ($family:ty, $address:ty, $parse:path, $read:ident, $leaving:ident, $entering:ident, $arriving:ident, $verdict:ident, $tell:ident) => {
         impl Functions for $family {
             #[inline(always)]
             fn read(frame: Frame, flow: &mut Flow<Self>) -> u32 {
@@ -54,6 +56,10 @@ macro_rules! functions {
             #[inline(always)]
             fn judge_entering(frame: Frame, flow: &Flow<Self>) -> i32 {
                 $entering(frame.context(), flow)
+            }
+            #[inline(always)]
+            fn judge_arriving(frame: Frame, flow: &Flow<Self>, node: u32, identity: u32) -> i32 {
+                $arriving(frame.context(), flow, node, identity)
             }
             #[inline(always)]
             fn verdict(flow: &Flow<Self>, entry: &mut Entry, begun_by: u32) -> u32 {
@@ -99,6 +105,21 @@ macro_rules! functions {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
+        extern "C" fn $arriving(
+            context: *mut __sk_buff,
+            flow: *const Flow<$family>,
+            node: u32,
+            identity: u32,
+        ) -> i32 {
+            // SAFETY: as above.
+            let Some(flow) = (unsafe { flow.as_ref() }) else { return TC_ACT_SHOT };
+            let frame = Frame::of(context);
+            underlay::judge_arriving(frame, flow, node, identity)
+                .unwrap_or_else(|reason| tell::drop_flow(frame, flow, reason))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
         extern "C" fn $verdict(flow: *const Flow<$family>, entry: *mut Entry, begun_by: u32) -> u32 {
             // SAFETY: as above.
             let (Some(flow), Some(entry)) = (unsafe { (flow.as_ref(), entry.as_mut()) }) else {
@@ -125,8 +146,41 @@ macro_rules! functions {
     };
 }
 
-functions!(V4, Address4, packet::parse_v4, read_v4, judge_leaving_v4, judge_entering_v4, verdict_v4, tell_v4);
-functions!(V6, Address6, packet::parse_v6, read_v6, judge_leaving_v6, judge_entering_v6, verdict_v6, tell_v6);
+functions!(
+    V4,
+    Address4,
+    packet::parse_v4,
+    read_v4,
+    judge_leaving_v4,
+    judge_entering_v4,
+    judge_arriving_v4,
+    verdict_v4,
+    tell_v4
+);
+functions!(
+    V6,
+    Address6,
+    packet::parse_v6,
+    read_v6,
+    judge_leaving_v6,
+    judge_entering_v6,
+    judge_arriving_v6,
+    verdict_v6,
+    tell_v6
+);
+
+/// See [`underlay::send`].
+#[inline(always)]
+pub(crate) fn send(frame: Frame, node: u32, identity: u32) -> i32 {
+    send_to_node(frame.context(), node, identity)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn send_to_node(context: *mut __sk_buff, node: u32, identity: u32) -> i32 {
+    let frame = Frame::of(context);
+    underlay::send(frame, node, identity).unwrap_or_else(|reason| tell::drop_unread(frame, reason as u32))
+}
 
 /// Drops a frame of which nothing is known.
 #[inline(always)]

@@ -1,6 +1,7 @@
 //! The eBPF programs of the data path.
 //!
-//! `from_replica` and `to_replica` sit on the host end of each replica's veth pair (tcx) and carry packets; `collect`
+//! `from_replica` and `to_replica` sit on the host end of each replica's veth pair (tcx) and carry packets;
+//! `from_underlay` (on the interfaces towards other nodes) and `to_overlay` (on the overlay's own) carry them between nodes; `collect`
 //! and the timer it arms remove expired connections; the `sock_*` hooks (cgroup) turn service addresses into
 //! endpoints when a socket connects or sends; `sock_ops` reads round-trip times off the kernel's own TCP. What is pure, and every map's key and value, is in `hivemind-common`.
 //!
@@ -19,6 +20,7 @@ mod replica;
 mod round_trip;
 mod socket;
 mod tell;
+mod underlay;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {

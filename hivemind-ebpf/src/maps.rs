@@ -14,6 +14,7 @@ use hivemind_common::{
     drop_reason::DropReason,
     endpoint::{AddressEntry, EndpointState},
     family::{Address4, Address6, Family, V4, V6},
+    node::{NODES_MAX, NodeState},
     policy::{PolicyEntry, PolicyKey, PrefixKey},
     service::{Backend, Cell, Reverse, ReverseKey, Service, ServiceKey},
     telemetry::{EVENT_CLASSES, EventBudget, FEATURES_ALL, PairCounters, PairKey, RttHistogram, RttKey},
@@ -62,6 +63,15 @@ static REVERSE_V6: LruHashMap<ReverseKey<Address6>, Reverse<Address6>> = LruHash
 static NODE_ADDRESS_V4: HashMap<Address4, u32> = HashMap::with_max_entries(1, 0);
 #[map(name = "node_address_v6")]
 static NODE_ADDRESS_V6: HashMap<Address6, u32> = HashMap::with_max_entries(1, 0);
+
+#[map(name = "node_state")]
+pub(crate) static NODE_STATE: Array<NodeState> = Array::with_max_entries(NODES_MAX, 0);
+#[map(name = "node_by_address")]
+pub(crate) static NODE_BY_ADDRESS: HashMap<Address4, u32> = HashMap::with_max_entries(NODES_MAX, 0);
+#[map(name = "node_range_v4")]
+static NODE_RANGE_V4: LpmTrie<Address4, u32> = LpmTrie::with_max_entries(2 * NODES_MAX, 0);
+#[map(name = "node_range_v6")]
+static NODE_RANGE_V6: LpmTrie<Address6, u32> = LpmTrie::with_max_entries(2 * NODES_MAX, 0);
 
 #[map(name = "policy")]
 pub(crate) static POLICY: LpmTrie<PolicyKey, PolicyEntry> = LpmTrie::with_max_entries(1, 0);
@@ -114,12 +124,13 @@ pub(crate) trait Maps: Family + Sized {
     fn reverse() -> &'static LruHashMap<ReverseKey<Self::Address>, Reverse<Self::Address>>;
     fn node_address() -> &'static HashMap<Self::Address, u32>;
     fn policy_prefix() -> &'static LpmTrie<PrefixKey<Self::Address>, u32>;
+    fn node_range() -> &'static LpmTrie<Self::Address, u32>;
     /// The endpoint's address in this family.
     fn address_of(state: &EndpointState) -> Self::Address;
 }
 
 macro_rules! maps {
-    ($family:ty, $field:ident, $conntrack:ident, $exact:ident, $service:ident, $backend:ident, $reverse:ident, $node:ident, $prefix:ident) => {
+    ($family:ty, $field:ident, $conntrack:ident, $exact:ident, $service:ident, $backend:ident, $reverse:ident, $node:ident, $prefix:ident, $range:ident) => {
         impl Maps for $family {
             #[inline(always)]
             fn conntrack() -> &'static HashMap<Key<Self::Address>, Entry> {
@@ -150,6 +161,10 @@ macro_rules! maps {
                 &$prefix
             }
             #[inline(always)]
+            fn node_range() -> &'static LpmTrie<Self::Address, u32> {
+                &$range
+            }
+            #[inline(always)]
             fn address_of(state: &EndpointState) -> Self::Address {
                 state.$field
             }
@@ -166,7 +181,8 @@ maps!(
     BACKEND_V4,
     REVERSE_V4,
     NODE_ADDRESS_V4,
-    POLICY_PREFIX_V4
+    POLICY_PREFIX_V4,
+    NODE_RANGE_V4
 );
 maps!(
     V6,
@@ -177,7 +193,8 @@ maps!(
     BACKEND_V6,
     REVERSE_V6,
     NODE_ADDRESS_V6,
-    POLICY_PREFIX_V6
+    POLICY_PREFIX_V6,
+    NODE_RANGE_V6
 );
 
 /// The value in an LPM trie for a key of which every bit counts.
@@ -196,6 +213,12 @@ pub(crate) fn longest<K, V: Copy>(trie: &'static LpmTrie<K, V>, bits: u32, data:
     const { assert!(size_of::<Aligned<K>>() == size_of::<lpm_trie::Key<K>>()) };
     // SAFETY: a value of the map; values are replaced, never changed.
     unsafe { found.cast::<V>().as_ref() }.copied()
+}
+
+/// Whose range an address is in: the number of another node, zero for this node's or nobody's, `None` if it is no replica's.
+#[inline(always)]
+pub(crate) fn node_of<F: Maps>(address: F::Address) -> Option<u32> {
+    longest(F::node_range(), 8 * size_of::<F::Address>() as u32, address)
 }
 
 /// Whether a part of the work is done at all: the verifier knows, and leaves out what is not.

@@ -4,7 +4,7 @@ use crate::{
     end,
     flow::Flow,
     frame::Frame,
-    functions::{Functions, drop_unread},
+    functions::{Functions, drop_unread, send},
     judge,
     maps::does,
 };
@@ -14,10 +14,12 @@ use hivemind_common::{
     drop_reason::DropReason,
     endpoint::OUTSIDE,
     family::{Address, Family, V4, V6},
+    node::OWN,
     telemetry::FEATURE_TRACKING,
 };
 
-/// What leaves a replica: to another replica of this node straight into its namespace, all else to the host's stack.
+/// What leaves a replica: to another replica of this node straight into its namespace, to one of another
+/// node straight to that node, all else to the host's stack.
 #[classifier]
 pub fn from_replica(context: TcContext) -> i32 {
     let frame = Frame::new(&context);
@@ -53,6 +55,10 @@ fn leave<F: Functions>(frame: Frame) -> i32 {
         // spoofed source finds another's interface there, and is judged and refused below.
         if entry.interfaces[from] == frame.interface() && flow.stands(entry) {
             flow.observe(frame, entry);
+            let node = entry.node(to);
+            if node != OWN {
+                return send(frame, node, entry.identities[from]);
+            }
             frame.mark(entry.identities[from], entry.identities[to]);
             return match frame.deliver(entry.interfaces[to], &entry.frame_macs[to]) {
                 Ok(verdict) => verdict,
@@ -81,6 +87,10 @@ pub(crate) fn judge_leaving<F: Functions>(frame: Frame, flow: &Flow<F>) -> Resul
         judge::settle::<F>(frame, flow, entry)?;
     }
     let (from, to) = (flow.from(), flow.to());
+    let node = entry.node(to);
+    if node != OWN {
+        return Ok(send(frame, node, entry.identities[from]));
+    }
     frame.mark(entry.identities[from], entry.identities[to]);
     frame.deliver(entry.interfaces[to], &entry.frame_macs[to])
 }
@@ -95,7 +105,9 @@ fn enter<F: Functions>(frame: Frame) -> i32 {
     }
     let (from, to) = (flow.from(), flow.to());
     if let Some(entry) = flow.entry() {
-        let ours = entry.interfaces[to] == frame.interface() && entry.endpoints[from] == OUTSIDE;
+        let ours = entry.interfaces[to] == frame.interface()
+            && entry.endpoints[from] == OUTSIDE
+            && entry.node(from) == OWN;
         if ours && flow.stands(entry) {
             flow.observe(frame, entry);
             return TC_ACT_OK;

@@ -1,7 +1,7 @@
 //! Round-trip times and retransmissions, read off the kernel's own TCP where both are known without a packet more.
 
 use crate::{
-    end::identity_of,
+    end::whose,
     maps::{Maps, RTT, does},
 };
 use aya_ebpf::{bindings::bpf_sock_ops, macros::sock_ops, programs::SockOpsContext};
@@ -120,7 +120,8 @@ unsafe fn words(first: *const u32) -> Address6 {
 
 #[inline(always)]
 fn key<F: Maps>(local: F::Address, peer: F::Address) -> RttKey {
-    RttKey { local: identity_of::<F>(local), peer: identity_of::<F>(peer) }
+    let ((local, _), (peer, node)) = (whose::<F>(local), whose::<F>(peer));
+    RttKey { local, peer, node }
 }
 
 /// Adds a round trip (unless it is zero) and retransmissions to the figures of the socket's pair.

@@ -13,6 +13,7 @@ use hivemind_common::{
     endpoint::{AddressEntry, OUTSIDE},
     family::{Address4, Address6},
     name,
+    node::OWN,
 };
 use std::{collections::BTreeMap, hash::Hash, net::IpAddr};
 
@@ -56,13 +57,13 @@ fn replace<K: Pod + Eq + Hash>(
     let found: Vec<(K, AddressEntry)> = map.iter().collect::<Result<_, _>>().map_err(failed(room.0))?;
     let mut changed = false;
     for (key, entry) in &found {
-        if entry.endpoint == OUTSIDE && !wanted.iter().any(|(other, _)| other == key) {
+        if entry.endpoint == OUTSIDE && entry.node == OWN && !wanted.iter().any(|(other, _)| other == key) {
             forget(map, room.0, key)?;
             changed = true;
         }
     }
     for (key, identity) in wanted {
-        let entry = AddressEntry { identity: *identity, endpoint: OUTSIDE, node: 0 };
+        let entry = AddressEntry { identity: *identity, endpoint: OUTSIDE, node: OWN };
         let known = found.iter().find(|(other, _)| other == key).map(|(_, known)| *known);
         let is_endpoints = known.is_some_and(|known| known.endpoint != OUTSIDE);
         if !is_endpoints && known != Some(entry) {

@@ -1,8 +1,8 @@
 //! The handle on the node's data path.
 
 use crate::{
-    Config, Endpoint, EndpointInfo, EndpointSpec, Error, FlowEvent, FlowEvents, Protocol, ServiceSpec,
-    Statistics, addresses, endpoint,
+    ClusterSpec, Config, Endpoint, EndpointInfo, EndpointSpec, Error, FlowEvent, FlowEvents, Protocol,
+    RemoteEndpoint, ServiceSpec, Statistics, addresses, cluster, endpoint,
     node::Node,
     policy, service,
     teardown::teardown,
@@ -10,7 +10,11 @@ use crate::{
     worker::Workers,
 };
 use hivemind_policy::Tables;
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 use tokio::task::spawn_blocking;
 
 /// The data path of this node: the one place from which it is changed.
@@ -193,6 +197,38 @@ impl Datapath {
     /// Asking again completes it.
     pub async fn set_identities(&self, addresses: Vec<(IpAddr, u32)>) -> Result<(), Error> {
         self.workers.on_policies(move |node| addresses::set(node, &addresses)).await
+    }
+
+    /// Makes this node part of a cluster as the specification says, or of none: the overlay's interface, routes and
+    /// programs towards other nodes. What is new is added before what is old is removed. Given what it was given before
+    /// it looks up only by which way each node is reached; it is to be called when that may have changed.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] if the specification cannot be met, [`Error::OverlayPortTaken`] if somebody has the overlay's
+    /// port: nothing is changed. After another error asking again completes it.
+    pub async fn set_cluster(&self, spec: Option<ClusterSpec>) -> Result<(), Error> {
+        self.workers.on_services(move |node| cluster::lifecycle::set(node, spec)).await
+    }
+
+    /// Takes note of replicas of other nodes, and forgets those that are gone. Flows with what is not of this node are
+    /// judged again.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] if one of them cannot be, [`Error::MapFull`] if there are too many. Asking again completes it.
+    pub async fn set_remote_endpoints(
+        &self,
+        put: Vec<RemoteEndpoint>,
+        gone: Vec<(Ipv4Addr, Ipv6Addr)>,
+    ) -> Result<(), Error> {
+        self.workers.on_policies(move |node| cluster::endpoints::set(node, &put, &gone)).await
+    }
+
+    /// Makes these the replicas of other nodes, and no others.
+    ///
+    /// # Errors
+    /// As [`Datapath::set_remote_endpoints`].
+    pub async fn replace_remote_endpoints(&self, all: Vec<RemoteEndpoint>) -> Result<(), Error> {
+        self.workers.on_policies(move |node| cluster::endpoints::replace(node, &all)).await
     }
 
     fn sweep_policies(&self) {

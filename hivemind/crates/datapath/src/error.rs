@@ -87,6 +87,14 @@ pub enum Error {
         /// Its protocol.
         protocol: Protocol,
     },
+    /// The overlay's port is in use by another VXLAN interface or a socket. Nothing was changed; remove that first.
+    #[error(
+        "port {port}/udp, which the overlay between nodes needs, is already in use by another VXLAN interface or process"
+    )]
+    OverlayPortTaken {
+        /// The port.
+        port: u16,
+    },
     /// A map is full. Nothing was changed; raise its size in the configuration (it takes effect on fresh maps).
     #[error("the map {map} is full: it holds {capacity} entries")]
     MapFull {

@@ -7,6 +7,7 @@ use crate::{
 };
 use ipnet::IpNet;
 use netlink_packet_route::{
+    AddressFamily,
     link::{InfoKind, LinkAttribute},
     route::{RouteAttribute, RouteType},
 };
@@ -16,14 +17,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const MTU_DEFAULT: u32 = 1500;
+pub(crate) const MTU_DEFAULT: u32 = 1500;
 
-/// What VXLAN over IPv4 adds to a packet (RFC 7348, section 5): room is left for it from the start, since an interface whose
-/// MTU shrinks later breaks the connections that it has.
-const ENCAPSULATION_BYTES: u32 = 50;
+/// Room is left for the overlay from the start, since an interface whose MTU shrinks later breaks the connections that it has.
+pub(crate) const ENCAPSULATION_BYTES: u32 = hivemind_common::overlay::BYTES;
 
 /// The least MTU that IPv6 works with (RFC 8200, section 5).
-const MTU_MIN: u32 = 1280;
+pub(crate) const MTU_MIN: u32 = 1280;
 const SYSCTL: &str = "/proc/sys/net";
 
 /// The name of the interface that carries the DNS addresses.
@@ -55,7 +55,7 @@ pub(crate) fn mtu(config: &Config, netlink: &mut Netlink) -> Result<u32, Error> 
     if let Some(mtu) = config.mtu {
         return Ok(mtu);
     }
-    let uplink = netlink.routes_v4()?.into_iter().find_map(|route| {
+    let uplink = netlink.routes(AddressFamily::Inet)?.into_iter().find_map(|route| {
         if route.header.destination_prefix_length != 0 || route.header.kind != RouteType::Unicast {
             return None;
         }
@@ -134,7 +134,7 @@ fn interfaces_that_accept_advertisements() -> Result<Vec<PathBuf>, Error> {
     list().map_err(Error::system(format!("list {}", directory.display())))
 }
 
-fn set(name: &str, value: &str) -> Result<(), Error> {
+pub(crate) fn set(name: &str, value: &str) -> Result<(), Error> {
     write(&Path::new(SYSCTL).join(name), value)
 }
 

@@ -13,6 +13,7 @@
 mod addresses;
 mod bpf;
 mod bpffs;
+mod cluster;
 mod config;
 mod datapath;
 mod endpoint;
@@ -38,6 +39,7 @@ mod teardown;
 mod telemetry;
 mod worker;
 
+pub use cluster::{ClusterSpec, RemoteEndpoint, RemoteNode, Routing};
 pub use config::{Config, MapSizes};
 pub use datapath::Datapath;
 pub use endpoint::{Endpoint, EndpointInfo, EndpointSpec};

@@ -14,6 +14,7 @@ use crate::{
         Netlink,
         request::{self, Direction},
     },
+    node::Node,
     programs::{INTERFACE_PROGRAMS, Programs, SOCKET_PROGRAMS},
 };
 use hivemind_common::name;
@@ -40,12 +41,14 @@ pub(crate) fn filter_interface(programs: &Programs, netlink: &mut Netlink, index
         request::add_filter(
             index,
             Direction::Ingress,
+            request::FIRST,
             name::FROM_REPLICA,
             programs.descriptor(name::FROM_REPLICA)?,
         ),
         request::add_filter(
             index,
             Direction::Egress,
+            request::FIRST,
             name::TO_REPLICA,
             programs.descriptor(name::TO_REPLICA)?,
         ),
@@ -65,21 +68,86 @@ pub(crate) fn settle_interface(
         ensure(programs, pins, program, &pin_name(interface, program), index, at)?;
     }
     // Not there, in either of the kernel's ways to say so.
-    let delete = |way| request::delete_filters(index, way).tolerating(&[libc::ENOENT, libc::EINVAL]);
+    let delete =
+        |way| request::delete_filters(index, way, request::FIRST).tolerating(&[libc::ENOENT, libc::EINVAL]);
     netlink.run([Direction::Ingress, Direction::Egress].map(delete).into())
+}
+
+/// One of the two programs that are not at an endpoint's interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Passage {
+    /// At an interface towards other nodes.
+    Underlay,
+    /// At the overlay's own.
+    Overlay,
+}
+
+impl Passage {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Underlay => name::FROM_UNDERLAY,
+            Self::Overlay => name::TO_OVERLAY,
+        }
+    }
+
+    fn way(self) -> (Direction, AttachType) {
+        match self {
+            Self::Underlay => (Direction::Ingress, AttachType::TcxIngress),
+            Self::Overlay => (Direction::Egress, AttachType::TcxEgress),
+        }
+    }
+}
+
+/// Attaches a passage's program to an interface, in the place of one of ours that is there.
+pub(crate) fn open_passage(
+    node: &Node,
+    netlink: &mut Netlink,
+    passage: Passage,
+    index: u32,
+) -> Result<(), Error> {
+    let (program, (direction, at)) = (passage.program(), passage.way());
+    if node.has_tcx {
+        let pin = pin_name(&index.to_string(), program);
+        return ensure(&node.programs, &node.pins, program, &pin, index, at);
+    }
+    let descriptor = node.programs.descriptor(program)?;
+    netlink.run(vec![
+        request::add_clsact(index).tolerating(&[libc::EEXIST]),
+        request::add_filter(index, direction, request::AMONG_OTHERS, program, descriptor),
+    ])
+}
+
+/// Detaches a passage's program from an interface, which may be gone.
+pub(crate) fn close_passage(
+    node: &Node,
+    netlink: &mut Netlink,
+    passage: Passage,
+    index: u32,
+) -> Result<(), Error> {
+    unpin(&node.pins, &pin_name(&index.to_string(), passage.program()))?;
+    let gone = &[libc::ENOENT, libc::EINVAL, libc::ENODEV];
+    netlink.run(vec![request::delete_filters(index, passage.way().0, request::AMONG_OTHERS).tolerating(gone)])
+}
+
+/// The interfaces at which a passage's program hangs by a link.
+pub(crate) fn open_passages(pins: &Pins, passage: Passage) -> Result<Vec<u32>, Error> {
+    let index_of = |pin: &String| pin.strip_suffix(passage.program())?.strip_suffix('-')?.parse().ok();
+    Ok(pins.links()?.iter().filter_map(index_of).collect())
+}
+
+fn unpin(pins: &Pins, pin: &str) -> Result<(), Error> {
+    let path = pins.link(pin);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::system(format!("unpin {}", path.display()))(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Unpins the links of an endpoint's interface, which detaches the programs.
 pub(crate) fn detach_interface(pins: &Pins, interface: &str) -> Result<(), Error> {
-    INTERFACE_PROGRAMS.into_iter().try_for_each(|(program, _)| {
-        let path = pins.link(&pin_name(interface, program));
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::system(format!("unpin {}", path.display()))(error))
-            }
-            _ => Ok(()),
-        }
-    })
+    INTERFACE_PROGRAMS.into_iter().try_for_each(|(program, _)| unpin(pins, &pin_name(interface, program)))
 }
 
 /// The interface whose link is pinned under this name, if it is an interface's.

@@ -9,6 +9,7 @@ use hivemind_common::{
     endpoint::{AddressEntry, CollectorState, EndpointState},
     family::{Address4, Address6},
     name,
+    node::NodeState,
     policy::{PolicyEntry, PolicyKey, PrefixKey},
     service::{Backend, Cell, Service, ServiceKey},
 };
@@ -29,6 +30,10 @@ pub(crate) struct Maps {
     pub(crate) backend_v6: HashMap<MapData, u32, Backend<Address6>>,
     pub(crate) node_address_v4: HashMap<MapData, Address4, u32>,
     pub(crate) node_address_v6: HashMap<MapData, Address6, u32>,
+    pub(crate) node_state: Array<MapData, NodeState>,
+    pub(crate) node_by_address: HashMap<MapData, Address4, u32>,
+    pub(crate) node_range_v4: LpmTrie<MapData, Address4, u32>,
+    pub(crate) node_range_v6: LpmTrie<MapData, Address6, u32>,
     /// Capacities of the maps that can fill up, in the order of [`name::MAPS`].
     pub(crate) capacities: Vec<(&'static str, u32)>,
 }
@@ -51,6 +56,10 @@ impl Maps {
             backend_v6: hash(pins, name::BACKEND_V6)?,
             node_address_v4: hash(pins, name::NODE_ADDRESS_V4)?,
             node_address_v6: hash(pins, name::NODE_ADDRESS_V6)?,
+            node_state: array(pins, name::NODE_STATE)?,
+            node_by_address: hash(pins, name::NODE_BY_ADDRESS)?,
+            node_range_v4: trie(pins, name::NODE_RANGE_V4)?,
+            node_range_v6: trie(pins, name::NODE_RANGE_V6)?,
             capacities: capacities(pins)?,
         })
     }

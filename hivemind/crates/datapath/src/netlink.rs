@@ -19,7 +19,7 @@ use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 pub(crate) use request::Request;
 use std::{
     io,
-    net::Ipv6Addr,
+    net::IpAddr,
     thread,
     time::{Duration, Instant},
 };
@@ -99,18 +99,30 @@ impl Netlink {
 
     /// Whether packets to an address are taken here. An IPv6 address that has just been given becomes so only when
     /// the kernel has got round to it, also without duplicate address detection.
-    pub(crate) fn is_local(&mut self, address: Ipv6Addr) -> Result<bool, Error> {
+    pub(crate) fn is_local(&mut self, address: impl Into<IpAddr>) -> Result<bool, Error> {
+        Ok(self.route_to(address.into())?.is_some_and(|route| route.header.kind == RouteType::Local))
+    }
+
+    /// The route that a packet to an address takes, or `None` if there is none.
+    pub(crate) fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteMessage>, Error> {
         let mut route = RouteMessage::default();
-        route.header.address_family = AddressFamily::Inet6;
-        route.header.destination_prefix_length = 128;
-        route.attributes = vec![RouteAttribute::Destination(RouteAddress::Inet6(address))];
+        let (family, bits) = match address {
+            IpAddr::V4(_) => (AddressFamily::Inet, 32),
+            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+        };
+        route.header.address_family = family;
+        route.header.destination_prefix_length = bits;
+        route.attributes = vec![RouteAttribute::Destination(RouteAddress::from(address))];
         match self.ask(RouteNetlinkMessage::GetRoute(route)) {
-            Ok(Some(RouteNetlinkMessage::NewRoute(found))) => Ok(found.header.kind == RouteType::Local),
-            Ok(_) => Ok(false),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => {
-                Ok(false)
-            }
-            Err(source) => Err(Error::Netlink { action: format!("look up the route to {address}"), source }),
+            Ok(Some(RouteNetlinkMessage::NewRoute(found))) => Ok(Some(found)),
+            Ok(_) => Ok(None),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EINVAL | libc::EACCES) => Ok(None),
+                _ => {
+                    let action = format!("look up the route to {address}");
+                    Err(Error::Netlink { action, source: error })
+                }
+            },
         }
     }
 
@@ -150,10 +162,10 @@ impl Netlink {
             .collect())
     }
 
-    /// All IPv4 routes.
-    pub(crate) fn routes_v4(&mut self) -> Result<Vec<RouteMessage>, Error> {
+    /// All routes of a family.
+    pub(crate) fn routes(&mut self, family: AddressFamily) -> Result<Vec<RouteMessage>, Error> {
         let mut all = RouteMessage::default();
-        all.header.address_family = AddressFamily::Inet;
+        all.header.address_family = family;
         let found = self.dump(RouteNetlinkMessage::GetRoute(all), "list routes")?;
         Ok(found
             .into_iter()

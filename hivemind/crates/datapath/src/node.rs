@@ -3,6 +3,7 @@
 use crate::{
     Config, Error, MapStatistics, Statistics,
     bpffs::Pins,
+    cluster::{self, lifecycle::Cluster},
     endpoint::{self, table::EndpointTable},
     host, links,
     maps::{Maps, PolicyMaps, failed},
@@ -47,6 +48,7 @@ pub(crate) struct Node {
     /// Locked after the maps, where both are.
     policies: Mutex<PolicyTable>,
     sweeping: Mutex<()>,
+    cluster: Mutex<Cluster>,
     generation: AtomicU64,
 }
 
@@ -78,12 +80,14 @@ impl Node {
             policy_maps: Mutex::new(PolicyMaps::open(&pins)?),
             policies: Mutex::default(),
             sweeping: Mutex::default(),
+            cluster: Mutex::default(),
             config,
             pins,
             programs,
         };
         // Endpoints first, then the sockets that send to them; so a swap never sends where nobody carries.
         endpoint::lifecycle::adopt(&node, &mut netlink)?;
+        cluster::lifecycle::adopt(&node, &mut netlink)?;
         policy::lifecycle::adopt(&node)?;
         service::lifecycle::adopt(&node)?;
         node.refresh_addresses()?;
@@ -122,6 +126,11 @@ impl Node {
     /// Held by whoever removes what is left of policies.
     pub(crate) fn sweeping(&self) -> MutexGuard<'_, ()> {
         self.sweeping.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locked before the maps, where both are.
+    pub(crate) fn cluster(&self) -> MutexGuard<'_, Cluster> {
+        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A generation that was never used. Drawn with the maps locked.

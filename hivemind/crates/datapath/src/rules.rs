@@ -12,6 +12,7 @@ use std::{
     env,
     fmt::Write as _,
     io::{self, Write as _},
+    net::{Ipv4Addr, Ipv6Addr},
     process::{Command, Stdio},
 };
 
@@ -33,9 +34,21 @@ pub(crate) struct Publication {
     pub(crate) backends: Vec<BackendSpec>,
 }
 
+/// The overlay's interface, and the addresses that this node's own packets have there, if they are known.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Passing {
+    pub(crate) interface: String,
+    pub(crate) ipv4: Ipv4Addr,
+    pub(crate) ipv6: Option<Ipv6Addr>,
+}
+
 /// Replaces the rules by those for these publications. Blocks for some milliseconds.
-pub(crate) fn apply(config: &Config, publications: &[Publication]) -> Result<(), Error> {
-    run(config, &render(config, publications))
+pub(crate) fn apply(
+    config: &Config,
+    publications: &[Publication],
+    overlay: Option<&Passing>,
+) -> Result<(), Error> {
+    run(config, &render(config, publications, overlay))
 }
 
 /// Removes the table, if it is there.
@@ -68,14 +81,19 @@ fn refused(config: &Config, message: String) -> Error {
 }
 
 /// The transaction that makes the table be as it should, whatever was there.
-fn render(config: &Config, publications: &[Publication]) -> String {
+fn render(config: &Config, publications: &[Publication], overlay: Option<&Passing>) -> String {
     let mut rules = String::new();
     // Writing into a String cannot fail.
-    let _ = write_table(&mut rules, config, publications);
+    let _ = write_table(&mut rules, config, publications, overlay);
     rules
 }
 
-fn write_table(rules: &mut String, config: &Config, publications: &[Publication]) -> std::fmt::Result {
+fn write_table(
+    rules: &mut String,
+    config: &Config,
+    publications: &[Publication],
+    overlay: Option<&Passing>,
+) -> std::fmt::Result {
     let table = &config.name;
     let (replicas4, replicas6) = (config.replica_range.0.trunc(), config.replica_range.1.trunc());
     let (cluster4, cluster6) = (config.cluster_range.0.trunc(), config.cluster_range.1.trunc());
@@ -99,10 +117,24 @@ fn write_table(rules: &mut String, config: &Config, publications: &[Publication]
     writeln!(rules, "ct status dnat ip saddr {replicas4} oifname {REPLICA_INTERFACES} masquerade")?;
     writeln!(rules, "ct status dnat ip6 saddr {replicas6} oifname {REPLICA_INTERFACES} masquerade")?;
     writeln!(rules, "oifname {REPLICA_INTERFACES} accept")?;
+    if let Some(Passing { interface, ipv4, ipv6 }) = overlay {
+        // The same by another node. All else keeps its address: that node sends the answers back here.
+        let by = format!("oifname \"{interface}\"");
+        writeln!(rules, "ct status dnat ip saddr {replicas4} {by} snat ip to {ipv4}")?;
+        match ipv6 {
+            Some(ipv6) => writeln!(rules, "ct status dnat ip6 saddr {replicas6} {by} snat ip6 to {ipv6}")?,
+            None => writeln!(rules, "ct status dnat ip6 saddr {replicas6} {by} masquerade")?,
+        }
+        writeln!(rules, "{by} accept")?;
+    }
     writeln!(rules, "ip saddr {replicas4} ip daddr != {{ {cluster4}, {services4} }} masquerade")?;
     writeln!(rules, "ip6 saddr {replicas6} ip6 daddr != {{ {cluster6}, {services6} }} masquerade")?;
     writeln!(rules, "}}\nchain forwarded {{")?;
-    writeln!(rules, "iifname {REPLICA_INTERFACES} accept\noifname {REPLICA_INTERFACES} accept\n}}\n}}")
+    writeln!(rules, "iifname {REPLICA_INTERFACES} accept\noifname {REPLICA_INTERFACES} accept")?;
+    if let Some(Passing { interface, .. }) = overlay {
+        writeln!(rules, "iifname \"{interface}\" accept\noifname \"{interface}\" accept")?;
+    }
+    writeln!(rules, "}}\n}}")
 }
 
 fn write_publication(rules: &mut String, publication: &Publication) -> std::fmt::Result {

@@ -111,6 +111,8 @@ pub struct RoundTripStatistics {
     pub local: u32,
     /// The identity of the other end.
     pub peer: u32,
+    /// The number of the node that the other end is on; zero if it is this node or none.
+    pub node: u16,
     /// How many by length: below 16 µs, below 32 µs, and so on, each bucket's bound twice the one before; the last has no
     /// bound.
     pub buckets: [u64; RTT_BUCKETS],

@@ -43,6 +43,8 @@ impl Identity {
     pub const WORLD: u32 = 2;
     /// The DNS server that replicas ask. Policies select it in [`SYSTEM_NAMESPACE`] by `app=dns` or `k8s-app=kube-dns`.
     pub const DNS: u32 = 3;
+    /// Another node: its own processes. Policies see it as they see [`Identity::WORLD`]: by its address.
+    pub const NODE: u32 = 4;
 
     /// The identity of a number.
     pub fn new(number: u32, namespace: &str, app: &str, labels: BTreeMap<String, String>) -> Self {

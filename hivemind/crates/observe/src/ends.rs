@@ -7,10 +7,11 @@ use std::{
 
 use crate::snapshot::{AppName, AppSample};
 
-/// The reserved numbers of identities: the node's own processes, whatever is outside, the DNS server.
+/// The reserved numbers of identities: the node's own processes, whatever is outside, the DNS server, other nodes' processes.
 const HOST: u32 = 1;
 const WORLD: u32 = 2;
 const DNS: u32 = 3;
+const NODE: u32 = 4;
 
 /// One end of connections. All but apps are without a namespace, which no app is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -19,6 +20,7 @@ pub(crate) enum End {
     Host,
     World,
     Dns,
+    Node,
     /// An identity that never had a name.
     Unknown,
     /// Any end: what found no series of its own.
@@ -39,6 +41,7 @@ impl End {
             End::Host => "host",
             End::World => "world",
             End::Dns => "dns",
+            End::Node => "node",
             End::Unknown => "unknown",
             End::Other => "other",
         }
@@ -70,6 +73,7 @@ impl Ends {
             HOST => End::Host,
             WORLD => End::World,
             DNS => End::Dns,
+            NODE => End::Node,
             _ => match self.names.get(&number) {
                 Some(app) => {
                     self.asked.insert(number);

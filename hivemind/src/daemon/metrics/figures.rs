@@ -154,7 +154,7 @@ fn traffic(statistics: &Statistics, identities: HashMap<u32, Arc<AppName>>) -> T
         identities,
         pairs: statistics.pairs.iter().map(pair).collect(),
         collective: counters(&statistics.other_pairs),
-        round_trips: statistics.round_trips.iter().map(round_trip).collect(),
+        round_trips: round_trips(&statistics.round_trips),
     }
 }
 
@@ -186,7 +186,23 @@ fn counters(totals: &PairTotals) -> PairCounters {
     PairCounters { bytes: totals.bytes, packets: totals.packets, connections: totals.connections }
 }
 
-fn round_trip(sample: &RoundTripStatistics) -> RoundTripSample {
-    let RoundTripStatistics { local, peer, buckets, sum_us, retransmits } = *sample;
-    RoundTripSample { local, peer, histogram: RttHistogram { buckets, sum_us, retransmits } }
+/// Round trips by pair of identities, whatever node the other end is on. They come sorted by identities.
+fn round_trips(counted: &[RoundTripStatistics]) -> Vec<RoundTripSample> {
+    let mut samples: Vec<RoundTripSample> = Vec::with_capacity(counted.len());
+    for &RoundTripStatistics { local, peer, node: _, buckets, sum_us, retransmits } in counted {
+        match samples.last_mut() {
+            Some(last) if (last.local, last.peer) == (local, peer) => {
+                for (sum, count) in last.histogram.buckets.iter_mut().zip(buckets) {
+                    *sum += count;
+                }
+                last.histogram.sum_us += sum_us;
+                last.histogram.retransmits += retransmits;
+            }
+            _ => {
+                let histogram = RttHistogram { buckets, sum_us, retransmits };
+                samples.push(RoundTripSample { local, peer, histogram });
+            }
+        }
+    }
+    samples
 }

@@ -85,6 +85,7 @@ fn kind(identity: u32) -> &'static str {
         Identity::HOST => "host",
         Identity::WORLD => "world",
         Identity::DNS => "dns",
+        Identity::NODE => "node",
         Identity::FIRST.. => "replica",
         _ => "unknown",
     }

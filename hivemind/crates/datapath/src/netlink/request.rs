@@ -1,16 +1,20 @@
 //! The requests that the data path makes, one function each.
 
+use hivemind_common::overlay;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
     link::{
-        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
-        LinkInfo, LinkMessage,
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute,
+        LinkFlags, LinkInfo, LinkMessage,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+        RouteType,
+    },
     tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
 use std::{
@@ -77,6 +81,36 @@ pub(crate) fn add_link(name: &str, kind: InfoKind) -> Request {
         vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)])];
     let action = format!("make the interface {name}");
     Request::new(action, NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(link))
+}
+
+/// Makes the VXLAN interface that owns the overlay's port. It takes no network, so nothing ever comes in by its socket.
+pub(crate) fn add_overlay(name: &str, mac: [u8; 6]) -> Request {
+    let mut link = LinkMessage::default();
+    link.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::Address(mac.to_vec()),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vxlan),
+            LinkInfo::Data(InfoData::Vxlan(vec![
+                InfoVxlan::CollectMetadata(true),
+                InfoVxlan::Vnifilter(true),
+                InfoVxlan::Learning(false),
+                InfoVxlan::Port(overlay::PORT),
+            ])),
+        ]),
+    ];
+    let action = format!("make the interface {name}");
+    Request::new(action, NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(link))
+}
+
+/// Has an interface ask for no neighbours, and limits its packets.
+pub(crate) fn set_up_overlay(index: u32, mtu: u32) -> Request {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.header.flags = LinkFlags::Noarp;
+    link.header.change_mask = LinkFlags::Noarp;
+    link.attributes = vec![LinkAttribute::Mtu(mtu)];
+    Request::new(format!("set up the interface {index}"), 0, RouteNetlinkMessage::SetLink(link))
 }
 
 /// Gives an interface an alias, keeps the kernel from giving it a link-local address, and brings it up.
@@ -152,19 +186,20 @@ impl Direction {
     }
 }
 
-/// Puts a program into an interface's only filter of that direction, in the place of one that is there.
+/// The priority of filters on interfaces that are ours alone, and on those that others may have filters on.
+pub(crate) const FIRST: u16 = 1;
+pub(crate) const AMONG_OTHERS: u16 = overlay::PORT;
+
+/// Puts a program into an interface's only filter of that direction and priority, in the place of one that is there.
 pub(crate) fn add_filter(
     interface: u32,
     direction: Direction,
+    priority: u16,
     name: &str,
     program: BorrowedFd<'_>,
 ) -> Request {
-    let mut message = TcMessage::default();
-    message.header.index = interface as i32;
-    message.header.parent = direction.parent();
+    let mut message = filter(interface, direction, priority);
     message.header.handle = TcHandle { major: 0, minor: 1 };
-    // The priority, then the protocol in network order.
-    message.header.info = (1 << 16) | u32::from((libc::ETH_P_ALL as u16).to_be());
     message.attributes = vec![
         TcAttribute::Kind("bpf".to_owned()),
         TcAttribute::Options(vec![
@@ -177,12 +212,19 @@ pub(crate) fn add_filter(
     Request::new(action, NLM_F_CREATE, RouteNetlinkMessage::NewTrafficFilter(message))
 }
 
-/// Removes all filters of that direction. Their qdisc stays: on an interface that is up, the kernel takes all qdiscs out of
-/// service to remove one, and drops what is sent for as long as an RCU grace period.
-pub(crate) fn delete_filters(interface: u32, direction: Direction) -> Request {
+fn filter(interface: u32, direction: Direction, priority: u16) -> TcMessage {
     let mut message = TcMessage::default();
     message.header.index = interface as i32;
     message.header.parent = direction.parent();
+    // The priority, then the protocol in network order.
+    message.header.info = (u32::from(priority) << 16) | u32::from((libc::ETH_P_ALL as u16).to_be());
+    message
+}
+
+/// Removes the filters of that direction and priority. Their qdisc stays: on an interface that is up, the kernel takes all
+/// qdiscs out of service to remove one, and drops what is sent for as long as an RCU grace period.
+pub(crate) fn delete_filters(interface: u32, direction: Direction, priority: u16) -> Request {
+    let message = filter(interface, direction, priority);
     let action = format!("remove the filters of interface {interface}");
     Request::new(action, 0, RouteNetlinkMessage::DelTrafficFilter(message))
 }
@@ -208,6 +250,34 @@ pub(crate) fn add_link_route(interface: u32, to: IpNet) -> Request {
     route.attributes.push(RouteAttribute::Oif(interface));
     let action = format!("add the route to {to} by interface {interface}");
     Request::new(action, NLM_F_CREATE | NLM_F_REPLACE, RouteNetlinkMessage::NewRoute(route))
+}
+
+/// The route to another node's replicas by the overlay's interface: from which address, and how long packets may be.
+pub(crate) fn add_node_route(interface: u32, to: IpNet, source: Option<IpAddr>, mtu: u32) -> Request {
+    let mut route = route(to, RouteType::Unicast);
+    route.header.scope = if to.addr().is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
+    route.attributes.push(RouteAttribute::Oif(interface));
+    if let Some(source) = source {
+        route.attributes.push(RouteAttribute::PrefSource(RouteAddress::from(source)));
+    }
+    // Locked: whatever the path may seem to allow, and for what is forwarded too.
+    route
+        .attributes
+        .push(RouteAttribute::Metrics(vec![RouteMetric::Lock(1 << RTAX_MTU), RouteMetric::Mtu(mtu)]));
+    let action = format!("add the route to {to} by interface {interface}");
+    Request::new(action, NLM_F_CREATE | NLM_F_REPLACE, RouteNetlinkMessage::NewRoute(route))
+}
+
+/// `RTAX_MTU` of <linux/rtnetlink.h>.
+const RTAX_MTU: u32 = 2;
+
+/// Removes what [`add_node_route`] added.
+pub(crate) fn delete_node_route(interface: u32, to: IpNet) -> Request {
+    let mut route = route(to, RouteType::Unicast);
+    route.header.scope = RouteScope::NoWhere;
+    route.attributes.push(RouteAttribute::Oif(interface));
+    let action = format!("remove the route to {to} by interface {interface}");
+    Request::new(action, 0, RouteNetlinkMessage::DelRoute(route))
 }
 
 /// The default route of a family, by a gateway behind an interface.

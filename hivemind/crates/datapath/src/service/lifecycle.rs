@@ -108,7 +108,8 @@ pub(crate) fn publish(node: &Node) -> Result<(), Error> {
             })
             .collect()
     };
-    rules::apply(&node.config, &publications)?;
+    let overlay = node.cluster().passing.clone();
+    rules::apply(&node.config, &publications, overlay.as_ref())?;
     let wanted: HashSet<_> = publications
         .iter()
         .map(|publication| (publication.port.host_port, publication.port.protocol))

@@ -121,7 +121,7 @@ impl Pairs {
         let list: Vec<(RttKey, PerCpuValues<RttHistogram>)> =
             self.round_trips.iter().filter_map(skip_gone(name::RTT)).collect::<Result<_, _>>()?;
         let mut all: Vec<_> = list.into_iter().map(|(key, cpus)| sum(key, &cpus)).collect();
-        all.sort_by_key(|pair| (pair.local, pair.peer));
+        all.sort_by_key(|pair| (pair.local, pair.peer, pair.node));
         Ok(all)
     }
 
@@ -145,8 +145,14 @@ pub(crate) fn lost_in_kernel(budgets: &PerCpuArray<MapData, EventBudget>) -> u64
 }
 
 fn sum(key: RttKey, cpus: &PerCpuValues<RttHistogram>) -> RoundTripStatistics {
-    let mut all =
-        RoundTripStatistics { local: key.local, peer: key.peer, buckets: [0; _], sum_us: 0, retransmits: 0 };
+    let mut all = RoundTripStatistics {
+        local: key.local,
+        peer: key.peer,
+        node: u16::try_from(key.node).unwrap_or(0),
+        buckets: [0; _],
+        sum_us: 0,
+        retransmits: 0,
+    };
     for cpu in cpus.iter() {
         for (total, count) in all.buckets.iter_mut().zip(cpu.buckets) {
             *total += count;

@@ -17,7 +17,7 @@ use std::{
 };
 
 fn program_of(world: &World, pin: &str) -> u32 {
-    let link = FdLink::from(PinnedLink::from_pin(world.config.bpffs.join("v2/links").join(pin)).unwrap());
+    let link = FdLink::from(PinnedLink::from_pin(world.config.bpffs.join("v3/links").join(pin)).unwrap());
     link.info().unwrap().program_id()
 }
 
@@ -50,7 +50,7 @@ fn connections_old_and_new_go_on_while_the_data_path_is_closed_and_opened_again(
         };
         ten_more();
         eventually("the endpoints have their links", || {
-            let links = world.config.bpffs.join("v2/links");
+            let links = world.config.bpffs.join("v3/links");
             (1..=3).all(|n| links.join(format!("hm{n}-to_replica")).exists())
         });
         let pins = ["sock_connect4", "hm1-from_replica", "hm1-to_replica"];
@@ -166,7 +166,7 @@ fn what_a_daemon_with_other_maps_left_is_replaced() {
         datapath.ensure_endpoint(replica(1)).await.unwrap();
         drop(datapath);
         // As a daemon would have left it that knew another version of the maps.
-        let [own, other] = ["v2", "v1"].map(|version| world.config.bpffs.join(version));
+        let [own, other] = ["v3", "v2"].map(|version| world.config.bpffs.join(version));
         fs::rename(&own, &other).unwrap();
         let datapath = world.open().await;
         assert!(own.exists() && !other.exists());
@@ -263,7 +263,7 @@ fn exists(interface: &str) -> bool {
 }
 
 /// Everything of the node that the data path may touch, but for forwarding.
-fn state() -> Vec<String> {
+pub(crate) fn state() -> Vec<String> {
     let show = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output().unwrap();
         String::from_utf8(output.stdout).unwrap()

@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod cluster;
 mod conntrack;
 mod endpoints;
 mod life;

@@ -68,6 +68,11 @@ impl World {
         // A directory that only this mount namespace sees, and that goes with it.
         mount(Some("tmpfs"), "/mnt", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
         ip("link set lo up");
+        Self::make_at("/mnt", ("10.200.1.0/24", "fd00:1:0:1::/64"))
+    }
+
+    /// A node in the network namespace of the calling thread, with its files below a directory.
+    fn make_at(files: &str, (range_v4, range_v6): (&str, &str)) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let root = cgroup2_mount();
         let cgroup = root.join(format!("hmt-{}-{number}", std::process::id()));
@@ -77,10 +82,10 @@ impl World {
         let netns = File::open("/proc/thread-self/ns/net").unwrap();
         let config = Config {
             name: "hivemind".to_owned(),
-            bpffs: "/mnt/bpf/hivemind".into(),
+            bpffs: format!("{files}/bpf/hivemind").into(),
             cgroup_root: cgroup.clone(),
-            netns_dir: "/mnt/netns".into(),
-            replica_range: ("10.200.1.0/24".parse().unwrap(), "fd00:1:0:1::/64".parse().unwrap()),
+            netns_dir: format!("{files}/netns").into(),
+            replica_range: (range_v4.parse().unwrap(), range_v6.parse().unwrap()),
             cluster_range: ("10.200.0.0/14".parse().unwrap(), "fd00:1::/48".parse().unwrap()),
             service_range: ("10.204.0.0/16".parse().unwrap(), "fd00:2::/112".parse().unwrap()),
             dns: ("169.254.20.10".parse().unwrap(), "fd00:20::10".parse().unwrap()),
@@ -144,6 +149,36 @@ impl World {
         Outside { netns, stop: Some(stop), keeper: Some(keeper) }
     }
 
+    /// Another node of the cluster, one hop away. It ends with what is returned.
+    pub(crate) fn other_node(&self) -> OtherNode {
+        let (ready, made) = mpsc::channel();
+        let (stop, stopped) = mpsc::channel::<()>();
+        let keeper = thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            ip("link set lo up");
+            let world = Self::make_at("/mnt/other", ("10.200.2.0/24", "fd00:1:0:2::/64"));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let datapath = runtime.block_on(world.open());
+            ready.send((nix::unistd::gettid(), world, datapath)).unwrap();
+            // Ends when the other half is dropped.
+            let _ = stopped.recv();
+        });
+        let (thread, world, datapath) = made.recv().unwrap();
+        ip(&format!("link add up0 type veth peer name up0 netns {thread}"));
+        ip(&format!("addr add {NODE_V4}/24 dev up0"));
+        ip(&format!("addr add {NODE_V6}/64 dev up0 nodad"));
+        ip("link set up0 up");
+        world
+            .run(Place::OnNode, || {
+                ip(&format!("addr add {OUTSIDE_V4}/24 dev up0"));
+                ip(&format!("addr add {OUTSIDE_V6}/64 dev up0 nodad"));
+                ip("link set up0 up");
+            })
+            .join()
+            .unwrap();
+        OtherNode { world, datapath, stop: Some(stop), keeper: Some(keeper) }
+    }
+
     /// Runs `work` on a thread of its own in that place; in the cgroup that reaches services, as all replicas do.
     pub(crate) fn run<T: Send + 'static>(
         &self,
@@ -195,11 +230,11 @@ impl World {
 
     /// Where a lasting link of an endpoint's interface is pinned.
     pub(crate) fn link_path(&self, endpoint: &Endpoint, program: &str) -> PathBuf {
-        self.config.bpffs.join("v2/links").join(format!("{}-{program}", endpoint.interface))
+        self.config.bpffs.join("v3/links").join(format!("{}-{program}", endpoint.interface))
     }
 
     pub(crate) fn map_path(&self, name: &str) -> PathBuf {
-        self.config.bpffs.join("v2/maps").join(name)
+        self.config.bpffs.join("v3/maps").join(name)
     }
 
     pub(crate) fn hash<K: aya::Pod, V: aya::Pod>(&self, name: &str) -> HashMap<MapData, K, V> {
@@ -220,6 +255,23 @@ impl Drop for World {
                 // It may end first.
                 let _ = fs::write(parent.join("cgroup.threads"), thread);
             }
+        }
+    }
+}
+
+/// A node beside that of the test.
+pub(crate) struct OtherNode {
+    pub(crate) world: World,
+    pub(crate) datapath: Datapath,
+    stop: Option<mpsc::Sender<()>>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Drop for OtherNode {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(keeper) = self.keeper.take() {
+            keeper.join().unwrap();
         }
     }
 }
@@ -264,10 +316,21 @@ pub(crate) fn replica(n: u8) -> EndpointSpec {
     }
 }
 
-/// Lets everything pass to and from the endpoints that [`replica`] makes.
+/// The same on the other node.
+pub(crate) fn far_replica(n: u8) -> EndpointSpec {
+    EndpointSpec {
+        id: format!("replica-{n}"),
+        ipv4: Ipv4Addr::new(10, 200, 2, n),
+        ipv6: Ipv6Addr::new(0xfd00, 1, 0, 2, 0, 0, 0, n.into()),
+        identity: 512 + u32::from(n),
+    }
+}
+
+/// Lets everything pass to and from the endpoints that [`replica`] and [`far_replica`] make.
 pub(crate) async fn admit_all(datapath: &Datapath) {
     for n in 1..=9 {
         datapath.set_policy(replica(n).identity, Arc::new(Tables::open())).await.unwrap();
+        datapath.set_policy(far_replica(n).identity, Arc::new(Tables::open())).await.unwrap();
     }
 }
 
