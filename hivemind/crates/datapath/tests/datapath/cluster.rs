@@ -1,6 +1,6 @@
 use crate::{
     life::state,
-    talk::{ask, connect, datagrams, serve_tcp, serve_udp},
+    talk::{ask, connect, datagrams, echo, serve_tcp, serve_udp},
     world::{
         NODE_V4, NODE_V6, OUTSIDE_V4, OtherNode, Place, World, addresses, far_replica, in_a_world, ip,
         replica, service,
@@ -13,18 +13,23 @@ use hivemind_common::{
     policy::{ALLOW, ANY_PEER, DENY, PolicyEntry},
 };
 use hivemind_datapath::{
-    BackendSpec, ClusterSpec, Datapath, DropReason, Endpoint, Error, RemoteEndpoint, RemoteNode, Routing,
+    BackendSpec, ClusterSpec, Datapath, DropReason, Endpoint, Error, PairStatistics, Protocol, PublishedPort,
+    RemoteEndpoint, RemoteNode, Routing,
 };
 use hivemind_policy::{TableEntry, Tables, Transport};
 use std::{
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 const SILENCE: Duration = Duration::from_millis(200);
+const WORLD: u32 = 2;
 const NODE: u32 = 4;
 
 fn near(routing: Routing) -> ClusterSpec {
@@ -216,6 +221,132 @@ fn a_process_of_one_node_reaches_a_replica_of_another_and_is_reached() {
             .join()
             .unwrap();
         other.world.run(Place::In(&b), || talk([NODE_V4.into(), NODE_V6.into()], 9)).join().unwrap();
+    });
+}
+
+#[test]
+fn a_published_port_of_one_node_has_its_backend_on_another() {
+    in_a_world(async |world| {
+        let (datapath, other) = joined(world, Routing::Overlay).await;
+        published_elsewhere(world, &datapath, &other).await;
+    });
+}
+
+/// Has a client outside, a process of the node and a replica of it ask a port that a replica of the other node serves.
+async fn published_elsewhere(world: &World, datapath: &Datapath, other: &OtherNode) {
+    let client = world.client();
+    datapath.refresh_node_addresses().await.unwrap();
+    far_server(other, 1).await;
+    let spec = far_replica(1);
+    let port = |protocol| PublishedPort { host_port: 80, protocol, target_port: 80 };
+    let web = hivemind_datapath::ServiceSpec {
+        backends: vec![BackendSpec { ipv4: spec.ipv4, ipv6: spec.ipv6, weight: 1 }],
+        published: vec![port(Protocol::Tcp), port(Protocol::Udp)],
+        ..service(1, &[])
+    };
+    datapath.set_service(web).await.unwrap();
+    let node: [IpAddr; 2] = ["198.51.100.1".parse().unwrap(), "2001:db8:1::1".parse().unwrap()];
+    client.run(move || talk(node, 1)).join().unwrap();
+    let statistics = other.datapath.statistics().await.unwrap();
+    assert!(statistics.pairs.iter().any(|pair| pair.source == WORLD), "{:?}", statistics.pairs);
+    world.run(Place::OnNode, move || talk(node, 1)).join().unwrap();
+    let a = datapath.ensure_endpoint(replica(1)).await.unwrap();
+    world.run(Place::In(&a), move || talk(node, 1)).join().unwrap();
+    let statistics = other.datapath.statistics().await.unwrap();
+    let of_replica = |pair: &PairStatistics| pair.source == replica(1).identity;
+    assert!(statistics.pairs.iter().any(of_replica), "{:?}", statistics.pairs);
+    // Answers find their way back also when everything is judged again.
+    let mut asked =
+        client.run(move || node.map(|address| connect((address, 80).into()).unwrap().0)).join().unwrap();
+    other.datapath.set_remote_endpoints(vec![remote(7)], Vec::new()).await.unwrap();
+    for stream in &mut asked {
+        assert_eq!(echo(stream).unwrap(), 1);
+    }
+}
+
+#[test]
+fn a_sender_is_told_when_the_path_between_nodes_is_narrower_than_its_own() {
+    in_a_world(async |world| {
+        let (datapath, other) = joined(world, Routing::Overlay).await;
+        far_server(&other, 1).await;
+        let a = datapath.ensure_endpoint(replica(1)).await.unwrap();
+        ip(&format!("route add {OUTSIDE_V4}/32 dev up0 mtu 1400"));
+        // The same as before, but the way there has changed.
+        datapath.set_cluster(Some(near(Routing::Overlay))).await.unwrap();
+        world
+            .run(Place::In(&a), || {
+                for (address, headers) in addresses(&far_replica(1)).into_iter().zip([28, 48]) {
+                    let ping = |bytes: u32| {
+                        let size = (bytes - headers).to_string();
+                        let arguments = ["-c", "1", "-W", "2", "-M", "do", "-s", &size, &address.to_string()];
+                        Command::new("ping").args(arguments).status().unwrap().success()
+                    };
+                    assert!(ping(1350));
+                    assert!(!ping(1351));
+                    let route =
+                        Command::new("ip").args(["route", "get", &address.to_string()]).output().unwrap();
+                    let route = String::from_utf8(route.stdout).unwrap();
+                    assert!(route.contains("mtu 1350"), "{route}");
+                }
+                talk(addresses(&far_replica(1)), 1);
+            })
+            .join()
+            .unwrap();
+        // What may be cut is cut, and put together again.
+        let b = datapath.ensure_endpoint(replica(2)).await.unwrap();
+        world
+            .run(Place::In(&b), || {
+                let arguments = ["-c", "1", "-W", "5", "-M", "dont", "-s", "1422", "10.200.2.1"];
+                assert!(Command::new("ping").args(arguments).status().unwrap().success());
+                talk(addresses(&far_replica(1)), 1);
+            })
+            .join()
+            .unwrap();
+    });
+}
+
+#[test]
+fn traffic_between_nodes_goes_on_while_their_daemons_restart() {
+    in_a_world(async |world| {
+        let (mut datapath, other) = joined(world, Routing::Overlay).await;
+        far_server(&other, 1).await;
+        let a = datapath.ensure_endpoint(replica(1)).await.unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let asking = addresses(&far_replica(1)).map(|address| {
+            let stop = Arc::clone(&stop);
+            world.run(Place::In(&a), move || {
+                let socket = datagrams(address);
+                let (mut stream, _) = connect((address, 80).into()).unwrap();
+                let mut asked = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    ask(&socket, (address, 80).into()).unwrap();
+                    assert_eq!(echo(&mut stream).unwrap(), 1);
+                    asked += 1;
+                }
+                asked
+            })
+        });
+        for _ in 0..3 {
+            drop(datapath);
+            datapath = world.open().await;
+            datapath.set_cluster(Some(near(Routing::Overlay))).await.unwrap();
+            datapath.replace_remote_endpoints((1..4).map(far_remote).collect()).await.unwrap();
+            let config = other.world.config.clone();
+            let reopen = other.world.run(Place::OnNode, move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let datapath = Datapath::open(config).await.unwrap();
+                    datapath.set_cluster(Some(far(Routing::Overlay))).await.unwrap();
+                    datapath.replace_remote_endpoints((1..4).map(remote).collect()).await.unwrap();
+                });
+            });
+            reopen.join().unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        for asking in asking {
+            let asked = asking.join().unwrap();
+            assert!(asked > 100, "{asked}");
+        }
     });
 }
 

@@ -120,33 +120,16 @@ impl World {
 
     /// A machine outside of the node, one hop away. It ends with what is returned.
     pub(crate) fn outside(&self) -> Outside {
-        let (ready, made) = mpsc::channel();
-        let (stop, stopped) = mpsc::channel::<()>();
-        let keeper = thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            let netns = File::open("/proc/thread-self/ns/net").unwrap();
-            ready.send((nix::unistd::gettid(), netns)).unwrap();
-            // Ends when the other half is dropped.
-            let _ = stopped.recv();
-        });
-        let (thread, netns) = made.recv().unwrap();
-        ip(&format!("link add up0 type veth peer name eth0 netns {thread}"));
-        ip(&format!("addr add {NODE_V4}/24 dev up0"));
-        ip(&format!("addr add {NODE_V6}/64 dev up0 nodad"));
-        ip("link set up0 up");
-        let inside = netns.try_clone().unwrap();
-        thread::spawn(move || {
-            setns(&inside, CloneFlags::CLONE_NEWNET).unwrap();
-            ip("link set lo up");
-            ip(&format!("addr add {OUTSIDE_V4}/24 dev eth0"));
-            ip(&format!("addr add {OUTSIDE_V6}/64 dev eth0 nodad"));
-            ip("link set eth0 up");
-            ip(&format!("route add default via {NODE_V4}"));
-            ip(&format!("-6 route add default via {NODE_V6}"));
-        })
-        .join()
-        .unwrap();
-        Outside { netns, stop: Some(stop), keeper: Some(keeper) }
+        Outside::behind("up0", [NODE_V4.into(), NODE_V6.into()], [OUTSIDE_V4.into(), OUTSIDE_V6.into()])
+    }
+
+    /// As [`World::outside`], on a network of its own.
+    pub(crate) fn client(&self) -> Outside {
+        let here =
+            [Ipv4Addr::new(198, 51, 100, 1).into(), Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1).into()];
+        let there =
+            [Ipv4Addr::new(198, 51, 100, 2).into(), Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2).into()];
+        Outside::behind("out0", here, there)
     }
 
     /// Another node of the cluster, one hop away. It ends with what is returned.
@@ -283,6 +266,36 @@ pub(crate) struct Outside {
 }
 
 impl Outside {
+    fn behind(link: &'static str, here: [IpAddr; 2], there: [IpAddr; 2]) -> Self {
+        let (ready, made) = mpsc::channel();
+        let (stop, stopped) = mpsc::channel::<()>();
+        let keeper = thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let netns = File::open("/proc/thread-self/ns/net").unwrap();
+            ready.send((nix::unistd::gettid(), netns)).unwrap();
+            // Ends when the other half is dropped.
+            let _ = stopped.recv();
+        });
+        let (thread, netns) = made.recv().unwrap();
+        ip(&format!("link add {link} type veth peer name eth0 netns {thread}"));
+        ip(&format!("addr add {}/24 dev {link}", here[0]));
+        ip(&format!("addr add {}/64 dev {link} nodad", here[1]));
+        ip(&format!("link set {link} up"));
+        let outside = Self { netns, stop: Some(stop), keeper: Some(keeper) };
+        outside
+            .run(move || {
+                ip("link set lo up");
+                ip(&format!("addr add {}/24 dev eth0", there[0]));
+                ip(&format!("addr add {}/64 dev eth0 nodad", there[1]));
+                ip("link set eth0 up");
+                ip(&format!("route add default via {}", here[0]));
+                ip(&format!("-6 route add default via {}", here[1]));
+            })
+            .join()
+            .unwrap();
+        outside
+    }
+
     pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         let netns = self.netns.try_clone().unwrap();
         thread::spawn(move || {
