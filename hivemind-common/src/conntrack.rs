@@ -97,6 +97,9 @@ pub const END_TOLD: u8 = 2;
 /// part of a connection that one certain side began.
 pub const REFUSED: u8 = 4;
 
+/// In an [`Entry::way`]: packets go to the node as they are, without the overlay.
+pub const AS_IS: u32 = 1 << 31;
+
 /// How long a connection that policy refuses is remembered after its last packet: longer than the longest pause between two
 /// retransmissions (120 s, RFC 6298 section 2.5 allows as little as 60).
 pub const REFUSED_NS: u64 = 300 * SECOND_NS;
@@ -127,7 +130,7 @@ pub struct Entry {
     /// The pair's number in telemetry; zero is the collective one.
     pub pair: u32,
     /// The first twelve bytes of a frame to each end, as words in memory order. Of an end on another node the first word is
-    /// that node's number: see [`Entry::node`].
+    /// the way there: see [`Entry::way`].
     pub frame_macs: [[u32; 3]; 2],
     /// What each side has sent so far: see [`observe`].
     pub seen: [u8; 2],
@@ -138,11 +141,17 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The number of the other node by which an end is reached, with [`AS_IS`] or without; zero if there is none.
+    #[inline(always)]
+    pub fn way(&self, side: usize) -> u32 {
+        let i = side & 1;
+        if self.endpoints[i] == OUTSIDE { self.frame_macs[i][0] } else { 0 }
+    }
+
     /// The number of the other node by which an end is reached; zero if there is none.
     #[inline(always)]
     pub fn node(&self, side: usize) -> u32 {
-        let i = side & 1;
-        if self.endpoints[i] == OUTSIDE { self.frame_macs[i][0] } else { 0 }
+        self.way(side) & !AS_IS
     }
 
     /// The side that sent the first packet.

@@ -8,7 +8,8 @@ pub const OWN: u32 = 0;
 /// How many slots `node_state` has: node numbers are 1 to 1023.
 pub const NODES_MAX: u32 = 1024;
 
-/// `flags` of a [`NodeState`]: packets go to this node as they are, without the overlay.
+/// `flags` of a [`NodeState`]: IPv4 packets between its replicas and this node's go as they are, without the overlay. In the
+/// slot of this node: there are such nodes.
 pub const DIRECT: u32 = 1;
 
 /// The MAC address of the overlay's own interface, the same on every node: what is handed to the host's stack comes in

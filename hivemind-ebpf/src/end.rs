@@ -3,13 +3,14 @@
 use crate::{
     flow::Flow,
     frame::Frame,
-    maps::{ENDPOINT_BY_INTERFACE, ENDPOINT_STATE, GENERATION, Maps, node_of},
+    maps::{ENDPOINT_BY_INTERFACE, ENDPOINT_STATE, GENERATION, Maps, NODE_STATE, node_of},
 };
 use hivemind_common::{
-    conntrack::Entry,
+    conntrack::{AS_IS, Entry},
     drop_reason::DropReason,
     endpoint::{EndpointState, NO_GENERATION, OUTSIDE},
-    node::OWN,
+    family::{Family, V4},
+    node::{DIRECT, OWN},
 };
 
 /// The identity of the node's own processes.
@@ -70,9 +71,18 @@ fn put_outside(entry: &mut Entry, i: usize, identity: u32) {
 
 /// Writes what is reached by another node as one end.
 #[inline(always)]
-fn put_remote(entry: &mut Entry, i: usize, identity: u32, node: u32) {
+fn put_remote(entry: &mut Entry, i: usize, identity: u32, way: u32) {
     put_outside(entry, i, identity);
-    entry.frame_macs[i][0] = node;
+    entry.frame_macs[i][0] = way;
+}
+
+/// The way to a replica of another node. The network between nodes carries IPv4: IPv6 always needs the overlay.
+#[inline(always)]
+fn way_to<F: Family>(node: u32) -> u32 {
+    match NODE_STATE.get(node) {
+        Some(state) if F::VERSION == V4::VERSION && state.flags & DIRECT != 0 => node | AS_IS,
+        _ => node,
+    }
 }
 
 /// The endpoint that a frame came from, once it is sure that it is who it says.
@@ -109,7 +119,7 @@ pub(crate) fn receiver<F: Maps>(flow: &Flow<F>, entry: &mut Entry) -> Result<(),
     let side = flow.to();
     let Some(found) = F::address_exact().get_ptr(flow.destination()) else {
         match node_of::<F>(flow.destination()) {
-            Some(node) if node != OWN => put_remote(entry, side, IDENTITY_UNKNOWN, node),
+            Some(node) if node != OWN => put_remote(entry, side, IDENTITY_UNKNOWN, way_to::<F>(node)),
             _ => match node_that_brought(flow) {
                 OWN => put_outside(entry, side, identity_outside::<F>(flow.destination())),
                 node => put_remote(entry, side, known_identity(flow), node),
@@ -123,7 +133,7 @@ pub(crate) fn receiver<F: Maps>(flow: &Flow<F>, entry: &mut Entry) -> Result<(),
         if node == OWN {
             put_outside(entry, side, identity);
         } else {
-            put_remote(entry, side, identity, node);
+            put_remote(entry, side, identity, way_to::<F>(node));
         }
         return Ok(());
     }
@@ -157,6 +167,16 @@ fn known_identity<F: Maps>(flow: &Flow<F>) -> u32 {
     }
 }
 
+/// Whether an endpoint of this node has the address.
+#[inline(always)]
+pub(crate) fn is_here<F: Maps>(address: F::Address) -> bool {
+    match F::address_exact().get_ptr(address) {
+        // SAFETY: a value of the map, as above.
+        Some(found) => unsafe { (*found).endpoint != OUTSIDE },
+        None => false,
+    }
+}
+
 /// The endpoint that has the destination address. Returns whether there is one on this node.
 #[inline(always)]
 pub(crate) fn local_receiver<F: Maps>(flow: &Flow<F>, entry: &mut Entry) -> Result<bool, DropReason> {
@@ -187,8 +207,12 @@ pub(crate) fn visitor<F: Maps>(
     let identity = if identity == IDENTITY_HOST { IDENTITY_NODE } else { identity };
     put_remote(entry, flow.from(), identity, node);
     match node_of::<F>(flow.source()) {
-        Some(owner) if owner != node => Err(DropReason::SpoofedSource),
-        _ => Ok(()),
+        None => Ok(()),
+        Some(owner) if owner == node => {
+            entry.frame_macs[flow.from()][0] = way_to::<F>(node);
+            Ok(())
+        }
+        Some(_) => Err(DropReason::SpoofedSource),
     }
 }
 

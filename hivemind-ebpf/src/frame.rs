@@ -19,6 +19,9 @@ const MARK: u32 = 0x48 << 24;
 /// Bits of an identity.
 const IDENTITY_MASK: u32 = (1 << 24) - 1;
 
+/// `PACKET_HOST` of <linux/if_packet.h>.
+const PACKET_HOST: u32 = 0;
+
 /// A frame, from its Ethernet header on.
 #[derive(Clone, Copy)]
 pub(crate) struct Frame {
@@ -94,6 +97,13 @@ impl Frame {
     pub(crate) fn mark_sender(self, sender: u32) {
         // SAFETY: as above.
         unsafe { (*self.skb).mark = MARK | (sender & IDENTITY_MASK) };
+    }
+
+    /// Whether the frame is addressed to the interface that it came in by.
+    #[inline(always)]
+    pub(crate) fn is_for_us(self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.skb).pkt_type == PACKET_HOST }
     }
 
     /// Whether the host's stack brought the frame from another interface.

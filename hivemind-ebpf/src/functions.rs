@@ -171,15 +171,15 @@ functions!(
 
 /// See [`underlay::send`].
 #[inline(always)]
-pub(crate) fn send(frame: Frame, node: u32, identity: u32) -> i32 {
-    send_to_node(frame.context(), node, identity)
+pub(crate) fn send(frame: Frame, way: u32, identity: u32) -> i32 {
+    send_to_node(frame.context(), way, identity)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn send_to_node(context: *mut __sk_buff, node: u32, identity: u32) -> i32 {
+extern "C" fn send_to_node(context: *mut __sk_buff, way: u32, identity: u32) -> i32 {
     let frame = Frame::of(context);
-    underlay::send(frame, node, identity).unwrap_or_else(|reason| tell::drop_unread(frame, reason as u32))
+    underlay::send(frame, way, identity).unwrap_or_else(|reason| tell::drop_unread(frame, reason as u32))
 }
 
 /// Drops a frame of which nothing is known.

@@ -55,9 +55,9 @@ fn leave<F: Functions>(frame: Frame) -> i32 {
         // spoofed source finds another's interface there, and is judged and refused below.
         if entry.interfaces[from] == frame.interface() && flow.stands(entry) {
             flow.observe(frame, entry);
-            let node = entry.node(to);
-            if node != OWN {
-                return send(frame, node, entry.identities[from]);
+            let way = entry.way(to);
+            if way != OWN {
+                return send(frame, way, entry.identities[from]);
             }
             frame.mark(entry.identities[from], entry.identities[to]);
             return match frame.deliver(entry.interfaces[to], &entry.frame_macs[to]) {
@@ -87,9 +87,9 @@ pub(crate) fn judge_leaving<F: Functions>(frame: Frame, flow: &Flow<F>) -> Resul
         judge::settle::<F>(frame, flow, entry)?;
     }
     let (from, to) = (flow.from(), flow.to());
-    let node = entry.node(to);
-    if node != OWN {
-        return Ok(send(frame, node, entry.identities[from]));
+    let way = entry.way(to);
+    if way != OWN {
+        return Ok(send(frame, way, entry.identities[from]));
     }
     frame.mark(entry.identities[from], entry.identities[to]);
     frame.deliver(entry.interfaces[to], &entry.frame_macs[to])

@@ -22,10 +22,11 @@ use aya_ebpf::{
 };
 use core::mem::MaybeUninit;
 use hivemind_common::{
+    conntrack::AS_IS,
     drop_reason::DropReason,
     endpoint::OUTSIDE,
     family::{Address, Family, V4, V6},
-    node::{OVERLAY_MAC, OWN},
+    node::{DIRECT, NodeState, OVERLAY_MAC, OWN},
     overlay::{self, BYTES},
     packet::{self, Bytes, ETHERNET_BYTES},
     telemetry::FEATURE_TRACKING,
@@ -51,7 +52,13 @@ pub fn from_underlay(context: TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     }
     let Some(own) = NODE_STATE.get(OWN) else { return TC_ACT_UNSPEC };
-    let Some(outer) = overlay::read(&frame, own.address) else { return TC_ACT_UNSPEC };
+    // What is for another machine may be seen here too.
+    if !frame.is_for_us() {
+        return TC_ACT_UNSPEC;
+    }
+    let Some(outer) = overlay::read(&frame, own.address) else {
+        return if own.flags & DIRECT != 0 { arrive_as_is::<V4>(frame) } else { TC_ACT_UNSPEC };
+    };
     let Some(node) = NODE_BY_ADDRESS.get_ptr(outer.source) else {
         return drop_unread(frame, DropReason::UnknownNode as u32);
     };
@@ -141,6 +148,33 @@ fn arrive<F: Functions>(frame: Frame, node: u32, identity: u32) -> i32 {
     F::judge_arriving(frame, flow, node, identity)
 }
 
+/// Takes a packet that a replica of another node has sent to one of this node without the overlay, and nothing else.
+#[inline(always)]
+fn arrive_as_is<F: Functions>(frame: Frame) -> i32 {
+    let mut room = MaybeUninit::uninit();
+    let flow = Flow::<F>::empty(&mut room);
+    if F::read(frame, flow) != 0 {
+        return TC_ACT_UNSPEC;
+    }
+    let (from, to) = (flow.from(), flow.to());
+    if let Some(entry) = flow.entry()
+        && entry.way(from) & AS_IS != 0
+        && entry.endpoints[to] != OUTSIDE
+        && flow.stands(entry)
+    {
+        flow.observe(frame, entry);
+        return match frame.deliver(entry.interfaces[to], &entry.frame_macs[to]) {
+            Ok(verdict) => verdict,
+            Err(reason) => drop_unread(frame, reason as u32),
+        };
+    }
+    let (identity, node) = end::whose::<F>(flow.source());
+    if node == OWN || !end::is_here::<F>(flow.destination()) {
+        return TC_ACT_UNSPEC;
+    }
+    F::judge_arriving(frame, flow, node, identity)
+}
+
 /// Decides about a packet that another node brings, and delivers it.
 ///
 /// # Errors
@@ -167,12 +201,13 @@ pub(crate) fn judge_arriving<F: Functions>(
     frame.deliver(entry.interfaces[to], &entry.frame_macs[to])
 }
 
-/// Sends a frame to another node on behalf of `identity`.
+/// Sends a frame by the way to another node on behalf of `identity`.
 ///
 /// # Errors
 /// Why it could not be sent.
 #[inline(always)]
-pub(crate) fn send(frame: Frame, node: u32, identity: u32) -> Result<i32, DropReason> {
+pub(crate) fn send(frame: Frame, way: u32, identity: u32) -> Result<i32, DropReason> {
+    let node = way & !AS_IS;
     let Some(state) = NODE_STATE.get(node) else { return Err(DropReason::NoNodeRoute) };
     let interface = state.interface;
     if node == OWN || interface == 0 {
@@ -184,14 +219,9 @@ pub(crate) fn send(frame: Frame, node: u32, identity: u32) -> Result<i32, DropRe
         frame.mark_sender(identity);
         return Ok(TC_ACT_OK);
     }
-    // SAFETY: a helper that takes the context.
-    let hash = unsafe { bpf_get_hash_recalc(frame.context()) };
-    // SAFETY: as above.
-    if unsafe { bpf_skb_adjust_room(frame.context(), BYTES as i32, BPF_ADJ_ROOM_MAC, GROW) } != 0 {
-        return Err(DropReason::Rewrite);
+    if way & AS_IS == 0 {
+        frame.wrap(state, identity, ethertype)?;
     }
-    let headers = overlay::headers(state, frame.ip_bytes() as u32, hash, identity, ethertype);
-    frame.store(ETHERNET_BYTES, headers.as_ptr().cast(), BYTES)?;
     let mut neighbour = bpf_redir_neigh {
         nh_family: AF_INET,
         __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 {
@@ -199,13 +229,26 @@ pub(crate) fn send(frame: Frame, node: u32, identity: u32) -> Result<i32, DropRe
             ipv6_nh: [state.next_hop.0, 0, 0, 0],
         },
     };
-    // SAFETY: the helper reads as many bytes as it is told. It also writes the outer Ethernet header.
+    // SAFETY: the helper reads as many bytes as it is told. It also writes the Ethernet header.
     let verdict =
         unsafe { bpf_redirect_neigh(interface, &raw mut neighbour, size_of::<bpf_redir_neigh>() as i32, 0) };
     Ok(verdict as i32)
 }
 
 impl Frame {
+    /// Puts the headers of VXLAN before the IP packet.
+    #[inline(always)]
+    fn wrap(self, state: &NodeState, identity: u32, ethertype: u16) -> Result<(), DropReason> {
+        // SAFETY: a helper that takes the context.
+        let hash = unsafe { bpf_get_hash_recalc(self.context()) };
+        // SAFETY: as above.
+        if unsafe { bpf_skb_adjust_room(self.context(), BYTES as i32, BPF_ADJ_ROOM_MAC, GROW) } != 0 {
+            return Err(DropReason::Rewrite);
+        }
+        let headers = overlay::headers(state, self.ip_bytes() as u32, hash, identity, ethertype);
+        self.store(ETHERNET_BYTES, headers.as_ptr().cast(), BYTES)
+    }
+
     /// Takes off the outer headers; the outer Ethernet header becomes that of what was inside.
     #[inline(always)]
     fn unwrap(self, flags: u64, ethertype: u16) -> Result<(), DropReason> {

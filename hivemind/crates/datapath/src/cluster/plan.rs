@@ -65,17 +65,19 @@ impl Plan {
         plan.add_range(cluster_v4.into(), OWN);
         plan.add_range(cluster_v6.into(), OWN);
         let own = Address4::from_octets(spec.address.octets());
-        let state = NodeState { address: own, source: own, interface: overlay, ..NodeState::default() };
+        let flags = if spec.routing == Routing::Direct { DIRECT } else { 0 };
+        let state =
+            NodeState { address: own, source: own, interface: overlay, flags, ..NodeState::default() };
         plan.states.insert(OWN, state);
         let device_mtus = mtus(netlink)?;
-        let flags = if spec.routing == Routing::Direct { DIRECT } else { 0 };
         for node in &spec.nodes {
             let number = u32::from(node.number);
             let way = Way::to(netlink, node.address)?;
             let path = way.map_or(MTU_DEFAULT, |way| {
                 way.mtu.or_else(|| device_mtus.get(&way.interface).copied()).unwrap_or(MTU_DEFAULT)
             });
-            let mtu = path.saturating_sub(if flags == DIRECT { 0 } else { ENCAPSULATION_BYTES });
+            // With direct routing too: what the host's stack sends, and IPv6, takes the overlay.
+            let mtu = path.saturating_sub(ENCAPSULATION_BYTES);
             plan.mtu = plan.mtu.max(mtu);
             let state = NodeState {
                 address: Address4::from_octets(node.address.octets()),
@@ -233,9 +235,6 @@ pub(crate) fn check(config: &Config, netlink: &mut Netlink, spec: &ClusterSpec) 
     }
     if !netlink.is_local(spec.address)? {
         return wrong(this(), format!("the cluster address {} is not one of its own", spec.address));
-    }
-    if spec.routing == Routing::Direct {
-        return wrong(this(), "direct routing is not supported yet".to_owned());
     }
     Ok(())
 }

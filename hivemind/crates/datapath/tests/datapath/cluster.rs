@@ -2,8 +2,8 @@ use crate::{
     life::state,
     talk::{ask, connect, datagrams, echo, serve_tcp, serve_udp},
     world::{
-        NODE_V4, NODE_V6, OUTSIDE_V4, OtherNode, Place, World, addresses, far_replica, in_a_world, ip,
-        replica, service,
+        NODE_V4, NODE_V6, OUTSIDE_V4, OtherNode, Place, World, addresses, admit_all, far_replica, in_a_world,
+        ip, replica, service,
     },
 };
 use hivemind_common::{
@@ -262,6 +262,59 @@ async fn published_elsewhere(world: &World, datapath: &Datapath, other: &OtherNo
     for stream in &mut asked {
         assert_eq!(echo(stream).unwrap(), 1);
     }
+}
+
+#[test]
+fn with_direct_routing_all_of_it_works_as_well() {
+    in_a_world(async |world| {
+        let (datapath, other) = joined(world, Routing::Direct).await;
+        let b = far_server(&other, 2).await;
+        let a = datapath.ensure_endpoint(replica(2)).await.unwrap();
+        world
+            .run(Place::In(&a), || {
+                talk(addresses(&far_replica(2)), 2);
+                ping(addresses(&far_replica(2)));
+                for address in addresses(&replica(2)) {
+                    serve_tcp((address, 80).into(), 5);
+                    serve_udp((address, 80).into(), 5);
+                }
+            })
+            .join()
+            .unwrap();
+        other.world.run(Place::In(&b), || talk(addresses(&replica(2)), 5)).join().unwrap();
+        world.run(Place::OnNode, || talk(addresses(&far_replica(2)), 2)).join().unwrap();
+        published_elsewhere(world, &datapath, &other).await;
+    });
+}
+
+#[test]
+fn without_tcx_filters_do_the_same_and_go_with_the_cluster() {
+    in_a_world(async |world| {
+        let other = world.other_node();
+        other.datapath.set_cluster(Some(far(Routing::Overlay))).await.unwrap();
+        far_server(&other, 1).await;
+        let filters = || {
+            let listed = ["ingress", "egress"].map(|way| {
+                let shown = Command::new("tc").args(["filter", "show", "dev", "up0", way]).output().unwrap();
+                String::from_utf8(shown.stdout).unwrap()
+            });
+            listed.concat()
+        };
+        let before = filters();
+        // Once anew, once adopting what is there.
+        for _ in 0..2 {
+            let datapath = Datapath::open_without_tcx(world.config.clone()).await.unwrap();
+            admit_all(&datapath).await;
+            datapath.set_cluster(Some(near(Routing::Overlay))).await.unwrap();
+            assert!(filters().contains("from_underlay"), "{}", filters());
+            let a = datapath.ensure_endpoint(replica(1)).await.unwrap();
+            world.run(Place::In(&a), || talk(addresses(&far_replica(1)), 1)).join().unwrap();
+            world.run(Place::OnNode, || talk(addresses(&far_replica(1)), 1)).join().unwrap();
+        }
+        let datapath = Datapath::open_without_tcx(world.config.clone()).await.unwrap();
+        datapath.set_cluster(None).await.unwrap();
+        assert_eq!(filters(), before);
+    });
 }
 
 #[test]
