@@ -4,12 +4,14 @@
 //! [`fault`].
 
 pub(crate) mod app;
+pub(crate) mod cluster;
 pub(crate) mod completions;
 pub(crate) mod context;
 pub(crate) mod doctor;
 pub(crate) mod fault;
 pub(crate) mod flows;
 pub(crate) mod image;
+mod labels;
 pub(crate) mod namespace;
 mod near;
 pub(crate) mod node;
@@ -17,6 +19,7 @@ pub(crate) mod output;
 mod place;
 pub(crate) mod policy;
 mod rows;
+pub(crate) mod scheduler;
 pub(crate) mod service;
 mod session;
 pub(crate) mod status;
@@ -58,9 +61,15 @@ pub(crate) enum Command {
     /// List and import images
     #[command(subcommand)]
     Image(image::ImageCommand),
-    /// Look at the machines
+    /// Look at the machines, let them join, drain and remove them
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// Look at the cluster as a whole
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// Ask where replicas go, and why
+    #[command(subcommand)]
+    Scheduler(scheduler::SchedulerCommand),
     /// Make, list and revoke what lets in those who do not come over the socket
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -156,6 +165,8 @@ impl Command {
             Command::Volume(command) => command.run(&session).await,
             Command::Image(command) => command.run(&session).await,
             Command::Node(command) => command.run(&session).await,
+            Command::Cluster(command) => command.run(&session).await,
+            Command::Scheduler(command) => command.run(&session).await,
             Command::Token(command) => command.run(&session).await,
             Command::Ui(args) => args.run(&session).await,
             Command::Status(args) => args.run(&session).await,
@@ -174,6 +185,8 @@ impl Command {
             Command::Volume(command) => command.format(),
             Command::Image(command) => command.format(),
             Command::Node(command) => command.format(),
+            Command::Cluster(command) => command.format(),
+            Command::Scheduler(command) => command.format(),
             Command::Token(command) => command.format(),
             Command::Context(command) => command.format(),
             Command::Ui(_) => Format::Table,

@@ -76,6 +76,7 @@ async fn serve(config: Config) -> Result<(), ApiError> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = parts.ended.cancelled() => {}
     }
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     info!("Stopping; containers and their traffic go on");

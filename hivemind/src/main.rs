@@ -28,6 +28,7 @@ use hivemind_runtime::logs::{COLLECTOR_COMMAND, collector_main};
   hivemind policy apply -f rules.yaml                           who may speak to whom
   hivemind flows --follow                                       who speaks to whom
   hivemind ui                                                   the dashboard
+  hivemind node token create                                    let another machine join
 
 Exit codes:
   0 done               1 a fault of Hivemind      2 wrong input     3 no such thing
@@ -103,6 +104,25 @@ mod tests {
             "hivemind policy delete a b",
             "hivemind namespace label shop tier=front old-",
             "hivemind flows -f --from web --to 10.0.0.0/8 --verdict denied --tail 5 -o json",
+            "hivemind flows --tail 5 -o wide",
+            "hivemind app deploy train --image train:1 --node-selector gpu=a100 --toleration gpu=true --toleration *",
+            "hivemind daemon --join 192.168.1.11 --token @join.token",
+            "hivemind node ls -o wide --watch",
+            "hivemind node info node-2 -o yaml",
+            "hivemind node token create",
+            "hivemind node token create --uses 10 --expires 1h -o json",
+            "hivemind node token ls -o wide",
+            "hivemind node token delete a b",
+            "hivemind node label node-2 zone=west disk-",
+            "hivemind node taint node-2 gpu=true:NoSchedule old:PreferNoSchedule- older-",
+            "hivemind node cordon node-2 node-3",
+            "hivemind node uncordon --name node-2",
+            "hivemind node drain node-2 --timeout 1h",
+            "hivemind node drain node-2 --no-wait",
+            "hivemind node leave --force",
+            "hivemind node remove node-2 --force",
+            "hivemind cluster status -o yaml",
+            "hivemind scheduler explain web-app -n shop -o json",
             "hivemind token create ci --role read-only --expires 30d",
             "hivemind token revoke ci",
             "hivemind ui --print",

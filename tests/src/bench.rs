@@ -19,6 +19,7 @@ mod telemetry;
 use anyhow::{Result, bail};
 
 pub use calls::serve_calls;
+pub use cluster::ask;
 pub use echo::{echo, ping};
 pub use figure::{Figure, json_lines, table};
 

@@ -1,16 +1,22 @@
 //! Several nodes on one fabric, whose daemons make one cluster: node 0 is the server, and the others join it.
 
+mod apps;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 
 use crate::fabric::{Fabric, FabricOptions};
+use crate::http;
 use crate::node::{Node, NodeOptions};
 use crate::registry::Registry;
 use crate::wait::eventually;
+
+pub use apps::both_addresses;
 
 /// How long nodes get to be ready once their daemons run.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -100,10 +106,29 @@ impl Cluster {
     /// # Errors
     /// When the server's daemon gives none.
     pub fn token(&self) -> Result<String> {
-        let said = self.server().hivemind_ok(&["node", "token", "create", "-o", "name"])?;
-        let token = said.trim();
-        ensure!(!token.is_empty() && !token.contains(char::is_whitespace), "this is no token: {said:?}");
-        Ok(token.to_owned())
+        let made = self.ask("POST", "/v1/jointokens", &json!({ "uses": 1, "validS": 3600 }))?;
+        Ok(made["secret"].as_str().with_context(|| format!("no secret in {made}"))?.to_owned())
+    }
+
+    /// Says whether new replicas are put on a node.
+    ///
+    /// # Errors
+    /// When the server does not know the node, or does not answer.
+    pub fn cordon(&self, number: usize, is_cordoned: bool) -> Result<()> {
+        let name = self.node(number).name();
+        eventually(READY_LIMIT, "the node to be changed", || {
+            // Its state may change between the two.
+            let mut node = self.server().json(&["node", "info", name])?;
+            node["spec"]["cordoned"] = is_cordoned.into();
+            self.ask("PUT", &format!("/v1/nodes/{name}"), &node).map(drop)
+        })
+    }
+
+    fn ask(&self, method: &str, path: &str, object: &Value) -> Result<Value> {
+        let socket = self.server().sandbox().outside(&self.server().socket());
+        let answer = http::send_unix(&socket, method, path, object, READY_LIMIT)?;
+        ensure!((200..300).contains(&answer.status), "{method} {path} was answered {answer:?}");
+        serde_json::from_str(&answer.body).with_context(|| format!("no JSON: {answer:?}"))
     }
 
     /// Starts a node's daemon for the first time, as an agent of the server's.
@@ -122,11 +147,24 @@ impl Cluster {
     pub fn until_ready(&self, nodes: usize) -> Result<()> {
         eventually(READY_LIMIT, "every node to be ready", || {
             let listed = self.server().json(&["node", "ls"])?;
-            let listed = listed.as_array().context("`node ls` prints no list")?;
+            let listed = listed["items"].as_array().context("`node ls` prints no list")?;
             let ready = listed.iter().filter(|node| node["status"]["state"] == "Ready").count();
             if (listed.len(), ready) != (nodes, nodes) {
                 bail!("{ready} of {} nodes are ready; there should be {nodes}", listed.len());
             }
+            Ok(())
+        })
+    }
+
+    /// Waits until the server says of a node that it is in this state.
+    ///
+    /// # Errors
+    /// When that does not become true.
+    pub fn until_state(&self, number: usize, state: &str, limit: Duration) -> Result<()> {
+        let name = self.node(number).name();
+        eventually(limit, &format!("{name} to be {state}"), || {
+            let node = self.server().json(&["node", "info", name])?;
+            ensure!(node["status"]["state"] == state, "it is {}", node["status"]["state"]);
             Ok(())
         })
     }

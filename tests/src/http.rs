@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 /// The most that is read of a response, in bytes.
 const RESPONSE_BYTES_MAX: u64 = 16 << 20;
@@ -29,7 +30,7 @@ pub fn get(address: SocketAddr, path: &str, limit: Duration) -> Result<Response>
         .with_context(|| format!("cannot connect to {address}"))?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
-    exchange(stream, &address.to_string(), path)
+    exchange(stream, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"))
 }
 
 /// Gets a page over a Unix socket. Blocks for at most about twice `limit`.
@@ -37,16 +38,40 @@ pub fn get(address: SocketAddr, path: &str, limit: Duration) -> Result<Response>
 /// # Errors
 /// As [`get`].
 pub fn get_unix(socket: &Path, path: &str, limit: Duration) -> Result<Response> {
+    let stream = connect_unix(socket, limit)?;
+    exchange(stream, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+}
+
+/// Sends JSON over a Unix socket, with a method such as `POST`. Blocks for at most about twice `limit`.
+///
+/// # Errors
+/// As [`get`]. An answer that refuses is no error: look at its status.
+pub(crate) fn send_unix(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    object: &Value,
+    limit: Duration,
+) -> Result<Response> {
+    let body = object.to_string();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    exchange(connect_unix(socket, limit)?, &(head + &body))
+}
+
+fn connect_unix(socket: &Path, limit: Duration) -> Result<UnixStream> {
     let stream =
         UnixStream::connect(socket).with_context(|| format!("cannot connect to {}", socket.display()))?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
-    exchange(stream, "localhost", path)
+    Ok(stream)
 }
 
-fn exchange(mut stream: impl Read + Write, host: &str, path: &str) -> Result<Response> {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
-        .context("cannot ask")?;
+fn exchange(mut stream: impl Read + Write, request: &str) -> Result<Response> {
+    stream.write_all(request.as_bytes()).context("cannot ask")?;
     let mut answer = Vec::new();
     stream.take(RESPONSE_BYTES_MAX).read_to_end(&mut answer).context("the answer did not come whole")?;
     parse(&answer)

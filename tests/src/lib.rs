@@ -30,7 +30,7 @@ mod wait;
 
 pub use background::Background;
 pub use browser::Browser;
-pub use cluster::{Cluster, ClusterOptions};
+pub use cluster::{Cluster, ClusterOptions, both_addresses};
 pub use fabric::{Addresses, Fabric, FabricOptions, Layout};
 pub use http::{Response, get, get_unix};
 pub use inventory::Inventory;
@@ -41,6 +41,6 @@ pub use programs::{artifacts, hivemind_binary, image_archive};
 pub use prometheus::{Prometheus, Sample, tool};
 pub use registry::Registry;
 pub use sandbox::{Sandbox, hold, remains};
-pub use story::play;
+pub use story::{play, play_cluster};
 pub use traffic::{Traffic, TrafficReport};
 pub use wait::eventually;

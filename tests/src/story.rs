@@ -3,7 +3,10 @@
 //! Each step does one thing through the command line and looks at what came of it from where a user would see it. The first
 //! that fails ends the story. `cargo xtask up --check` prints it; a test plays it too.
 
+mod cluster;
 mod guard;
+
+pub use cluster::play_cluster;
 
 use std::{
     collections::BTreeMap,

@@ -30,7 +30,8 @@ usage: cargo xtask COMMAND
   build-ebpf              build the eBPF programs into target/ebpf/hivemind.bpf.o
   ui                      check and build the dashboard into ui/dist, from where the program embeds it
   images                  make the images that the tests run, and a registry that serves them
-  up [--check]            start the daemon with a demo app until Ctrl-C; --check plays a node's story and tears it down
+  up [--nodes N | --check] start the daemon with a demo app until Ctrl-C; --nodes makes a cluster in namespaces instead;
+                          --check plays the stories of a node and of a cluster and tears them down
   test [--fast] [FILTER]  everything that must pass before a change lands; --fast leaves out the end-to-end tests
   bench NAME [--json] [--check]
                           measure footprint, containers, telemetry, dns, policy, cluster or all; --check fails if a promise is broken
@@ -60,6 +61,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["images"] => images::build(&workspace),
         ["up"] => up::run(&workspace),
         ["up", "--check"] => up::check(&workspace),
+        ["up", "--nodes", nodes] => up::cluster(&workspace, nodes),
         ["test", rest @ ..] => test::run(&workspace, &test::Options::parse(rest)?),
         ["bench", rest @ ..] => bench::run(&workspace, &bench::Options::parse(rest)?),
         ["dist"] => dist::build(&workspace).map(drop),

@@ -1,5 +1,5 @@
-//! `cargo xtask up`: a daemon with a demo app on this machine, from nothing, until Ctrl-C; and `up --check`, which plays a
-//! node's whole story in namespaces of its own.
+//! `cargo xtask up`: a daemon with a demo app on this machine, from nothing, until Ctrl-C; `up --nodes N`, which does so with a
+//! cluster in namespaces; and `up --check`, which plays the whole stories of a node and of a cluster there.
 //!
 //! Everything lies in directories of its own beside an installed Hivemind's: `target/up`, `/run/hivemind-up` and
 //! `/sys/fs/bpf/hivemind-up`. Programs are built as whoever runs this; only the daemon and what talks to it need root.
@@ -30,7 +30,7 @@ const WEB_PORT: &str = "3000";
 const DEMO_PORT: &str = "8080";
 const RUN_DIR: &str = "/run/hivemind-up";
 
-/// Plays the story and prints each step.
+/// Plays the stories of a node and of a cluster, and prints each step.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     prepare(workspace)?;
     process::run(workspace.cargo()?.args([
@@ -48,6 +48,41 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     if !played.success() {
         bail!("the story did not come to its end");
     }
+    Ok(())
+}
+
+/// Makes a cluster of `nodes` nodes in namespaces of their own, with a demo app, and keeps it until Ctrl-C.
+pub(crate) fn cluster(workspace: &Workspace, nodes: &str) -> Result<()> {
+    let interrupts = block_interrupts()?;
+    prepare(workspace)?;
+    process::run(workspace.cargo()?.args([
+        "build",
+        "--package",
+        "hivemind",
+        "--package",
+        "hivemind-tests",
+        "--bins",
+    ]))?;
+    let mut command = as_root(&workspace.cargo_target().join("debug/hivemind-cluster"));
+    let mut cluster = command.arg(nodes).stdin(Stdio::piped()).spawn().context("cannot start the cluster")?;
+    let lifeline = cluster.stdin.take();
+    // Ctrl-C reaches it as well, which does not heed it: it ends when its input does.
+    let waiting = std::thread::spawn(move || interrupts.wait());
+    let ended = loop {
+        if let Some(status) = cluster.try_wait()? {
+            break status;
+        }
+        if waiting.is_finished() {
+            println!("\nStopping, and removing everything.");
+            drop(lifeline);
+            break cluster.wait()?;
+        }
+        std::thread::sleep(READY_PAUSE);
+    };
+    if !ended.success() {
+        bail!("the cluster ended with {ended}");
+    }
+    println!("Nothing is left behind.");
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod progress;
 pub(crate) mod scale;
 
 pub(crate) use flags::timeout;
+pub(crate) use follow::next as next_item;
 
 use std::process::ExitCode;
 

@@ -32,6 +32,7 @@ Examples:
   hivemind flows --follow
   hivemind flows --verdict denied --to web-app
   hivemind flows --from 10.0.0.0/8 --tail 20
+  hivemind flows -f -o wide                                     with the node of each end
   hivemind flows -f -o json | jq -r 'select(.type == \"flow\") | .object.reason'"
 )]
 pub(crate) struct FlowsArgs {
@@ -61,6 +62,8 @@ enum FlowFormat {
     /// A line each.
     #[default]
     Compact,
+    /// The same with the node of each end.
+    Wide,
     /// The API's JSON, one object a line.
     Json,
 }
@@ -80,7 +83,7 @@ impl FlowsArgs {
     /// How errors are printed.
     pub(crate) fn error_format(&self) -> output::Format {
         match self.format {
-            FlowFormat::Compact => output::Format::Table,
+            FlowFormat::Compact | FlowFormat::Wide => output::Format::Table,
             FlowFormat::Json => output::Format::Json,
         }
     }
@@ -99,13 +102,13 @@ impl FlowsArgs {
             tail: Some(self.tail),
         };
         let mut flows = session.client.flows(&options).await.map_err(at_flag)?;
-        let mut printer = line::Printer::new(Colours::for_stdout());
+        let mut printer = line::Printer::new(Colours::for_stdout(), self.format == FlowFormat::Wide);
         let mut any = false;
         while let Some(item) = flows.next().await {
             let item = item?;
             any = true;
             output::print(&match self.format {
-                FlowFormat::Compact => printer.text(&item),
+                FlowFormat::Compact | FlowFormat::Wide => printer.text(&item),
                 FlowFormat::Json => json_line(&item)?,
             })?;
         }
@@ -116,7 +119,7 @@ impl FlowsArgs {
                 "run the command again",
             ));
         }
-        if !any && self.format == FlowFormat::Compact {
+        if !any && self.format != FlowFormat::Json {
             note("no such flows are known; --follow shows those to come");
             for end in options.from.iter().chain(&options.to) {
                 note_stranger(session, end).await?;

@@ -1,7 +1,7 @@
 //! Names that were probably meant.
 
 use hivemind_client::Selection;
-use hivemind_model::{ApiError, Resource};
+use hivemind_model::{ApiError, JoinToken, Resource};
 
 use super::{
     Session,
@@ -36,21 +36,38 @@ impl Session {
         namespace: Option<&str>,
         words: &[&str],
     ) -> Result<Vec<T>, Failure> {
+        let all = self.all::<T>(namespace).await?;
+        words.iter().map(|word| find(namespace, word, &all)).collect()
+    }
+
+    /// As [`Session::find_all`], of one word.
+    pub(crate) async fn find_one<T: Resource>(
+        &self,
+        namespace: Option<&str>,
+        word: &str,
+    ) -> Result<T, Failure> {
+        find(namespace, word, &self.all::<T>(namespace).await?)
+    }
+
+    async fn all<T: Resource>(&self, namespace: Option<&str>) -> Result<Vec<T>, Failure> {
         let selection = Selection { namespace: namespace.map(str::to_owned), app: None };
-        let all = self.client.list::<T>(&selection).await?.items;
-        let find = |word: &&str| {
-            let bare = word.strip_prefix(T::ID_PREFIX).and_then(|r| r.strip_prefix('/')).unwrap_or(word);
-            let found = all.iter().find(|object| object.metadata().answers_to(bare)).cloned();
-            found.ok_or_else(|| no_such::<T>(namespace, bare, &all))
-        };
-        words.iter().map(find).collect()
+        Ok(self.client.list::<T>(&selection).await?.items)
     }
 }
 
+fn find<T: Resource>(namespace: Option<&str>, word: &str, all: &[T]) -> Result<T, Failure> {
+    let bare = word.strip_prefix(T::ID_PREFIX).and_then(|r| r.strip_prefix('/')).unwrap_or(word);
+    let found = all.iter().find(|object| object.metadata().answers_to(bare)).cloned();
+    found.ok_or_else(|| no_such::<T>(namespace, bare, all))
+}
+
 fn no_such<T: Resource>(namespace: Option<&str>, word: &str, all: &[T]) -> Failure {
-    let kind = T::ID_PREFIX;
+    let (noun, command) = match T::KIND {
+        JoinToken::KIND => ("join token", "node token"),
+        _ => (T::ID_PREFIX, T::ID_PREFIX),
+    };
     let place = namespace.map(|n| format!(" in namespace {n:?}")).unwrap_or_default();
-    fault(T::NOT_FOUND, format!("no {kind} named {word:?}{place}"), hint(kind, word, names(all)))
+    fault(T::NOT_FOUND, format!("no {noun} named {word:?}{place}"), hint(command, word, names(all)))
 }
 
 fn names<T: Resource>(all: &[T]) -> Vec<&str> {

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use futures::StreamExt;
 use hivemind_client::{Selection, WatchItem};
 use hivemind_model::{
-    ErrorCode, List, Namespace, NetworkPolicy, Node, Resource, Token, WatchEvent, WatchKind,
+    ErrorCode, JoinToken, List, Namespace, NetworkPolicy, Node, Resource, Token, WatchEvent, WatchKind,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -119,12 +119,16 @@ pub(crate) fn name_line<T: Resource>(object: &T) -> String {
 
 /// Whether objects of a kind are in namespaces.
 fn in_namespaces<T: Resource>() -> bool {
-    ![Node::KIND, Namespace::KIND, Token::KIND].contains(&T::KIND)
+    ![Node::KIND, Namespace::KIND, Token::KIND, JoinToken::KIND].contains(&T::KIND)
 }
 
 /// The kind's plural for people.
 fn plural<T: Resource>() -> &'static str {
-    if T::KIND == NetworkPolicy::KIND { "policies" } else { T::PLURAL }
+    match T::KIND {
+        NetworkPolicy::KIND => "policies",
+        JoinToken::KIND => "join tokens",
+        _ => T::PLURAL,
+    }
 }
 
 /// How rows of one kind are made: with which columns besides its own.

@@ -2,13 +2,10 @@
 
 use std::fmt::Display;
 
-use hivemind_model::{App, Node, Phase, PublishedPort, Replica, Service, Volume};
+use hivemind_model::{App, Phase, PublishedPort, Replica, Service, Volume};
 use jiff::Timestamp;
 
-use super::{
-    output::Row,
-    units::{age, size},
-};
+use super::{output::Row, units::age};
 
 /// `items` with a comma between each two.
 pub(crate) fn joined<T: Display>(items: impl IntoIterator<Item = T>) -> String {
@@ -168,32 +165,6 @@ impl Row for Volume {
             age(self.metadata.creation_timestamp, now),
         ];
         cells.extend(wide.then(|| self.metadata.id.clone()));
-        cells
-    }
-}
-
-impl Row for Node {
-    fn header(wide: bool) -> Vec<&'static str> {
-        let mut header = vec!["NAME", "VERSION", "KERNEL", "CPUS", "MEMORY", "REPLICAS", "AGE"];
-        if wide {
-            header.extend(["REPLICAS IPV6", "CONTAINERD"]);
-        }
-        header
-    }
-
-    fn cells(&self, wide: bool, now: Timestamp) -> Vec<String> {
-        let mut cells = vec![
-            self.metadata.name.clone(),
-            self.status.version.clone(),
-            self.status.kernel.clone(),
-            self.status.cpus.to_string(),
-            size(self.status.memory_bytes),
-            self.spec.replica_range_v4.clone(),
-            age(self.metadata.creation_timestamp, now),
-        ];
-        if wide {
-            cells.extend([self.spec.replica_range_v6.clone(), self.status.containerd.clone()]);
-        }
         cells
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use hivemind_model::Status;
+use hivemind_model::{Problem, Status};
 use jiff::Timestamp;
 
 use super::{
@@ -77,7 +77,14 @@ fn describe(status: &Status, now: Timestamp, colours: Colours) -> String {
         }
         text.push_str(&format!("\n{}", table.render()));
     }
-    for problem in &status.problems {
+    text.push_str(&problems(&status.problems, colours));
+    text
+}
+
+/// What is wrong, below what is.
+pub(crate) fn problems(problems: &[Problem], colours: Colours) -> String {
+    let mut text = String::new();
+    for problem in problems {
         let head = colours.paint("1;33", &format!("problem[{}]", problem.code));
         text.push_str(&format!("\n{head}: {}\n", problem.message));
         if !problem.hint.is_empty() {
@@ -89,7 +96,7 @@ fn describe(status: &Status, now: Timestamp, colours: Colours) -> String {
 
 #[cfg(test)]
 mod tests {
-    use hivemind_model::{DropCount, ErrorCode, EventCount, MapFill, Problem};
+    use hivemind_model::{DropCount, ErrorCode, EventCount, MapFill};
 
     use super::*;
 

@@ -10,7 +10,8 @@ use futures::{
 };
 use hivemind_agent::{Agent, FlowQuery};
 use hivemind_api::{
-    EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, NodeAccess, Statistics,
+    ClusterAccess, EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, NodeAccess,
+    Statistics,
 };
 use hivemind_dns::DnsServer;
 use hivemind_model::{
@@ -44,6 +45,7 @@ const TERMINAL: TerminalSize = TerminalSize { columns: 80, rows: 24 };
 pub(crate) struct LocalNode {
     agent: Arc<Agent>,
     objects: Objects,
+    cluster: Arc<dyn ClusterAccess>,
     config: Config,
     started_at: Timestamp,
     figures: Figures,
@@ -56,6 +58,7 @@ impl LocalNode {
         objects: Objects,
         dns: &Arc<DnsServer>,
         scrapes: Arc<Scrapes>,
+        cluster: Arc<dyn ClusterAccess>,
         config: &Config,
     ) -> Self {
         let figures = Figures {
@@ -65,7 +68,15 @@ impl LocalNode {
             data_dir: config.data_dir.clone(),
             node: config.node_name.clone(),
         };
-        LocalNode { agent, objects, config: config.clone(), started_at: Timestamp::now(), figures, scrapes }
+        LocalNode {
+            agent,
+            objects,
+            cluster,
+            config: config.clone(),
+            started_at: Timestamp::now(),
+            figures,
+            scrapes,
+        }
     }
 }
 
@@ -111,6 +122,7 @@ impl NodeAccess for LocalNode {
         let mut problems: Vec<Problem> = apps.iter().filter_map(|app| app.status.problem.clone()).collect();
         problems.extend(containerd.is_none().then(problems::containerd));
         problems.extend(statistics.maps.iter().filter_map(problems::map));
+        problems.extend(self.cluster.status().await?.problems);
         problems.extend(problems::flows(self.agent.flow_losses(), Timestamp::now()));
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").into(),

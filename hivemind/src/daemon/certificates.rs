@@ -7,9 +7,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{self, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
@@ -17,10 +15,7 @@ use std::{
 
 use hivemind_client::Fingerprint;
 use hivemind_model::{ApiError, ErrorCode};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
-};
+use hivemind_pki::Authority;
 use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, ring},
@@ -35,12 +30,8 @@ use super::{config::Config, fault};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// How long a certificate of our own is valid, and when another takes its place.
-const VALID: Duration = DAY.saturating_mul(90);
+/// When another certificate takes the place of one of our own, which is valid for three times as long.
 const RENEWED_AFTER: Duration = DAY.saturating_mul(30);
-
-/// How long the authority is valid.
-const AUTHORITY_VALID: Duration = DAY.saturating_mul(3650);
 
 /// How often it is seen whether the certificate has to be another.
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
@@ -104,15 +95,15 @@ impl Certificates {
                 (Source::Files { certificate: certificate.clone(), key: key.clone(), changed_at }, first)
             }
             None => {
-                let authority = Authority::open(&config.data_dir.join("tls"))?;
+                let authority = open_authority(config)?;
                 let mut names = names(config);
                 names.extend([
                     "localhost".into(),
                     Ipv4Addr::LOCALHOST.to_string(),
                     Ipv6Addr::LOCALHOST.to_string(),
                 ]);
-                let first = authority.issue(&names, &provider)?;
-                let fingerprint = Fingerprint::of(&authority.certificate);
+                let first = authority.issue_web(&names, &provider).map_err(of_pki)?;
+                let fingerprint = Fingerprint::of(authority.certificate());
                 info!(%fingerprint, "The web port's certificate is issued by the daemon's own authority");
                 (Source::Own { authority: Box::new(authority), names, issued_at: SystemTime::now() }, first)
             }
@@ -151,7 +142,7 @@ impl Certificates {
                     return;
                 }
                 *issued_at = now;
-                authority.issue(names, &self.provider)
+                authority.issue_web(names, &self.provider).map_err(of_pki)
             }
             Source::Files { certificate, key, changed_at: known } => {
                 let changed = changed_at(certificate, key);
@@ -190,93 +181,31 @@ impl ResolvesServerCert for Resolver {
     }
 }
 
-/// The daemon's own authority.
-struct Authority {
-    certificate: CertificateDer<'static>,
-    key: KeyPair,
+/// The authority of the cluster whose server this daemon is.
+///
+/// # Errors
+/// `FileFailed` and the like.
+pub(super) fn open_authority(config: &Config) -> Result<Authority, ApiError> {
+    Authority::open(&config.data_dir.join("tls")).map_err(of_pki)
 }
 
-impl Authority {
-    /// The one that is kept in `directory`; a new one if there is none.
-    fn open(directory: &Path) -> Result<Self, ApiError> {
-        let (certificate_file, key_file) = (directory.join("ca.crt"), directory.join("ca.key"));
-        if !key_file.exists() {
-            Self::make(directory, &certificate_file, &key_file)?;
-        }
-        let text = |path: &Path| {
-            fs::read_to_string(path)
-                .map_err(|error| fault::file(&format!("the file {}", path.display()), &error))
-        };
-        let broken = |path: &Path, error: &dyn std::fmt::Display| {
-            let what = format!("{} cannot be read: {error}", path.display());
+/// What is wrong with certificates, in the words of users.
+pub(super) fn of_pki(error: hivemind_pki::Error) -> ApiError {
+    use hivemind_pki::Error;
+    match &error {
+        Error::File { path, source, .. } => fault::file(&format!("the file {}", path.display()), source),
+        Error::Content { path, .. } => {
+            let directory = path.parent().unwrap_or(path).display();
             let hint = format!(
-                "put it back from a backup, or move {} away: clients have to trust the new one then",
-                directory.display()
+                "put it back from a backup, or move {directory} away: clients and nodes have to trust a new one then"
             );
-            ApiError::new(ErrorCode::FileFailed, what, hint)
-        };
-        let key = KeyPair::from_pem(&text(&key_file)?).map_err(|error| broken(&key_file, &error))?;
-        let certificate = CertificateDer::from_pem_slice(text(&certificate_file)?.as_bytes())
-            .map_err(|error| broken(&certificate_file, &error))?;
-        Ok(Authority { certificate, key })
+            ApiError::new(ErrorCode::FileFailed, error.to_string(), hint)
+        }
+        Error::Request(_) => ApiError::new(ErrorCode::Malformed, error.to_string(), "send PKCS #10 in PEM"),
+        Error::Unusable(_) => {
+            ApiError::new(ErrorCode::Internal, format!("certificates cannot be made: {error}"), "")
+        }
     }
-
-    fn make(directory: &Path, certificate_file: &Path, key_file: &Path) -> Result<(), ApiError> {
-        let key = KeyPair::generate().map_err(|error| unusable(&error))?;
-        let certificate = Self::params().self_signed(&key).map_err(|error| unusable(&error))?;
-        let written = (|| {
-            fs::DirBuilder::new().recursive(true).mode(0o711).create(directory)?;
-            // The key last: it is what says that both are there.
-            write(certificate_file, &certificate.pem(), 0o644)?;
-            write(key_file, &key.serialize_pem(), 0o600)
-        })();
-        written.map_err(|error| fault::file(&format!("the directory {}", directory.display()), &error))
-    }
-
-    fn params() -> CertificateParams {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, "Hivemind authority");
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        validity(&mut params, AUTHORITY_VALID);
-        params
-    }
-
-    /// A certificate for `names` with a key of its own.
-    fn issue(&self, names: &[String], provider: &CryptoProvider) -> Result<CertifiedKey, ApiError> {
-        let mut params = CertificateParams::new(names.to_vec()).map_err(|error| unusable(&error))?;
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, "Hivemind");
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.use_authority_key_identifier_extension = true;
-        validity(&mut params, VALID);
-        let key = KeyPair::generate().map_err(|error| unusable(&error))?;
-        let own = Self::params();
-        let issuer = Issuer::from_params(&own, &self.key);
-        let certificate = params.signed_by(&key, &issuer).map_err(|error| unusable(&error))?;
-        let chain = vec![certificate.der().clone(), self.certificate.clone()];
-        let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|error| unusable(&error))?;
-        CertifiedKey::from_der(chain, key, provider).map_err(|error| unusable(&error))
-    }
-}
-
-/// Valid from a day ago, for clocks that differ, and for so long.
-fn validity(params: &mut CertificateParams, how_long: Duration) {
-    let now = SystemTime::now();
-    params.not_before = (now - DAY).into();
-    params.not_after = (now + how_long).into();
-}
-
-/// Writes a file whole or not at all.
-fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let half_made = path.with_extension("new");
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&half_made)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&half_made, path)
 }
 
 /// When the operator's files were last changed.

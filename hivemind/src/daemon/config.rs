@@ -4,9 +4,11 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use hivemind_model::{ApiError, ErrorCode, Problems, check_hostname, check_name};
+use hivemind_client::Fingerprint;
+use hivemind_model::{ApiError, ErrorCode, Problems, Routing, check_hostname, check_name};
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 
@@ -88,6 +90,32 @@ pub(crate) struct DaemonArgs {
     /// The MTU of replicas' interfaces, 1280 to 65535 [default: that of the default route's interface, less 50]
     #[arg(long, env = "HIVEMIND_MTU", value_name = "BYTES")]
     pub(crate) mtu: Option<u32>,
+    /// Join the cluster of the server at this address, with --token; once it has joined, a node does not need it any more
+    #[arg(long, env = "HIVEMIND_JOIN", value_name = "ADDRESS[:PORT]", requires = "token")]
+    #[serde(skip)]
+    pub(crate) join: Option<String>,
+    /// The join token, or @FILE to read it from a file: hivemind node token create makes one on the server
+    #[arg(
+        long,
+        env = "HIVEMIND_JOIN_TOKEN",
+        value_name = "TOKEN",
+        requires = "join",
+        hide_env_values = true
+    )]
+    #[serde(skip)]
+    pub(crate) token: Option<String>,
+    /// The IPv4 address at which other nodes reach this one [default: the one that leads to the others]
+    #[arg(long, env = "HIVEMIND_CLUSTER_ADDRESS", value_name = "ADDRESS")]
+    pub(crate) cluster_address: Option<IpAddr>,
+    /// The port that nodes have for one another, TCP and UDP, the same on all nodes [default: 4484]
+    #[arg(long, env = "HIVEMIND_NODE_PORT", value_name = "PORT")]
+    pub(crate) node_port: Option<u16>,
+    /// How packets get from node to node; the server says it for the whole cluster [default: overlay]
+    #[arg(long, env = "HIVEMIND_ROUTING", value_name = "MODE", value_enum)]
+    pub(crate) routing: Option<RoutingMode>,
+    /// After how many seconds without a sign of life of a node its replicas are started on others, 1 to 3600 [default: 30]
+    #[arg(long, env = "HIVEMIND_NODE_GRACE", value_name = "SECONDS")]
+    pub(crate) node_grace: Option<u64>,
     /// Which parts of the data path's work are done, as a sum of 1 (policy), 2 (tracking) and 4 (telemetry): to measure
     /// what each costs
     #[arg(long, hide = true, value_name = "BITS")]
@@ -103,6 +131,43 @@ pub(crate) struct DaemonArgs {
     #[arg(long)]
     #[serde(skip)]
     pub(crate) teardown: bool,
+}
+
+/// How packets get from node to node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RoutingMode {
+    /// In VXLAN, on UDP port 4789: the network between the nodes sees the nodes' addresses only
+    Overlay,
+    /// As they are: the network between the nodes has to know the way to each node's replicas
+    Direct,
+}
+
+impl From<RoutingMode> for Routing {
+    fn from(mode: RoutingMode) -> Self {
+        match mode {
+            RoutingMode::Overlay => Routing::Overlay,
+            RoutingMode::Direct => Routing::Direct,
+        }
+    }
+}
+
+/// A server to join, and the token for it.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Join {
+    /// Host and port, as they were given.
+    pub(crate) address: String,
+    /// The secret of the token.
+    pub(crate) secret: String,
+    /// The authority of the cluster.
+    pub(crate) authority: Fingerprint,
+}
+
+/// The secret stays out of logs.
+impl std::fmt::Debug for Join {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Join").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 /// What the daemon runs with: every value is known and valid by itself.
@@ -132,6 +197,12 @@ pub(crate) struct Config {
     pub(crate) insecure_registries: Vec<String>,
     pub(crate) registry_mirrors: BTreeMap<String, Vec<String>>,
     pub(crate) mtu: Option<u32>,
+    pub(crate) join: Option<Join>,
+    pub(crate) cluster_address: Option<Ipv4Addr>,
+    pub(crate) node_port: u16,
+    /// `None`: what the cluster has, else the overlay.
+    pub(crate) routing: Option<Routing>,
+    pub(crate) node_grace: Duration,
     pub(crate) datapath_features: u32,
     pub(crate) log_level: String,
 }
@@ -203,6 +274,11 @@ impl Config {
             insecure_registries: args.insecure_registry,
             registry_mirrors: mirrors(&args.registry_mirror, &mut problems),
             mtu: args.mtu,
+            join: join(args.join, args.token, &mut problems),
+            cluster_address: cluster_address(args.cluster_address, &mut problems),
+            node_port: args.node_port.unwrap_or(4484),
+            routing: args.routing.map(Routing::from),
+            node_grace: Duration::from_secs(args.node_grace.unwrap_or(30)),
             datapath_features: args.datapath_features.unwrap_or(hivemind_datapath::Config::FEATURES),
             log_level: args.log_level.unwrap_or_else(|| "info".into()),
             run_dir,
@@ -250,6 +326,13 @@ impl Config {
         {
             wrong("--mtu", format!("an MTU of {mtu} is out of range"), "give 1280 to 65535 bytes");
         }
+        if !(1..=3600).contains(&self.node_grace.as_secs()) {
+            let what = format!("a grace of {} s is out of range", self.node_grace.as_secs());
+            wrong("--node-grace", what, "give 1 to 3600 seconds");
+        }
+        if self.node_port == 0 || self.node_port == self.web.port() {
+            wrong("--node-port", format!("{} is no port for nodes", self.node_port), "give another port");
+        }
         for host in self.web_hosts.iter().filter(|host| host.parse::<IpAddr>().is_err()) {
             check_hostname("--web-host", host, problems);
         }
@@ -287,6 +370,12 @@ impl DaemonArgs {
             insecure_registry: list(self.insecure_registry, other.insecure_registry),
             registry_mirror: list(self.registry_mirror, other.registry_mirror),
             mtu: self.mtu.or(other.mtu),
+            join: self.join.or(other.join),
+            token: self.token.or(other.token),
+            cluster_address: self.cluster_address.or(other.cluster_address),
+            node_port: self.node_port.or(other.node_port),
+            routing: self.routing.or(other.routing),
+            node_grace: self.node_grace.or(other.node_grace),
             datapath_features: self.datapath_features.or(other.datapath_features),
             log_level: self.log_level.or(other.log_level),
             socket: self.socket.or(other.socket),
@@ -340,6 +429,44 @@ fn tls(
     };
     let what = format!("{flag} without {other}");
     problems.add(ErrorCode::InvalidConfig, flag, what, format!("give {other} too, or neither of them"));
+    None
+}
+
+/// What a join token begins with; then secret and fingerprint, with an underscore between.
+const JOIN_PREFIX: &str = "hmj_";
+
+fn join(address: Option<String>, token: Option<String>, problems: &mut Problems) -> Option<Join> {
+    let (address, token) = address.zip(token)?;
+    let token = match token.strip_prefix('@') {
+        Some(file) => match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) => {
+                let what = format!("the join token cannot be read from {file}: {error}");
+                problems.add(ErrorCode::InvalidConfig, "--token", what, "name a file with the token");
+                return None;
+            }
+        },
+        None => token,
+    };
+    let parts = token.trim().strip_prefix(JOIN_PREFIX).and_then(|rest| rest.split_once('_'));
+    let parsed = parts.and_then(|(secret, authority)| Some((secret, authority.parse().ok()?)));
+    let Some((secret, authority)) = parsed else {
+        let hint = "copy it whole, from hmj_ on, from hivemind node token create on the server";
+        problems.add(ErrorCode::InvalidConfig, "--token", "this is no join token", hint);
+        return None;
+    };
+    let address = address.trim_start_matches("https://").trim_end_matches('/').to_owned();
+    Some(Join { address, secret: secret.to_owned(), authority })
+}
+
+fn cluster_address(address: Option<IpAddr>, problems: &mut Problems) -> Option<Ipv4Addr> {
+    let what = match address? {
+        IpAddr::V4(address) if !address.is_unspecified() && !address.is_loopback() => return Some(address),
+        IpAddr::V4(address) => format!("{address} is not an address at which others reach this node"),
+        IpAddr::V6(address) => format!("{address}: the network between nodes is IPv4 only for now"),
+    };
+    let hint = "give an IPv4 address of this machine; replicas have IPv6 addresses all the same";
+    problems.add(ErrorCode::InvalidConfig, "--cluster-address", what, hint);
     None
 }
 

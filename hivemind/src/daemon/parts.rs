@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::Arc,
@@ -10,26 +10,37 @@ use std::{
 };
 
 use hivemind_agent::{Agent, AgentConfig, BeforeForgetting, Zone};
-use hivemind_api::{Api, ApiConfig, ServiceRanges};
-use hivemind_controller::Controller;
+use hivemind_api::{Api, ApiConfig, ClusterAccess, Role, ServiceRanges};
+use hivemind_controller::{Controller, ControllerConfig};
 use hivemind_datapath::{Datapath, MapSizes};
 use hivemind_dns::{DnsServer, Records};
-use hivemind_model::{ApiError, ErrorCode};
+use hivemind_model::{ApiError, ClusterFacts, ErrorCode};
+use hivemind_pki::{Authority, NodeIdentity, NodeKey};
 use hivemind_runtime::{PrivateContainerd, Registries, Runtime};
 use hivemind_store::{Objects, Options, RedbStore, Store};
 use hivemind_volume::Volumes;
 use ipnet::{Ipv4Net, Ipv6Net};
 use tokio::{
     net::{TcpListener, UnixListener},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
     access::LocalNode,
-    certificates::{self, Certificates},
-    cluster::Cluster,
+    certificates::{self, Certificates, of_pki, open_authority},
+    cluster::{
+        access::{Part, Wiring},
+        facts::Cluster,
+        health, join,
+        link::{Link, State},
+        measure,
+        membership::{MIRROR, Membership},
+        open::{NodeTls, Opener},
+        remote::Nodes,
+        topology::Topology,
+    },
     config::Config,
     fault,
     metrics::{Scrapes, last_traffic},
@@ -39,10 +50,16 @@ use super::{
 pub(crate) struct Parts {
     stop: CancellationToken,
     servers: Vec<JoinHandle<()>>,
-    controller: Controller,
+    /// A server's.
+    controller: Option<Controller>,
     agent: Arc<Agent>,
     dns: Arc<DnsServer>,
     store: Arc<dyn Store>,
+    opener: Arc<Opener>,
+    /// What goes on between nodes.
+    tasks: JoinSet<()>,
+    /// Cancelled when the node has left its cluster: the daemon ends.
+    pub(crate) ended: CancellationToken,
 }
 
 /// Starts all parts.
@@ -53,10 +70,23 @@ pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
     for directory in [&config.data_dir, &config.run_dir] {
         make_directory(directory)?;
     }
-    let store: Arc<dyn Store> = Arc::new(open_store(config).await?);
+    let member = join::membership(config).await?;
+    let mut config = config.clone();
+    if let Some((membership, _)) = &member {
+        membership.apply(&mut config)?;
+    }
+    let config = &config;
+    let store: Arc<dyn Store> = Arc::new(open_store(config, member.is_some()).await?);
     let objects = Objects::new(Arc::clone(&store));
-    let cluster = Cluster::load_or_make(&store).await?;
-    let ranges = Ranges::of(config, &cluster)?;
+    let (facts, number) = match &member {
+        Some((membership, _)) => (membership.facts.clone(), membership.number),
+        None => (Cluster::load_or_make(&store, config).await?.facts, 1),
+    };
+    let ranges = Ranges::of(&facts, number)?;
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let bond = Bond::of(config, member, &store)?;
+    let may_start = bond.may_start(&stop, &mut tasks);
 
     let (datapath, runtime) = tokio::join!(open_datapath(config, &ranges), start_runtime(config));
     let (datapath, runtime) = (Arc::new(datapath?), Arc::new(runtime?));
@@ -81,6 +111,8 @@ pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
         node: config.node_name.clone(),
         replica_ranges: ranges.node,
         zone,
+        server: bond.link.is_none(),
+        may_start,
         run_dir: config.run_dir.join("replicas"),
     };
     let scrapes = Arc::new(Scrapes::new());
@@ -95,28 +127,59 @@ pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
     )
     .await?;
     let agent = Arc::new(agent);
-    let controller = Controller::start(objects.clone());
-    let stop = CancellationToken::new();
+    let member_address = bond.member.as_ref().map(|member| member.address);
+    let opener =
+        Opener::new(config, objects.clone(), Arc::clone(&datapath), Arc::clone(&bond.tls), member_address);
+    let ended = CancellationToken::new();
+    let topology = Arc::new(Topology::default());
+    let controller = bond.start_deciding(config, &objects, &opener, &topology, &stop, &mut tasks);
+    bond.start_measuring(config, &agent, &opener, &topology, &stop, &mut tasks);
+    let role = bond.role();
+    let part = bond.into_part(&topology);
+    let is_server = role == Role::Server;
+    let wiring = Wiring::new(config, facts, objects.clone(), Arc::clone(&opener), part, ended.clone());
+    let wiring: Arc<dyn ClusterAccess> = Arc::new(wiring);
+    let local =
+        LocalNode::new(Arc::clone(&agent), objects.clone(), &dns, scrapes, Arc::clone(&wiring), config);
+    let node_name = config.node_name.clone();
+    let nodes = Nodes::new(
+        local,
+        node_name.clone(),
+        config.node_port,
+        objects.clone(),
+        Arc::clone(&opener),
+        is_server,
+    );
     let api = Api::new(ApiConfig {
-        node: Arc::new(LocalNode::new(Arc::clone(&agent), objects.clone(), &dns, scrapes, config)),
+        node: Arc::new(nodes),
+        node_name,
+        cluster: wiring,
+        role,
         objects,
         service_ranges: ServiceRanges { ipv4: ranges.services.0, ipv6: ranges.services.1 },
         cluster_domain: config.cluster_domain.clone(),
         dns_addresses: vec![config.dns.0.into(), config.dns.1.into()],
         web_url: config.web_url(),
     });
+    opener.start(api.clone());
     let servers = serve(config, api, &stop).await?;
-    Ok(Parts { stop, servers, controller, agent, dns, store })
+    Ok(Parts { stop, servers, controller, agent, dns, store, opener, tasks, ended })
 }
 
 impl Parts {
     /// Stops serving and detaches: containers, their traffic and the data path go on.
-    pub(crate) async fn stop(self) {
+    pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         for server in self.servers {
             let _ = tokio::time::timeout(Duration::from_secs(3), server).await;
         }
-        self.controller.stop().await;
+        let left = self.ended.is_cancelled();
+        self.opener.stop(left).await;
+        drop(self.opener);
+        while self.tasks.join_next().await.is_some() {}
+        if let Some(controller) = self.controller {
+            controller.stop().await;
+        }
         self.agent.stop().await;
         drop(self.agent);
         if let Ok(dns) = Arc::try_unwrap(self.dns) {
@@ -128,6 +191,140 @@ impl Parts {
     }
 }
 
+/// How long a node that comes back waits to hear what is still its own, before it starts what it was last told.
+const HEAR_WITHIN: Duration = Duration::from_secs(10);
+
+/// How this node is bound to a cluster: as its server, or as a member.
+struct Bond {
+    tls: Arc<NodeTls>,
+    authority: Option<Authority>,
+    member: Option<Membership>,
+    link: Option<Arc<Link>>,
+}
+
+impl Bond {
+    fn of(
+        config: &Config,
+        member: Option<(Membership, NodeIdentity)>,
+        store: &Arc<dyn Store>,
+    ) -> Result<Self, ApiError> {
+        if let Some((member, identity)) = member {
+            let tls = Arc::new(NodeTls::new(&identity)?);
+            let link = Link::new(&member, config.data_dir.clone(), Arc::clone(&tls), Arc::clone(store));
+            return Ok(Bond { tls, authority: None, member: Some(member), link: Some(link) });
+        }
+        let authority = open_authority(config)?;
+        let tls = Arc::new(NodeTls::new(&own_identity(&authority, &config.node_name)?)?);
+        Ok(Bond { tls, authority: Some(authority), member: None, link: None })
+    }
+
+    /// When replicas may be started: on a server at once, on a member once it has heard what is its own, or after a while
+    /// without. The connection to the server begins.
+    fn may_start(&self, stop: &CancellationToken, tasks: &mut JoinSet<()>) -> CancellationToken {
+        let token = CancellationToken::new();
+        let Some(link) = &self.link else {
+            token.cancel();
+            return token;
+        };
+        link.start(stop, tasks);
+        let (mut state, given) = (link.state(), token.clone());
+        tasks.spawn(async move {
+            let heard = state.wait_for(|state| *state == State::Connected);
+            if tokio::time::timeout(HEAR_WITHIN, heard).await.is_err() {
+                warn!("The server is not heard; replicas are started as this node was last told");
+            }
+            given.cancel();
+        });
+        token
+    }
+
+    /// What a server does for its cluster: decide, and say how nodes are.
+    fn start_deciding(
+        &self,
+        config: &Config,
+        objects: &Objects,
+        opener: &Arc<Opener>,
+        topology: &Arc<Topology>,
+        stop: &CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) -> Option<Controller> {
+        if self.link.is_some() {
+            return None;
+        }
+        spawn(tasks, stop, health::keep(objects.clone(), config.node_name.clone(), opener.view()));
+        let topology = Arc::clone(topology);
+        let measured = Arc::new(move || topology.measured());
+        Some(Controller::start(objects.clone(), ControllerConfig { grace: config.node_grace, measured }))
+    }
+
+    fn start_measuring(
+        &self,
+        config: &Config,
+        agent: &Arc<Agent>,
+        opener: &Arc<Opener>,
+        topology: &Arc<Topology>,
+        stop: &CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let (agent, view, node) = (Arc::clone(agent), opener.view(), config.node_name.clone());
+        match &self.link {
+            Some(link) => {
+                let link = Arc::clone(link);
+                let tell = move |measured| {
+                    let (link, node) = (Arc::clone(&link), node.clone());
+                    async move { link.client()?.tell_measurements(&node, &measured).await }
+                };
+                spawn(tasks, stop, measure::keep(agent, view, tell));
+            }
+            None => {
+                let topology = Arc::clone(topology);
+                let tell = move |measured| {
+                    topology.take(&node, measured);
+                    std::future::ready(Ok(()))
+                };
+                spawn(tasks, stop, measure::keep(agent, view, tell));
+            }
+        }
+    }
+
+    fn role(&self) -> Role {
+        match &self.member {
+            None => Role::Server,
+            Some(member) => {
+                Role::Agent { server: format!("{} ({})", member.server_name, member.server.ip()) }
+            }
+        }
+    }
+
+    fn into_part(self, topology: &Arc<Topology>) -> Part {
+        match (self.authority, self.link) {
+            (Some(authority), _) => {
+                Part::Server { authority: Box::new(authority), topology: Arc::clone(topology) }
+            }
+            (None, Some(link)) => Part::Member { link },
+            (None, None) => unreachable!("who has no authority is a member"),
+        }
+    }
+}
+
+fn spawn(tasks: &mut JoinSet<()>, stop: &CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+    });
+}
+
+/// A server's certificate is issued anew at each start, and lives in memory.
+fn own_identity(authority: &Authority, name: &str) -> Result<NodeIdentity, ApiError> {
+    let key = NodeKey::generate().map_err(of_pki)?;
+    let request = key.signing_request().map_err(of_pki)?;
+    let (chain, _) = authority.sign(&request, name, true).map_err(of_pki)?;
+    key.with_certificate(&chain).map_err(of_pki)
+}
+
 /// The ranges that this node and its cluster use.
 pub(crate) struct Ranges {
     pub(crate) node: (Ipv4Net, Ipv6Net),
@@ -136,23 +333,14 @@ pub(crate) struct Ranges {
 }
 
 impl Ranges {
-    /// The node is the first of its cluster: it takes the first /24 and the second /64; the first holds services.
-    pub(crate) fn of(config: &Config, cluster: &Cluster) -> Result<Self, ApiError> {
-        let invalid = |e: ipnet::PrefixLenError| ApiError::new(ErrorCode::InvalidConfig, e.to_string(), "");
-        let prefix = cluster.ula_prefix;
-        let subnet = |number: u16| {
-            let mut segments = prefix.segments();
-            segments[3] = number;
-            Ipv6Addr::from(segments)
-        };
-        Ok(Ranges {
-            node: (
-                Ipv4Net::new(config.replica_range.network(), 24).map_err(invalid)?,
-                Ipv6Net::new(subnet(1), 64).map_err(invalid)?,
-            ),
-            cluster: (config.replica_range, Ipv6Net::new(prefix, 48).map_err(invalid)?),
-            services: (config.service_range, Ipv6Net::new(subnet(0), 112).map_err(invalid)?),
-        })
+    /// Those of node `number`.
+    pub(crate) fn of(facts: &ClusterFacts, number: u16) -> Result<Self, ApiError> {
+        let node = facts.node_ranges(number).ok_or_else(|| {
+            let what =
+                format!("the range of replicas {} has no place for node {number}", facts.replica_range);
+            ApiError::new(ErrorCode::InvalidConfig, what, "give a larger one with --replica-range")
+        })?;
+        Ok(Ranges { node, cluster: facts.replica_ranges(), services: facts.service_ranges() })
     }
 }
 
@@ -180,8 +368,9 @@ fn make_directory(path: &Path) -> Result<(), ApiError> {
         .map_err(|e| fault::file(&what(), &e))
 }
 
-pub(crate) async fn open_store(config: &Config) -> Result<RedbStore, ApiError> {
-    let path = config.data_dir.join("store.redb");
+/// The store of a server, or the copy that a member has of what concerns it.
+pub(crate) async fn open_store(config: &Config, is_member: bool) -> Result<RedbStore, ApiError> {
+    let path = config.data_dir.join(if is_member { MIRROR } else { "store.redb" });
     RedbStore::open(&path, Options::default()).await.map_err(|e| fault::store(&e, &config.data_dir))
 }
 

@@ -9,7 +9,10 @@ use hivemind_store::Store;
 use tracing::{info, warn};
 
 use super::{
-    cluster::Cluster,
+    cluster::{
+        facts::Cluster,
+        membership::{MIRROR, Membership},
+    },
     config::Config,
     parts::{Ranges, cgroup_parent, datapath_config, open_store, runtime_config},
 };
@@ -25,18 +28,24 @@ pub(crate) async fn run(config: Config) -> Result<(), ApiError> {
         warn!(%error, "A part could not be removed");
         first_error.get_or_insert(error);
     };
-    let cluster = match open_existing_store(&config).await? {
-        Some(store) => {
-            let cluster = Cluster::load_or_make(&store).await;
-            let _ = store.close().await;
-            cluster?
-        }
-        None => {
+    let mut config = config;
+    let member = Membership::load(&config.data_dir)?.map(|(member, _)| member);
+    if let Some(member) = &member {
+        member.apply(&mut config)?;
+    }
+    let store = open_existing_store(&config, member.is_some()).await?;
+    let facts = match (&member, &store) {
+        (Some(member), _) => member.facts.clone(),
+        (None, Some(store)) => Cluster::load_or_make(store, &config).await?.facts,
+        (None, None) => {
             info!("There is no store in the data directory; removing what is found by its name");
-            Cluster::draw()
+            Cluster::draw(&config).facts
         }
     };
-    let ranges = Ranges::of(&config, &cluster)?;
+    if let Some(store) = store {
+        let _ = store.close().await;
+    }
+    let ranges = Ranges::of(&facts, member.map_or(1, |member| member.number))?;
     if let Err(error) = remove_containers(&config).await {
         keep(error);
     }
@@ -82,11 +91,11 @@ async fn remove_all(runtime: &Runtime) -> Result<(), hivemind_runtime::Error> {
 }
 
 /// The store, if there is one. Its lock is what shows that no daemon runs.
-async fn open_existing_store(config: &Config) -> Result<Option<Arc<dyn Store>>, ApiError> {
-    if !config.data_dir.join("store.redb").exists() {
+async fn open_existing_store(config: &Config, is_member: bool) -> Result<Option<Arc<dyn Store>>, ApiError> {
+    if !config.data_dir.join(if is_member { MIRROR } else { "store.redb" }).exists() {
         return Ok(None);
     }
-    let store: Arc<dyn Store> = Arc::new(open_store(config).await?);
+    let store: Arc<dyn Store> = Arc::new(open_store(config, is_member).await?);
     Ok(Some(store))
 }
 

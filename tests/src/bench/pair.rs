@@ -141,7 +141,8 @@ pub(super) fn in_turns<const N: usize>(
     Ok(samples)
 }
 
-fn bench_program() -> Result<PathBuf> {
+/// This program.
+pub(super) fn bench_program() -> Result<PathBuf> {
     std::env::current_exe().context("cannot tell where this program lies")
 }
 

@@ -24,6 +24,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
             "calls" => Some(bench::serve_calls(rest)),
             "echo" => Some(bench::echo(rest)),
             "ping" => Some(bench::ping(rest)),
+            "ask" => Some(bench::ask(rest)),
             _ => None,
         };
         if let Some(end) = end {

@@ -1,11 +1,16 @@
-//! Plays the story of a node and prints each step; exits 1 if one failed.
+//! Plays the stories of a node and of a cluster and prints each step; exits 1 if one failed.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match hivemind_tests::play(|line| println!("{line}")) {
+    let tell = |line: &str| println!("{line}");
+    let played = hivemind_tests::play(tell).and_then(|()| {
+        println!("\nA cluster's story:\n");
+        hivemind_tests::play_cluster(tell)
+    });
+    match played {
         Ok(()) => {
-            println!("The story is played to its end.");
+            println!("The stories are played to their end.");
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::Node;
+use super::{Node, containerd};
 
 impl Node {
     /// What a command prints with `-o json`.
@@ -68,6 +68,31 @@ impl Node {
     pub fn network_of_replica(&self, replica: &Value) -> Result<PathBuf> {
         let id = replica["metadata"]["id"].as_str().context("the replica has no id")?;
         Ok(self.sandbox.directory().join("run/netns").join(id))
+    }
+
+    /// The network namespaces of replicas on this node, by the replicas' ids, sorted.
+    ///
+    /// # Errors
+    /// When the node cannot be looked at.
+    pub fn replica_networks(&self) -> Result<Vec<String>> {
+        let directory = self.sandbox.outside(&self.sandbox.directory().join("run/netns"));
+        let entries = std::fs::read_dir(directory).context("there are no networks of replicas")?;
+        let mut ids: Vec<_> =
+            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// The ids of the containers that containerd has for the daemon on this node, sorted.
+    ///
+    /// # Errors
+    /// When `ctr` fails.
+    pub fn containers(&self) -> Result<Vec<String>> {
+        let lines = containerd::containers(&self.sandbox)?;
+        let mut ids: Vec<_> =
+            lines.iter().filter_map(|line| line.strip_prefix("container ").map(str::to_owned)).collect();
+        ids.sort();
+        Ok(ids)
     }
 
     /// Runs a shell script in a replica of an app and returns what it printed.

@@ -28,6 +28,7 @@ use crate::{
     flows::Flows,
     node::{self, Told},
     policies::{BeforeForgetting, Policies, PolicyWriter},
+    remote,
     services::{ServiceWriter, Services, Zone},
     worker::Worker,
 };
@@ -168,6 +169,8 @@ impl Agent {
         tasks.spawn(follow(Arc::clone(&shared)));
         tasks.spawn(refresh_addresses(Arc::clone(&shared)));
         tasks.spawn(keep_telling(Arc::clone(&shared), told));
+        let (objects, datapath) = (shared.objects.clone(), Arc::clone(&shared.datapath));
+        tasks.spawn(remote::follow(shared.config.node.clone(), objects, datapath, shared.stop.clone()));
         policies.settled().await;
         services.settled().await;
         Ok(Agent { shared, tasks: tokio::sync::Mutex::new(tasks) })

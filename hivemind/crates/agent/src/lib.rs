@@ -16,6 +16,7 @@ pub mod lifecycle;
 mod node;
 mod operate;
 mod policies;
+mod remote;
 mod services;
 mod status;
 mod worker;

@@ -8,6 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     access::Access,
     addresses::ServiceRanges,
+    cluster_access::{ClusterAccess, Role},
     node_access::NodeAccess,
     routes,
     statistics::{Counters, Statistics},
@@ -23,6 +24,12 @@ pub struct ApiConfig {
     pub objects: Objects,
     /// The node behind it.
     pub node: Arc<dyn NodeAccess>,
+    /// That node's name.
+    pub node_name: String,
+    /// The cluster around it.
+    pub cluster: Arc<dyn ClusterAccess>,
+    /// What the node is in it.
+    pub role: Role,
     /// Where services get their addresses.
     pub service_ranges: ServiceRanges,
     /// The domain below which names are given by Hivemind alone, for example `hivemind.internal`.
@@ -102,6 +109,10 @@ impl Serving {
 
     pub(crate) fn objects(&self) -> &Objects {
         &self.api.config.objects
+    }
+
+    pub(crate) fn cluster(&self) -> &dyn ClusterAccess {
+        &*self.api.config.cluster
     }
 
     pub(crate) fn node(&self) -> &dyn NodeAccess {

@@ -36,6 +36,12 @@ impl Caller {
         Caller { session, token: None, cookie: None, revoked: CancellationToken::new() }
     }
 
+    /// A server of the cluster.
+    pub(crate) fn server() -> Self {
+        let session = Session { role: TokenRole::Admin, name: "server".to_owned(), expires_at: None };
+        Caller { session, token: None, cookie: None, revoked: CancellationToken::new() }
+    }
+
     /// When streams to this caller end.
     pub(crate) fn ending(&self, serving: &Serving) -> Ending {
         Ending {
@@ -115,8 +121,13 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// What somebody with the role of a reader may not look at: secrets are made there, and processes started.
-const ADMIN_ONLY: [&str; 3] =
-    ["/v1/tokens", "/v1/tokens/{token}", "/v1/namespaces/{namespace}/replicas/{replica}/exec"];
+const ADMIN_ONLY: [&str; 5] = [
+    "/v1/tokens",
+    "/v1/tokens/{token}",
+    "/v1/jointokens",
+    "/v1/jointokens/{token}",
+    "/v1/namespaces/{namespace}/replicas/{replica}/exec",
+];
 
 /// Whether `caller` may ask so; `path` as it stands in the router.
 ///

@@ -10,6 +10,9 @@
 //! or a browser's session (`access`), and may do what that allows (`caller`); requests that a page of another site made
 //! are refused (`web`).
 //!
+//! Nodes of a cluster speak with one another on a port of their own ([`serve_nodes`]), by certificates. On a node that is no
+//! server the objects are a copy of what concerns it, and what only a server can do is refused (`role`).
+//!
 //! Start with [`Api`] and [`serve_unix`]; the handlers are in `routes/`, one file a noun.
 #![forbid(unsafe_code)]
 
@@ -18,14 +21,18 @@ mod addresses;
 mod api;
 mod body;
 mod caller;
+mod cluster_access;
 mod dashboard;
 mod deployment;
 mod fault;
+mod join;
 mod lines;
 mod node_access;
+mod node_port;
 mod openapi;
 mod policies;
 mod request;
+mod role;
 mod routes;
 mod serve;
 mod statistics;
@@ -35,9 +42,11 @@ mod web;
 
 pub use addresses::{ServiceAddresses, ServiceRanges, choose_addresses};
 pub use api::{Api, ApiConfig};
+pub use cluster_access::{ClusterAccess, Role};
 pub use node_access::{
     EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowFilter, FlowsRequest, NodeAccess,
 };
+pub use node_port::serve_nodes;
 pub use openapi::document;
 pub use serve::{CONNECTIONS_MAX, Web, serve_metrics, serve_unix, serve_web};
 pub use statistics::Statistics;

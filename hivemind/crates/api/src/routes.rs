@@ -2,14 +2,16 @@
 
 mod access;
 mod apps;
+mod cluster;
 mod exec;
 mod flows;
 mod images;
+mod join_tokens;
 mod kind;
 mod metrics;
 mod namespaces;
 mod network_policies;
-mod nodes;
+pub(crate) mod nodes;
 mod replicas;
 mod services;
 pub(crate) mod status;
@@ -22,6 +24,7 @@ use std::sync::LazyLock;
 use axum::{
     Extension, Json,
     http::HeaderMap,
+    middleware,
     response::{IntoResponse, Response},
 };
 use futures::{StreamExt, future};
@@ -34,6 +37,7 @@ use crate::{
     caller::Caller,
     fault::{Fault, Outcome, method_not_allowed, path_not_found},
     lines::{Format, Told, watch_from_list, watch_on, watch_response},
+    role,
 };
 
 /// All of the API's paths with their descriptions.
@@ -48,6 +52,7 @@ pub(crate) fn described() -> OpenApiRouter<Serving> {
         .routes(routes!(apps::get, apps::replace, apps::delete))
         .routes(routes!(apps::scale))
         .routes(routes!(apps::restart))
+        .routes(routes!(apps::placement))
         .routes(routes!(replicas::list))
         .routes(routes!(replicas::get))
         .routes(routes!(replicas::logs))
@@ -63,7 +68,11 @@ pub(crate) fn described() -> OpenApiRouter<Serving> {
         .routes(routes!(network_policies::apply))
         .routes(routes!(network_policies::get, network_policies::delete))
         .routes(routes!(nodes::list))
-        .routes(routes!(nodes::get))
+        .routes(routes!(nodes::get, nodes::replace, nodes::delete))
+        .routes(routes!(cluster::status))
+        .routes(routes!(cluster::leave))
+        .routes(routes!(join_tokens::list, join_tokens::create))
+        .routes(routes!(join_tokens::revoke))
         .routes(routes!(images::list))
         .routes(routes!(images::import))
         .routes(routes!(flows::flows))
@@ -87,6 +96,7 @@ pub(crate) fn router(serving: Serving) -> axum::Router {
     handlers()
         .fallback(path_not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(serving.clone(), role::check))
         .layer(Extension(Caller::socket()))
         .with_state(serving)
 }

@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, middleware, serve::Listener};
+use hivemind_pki::Peer;
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -36,7 +37,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub(crate) type Permit = Arc<OwnedSemaphorePermit>;
 
 /// How long TLS may take to be agreed on.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The web port's particulars.
 pub struct Web {
@@ -52,7 +53,8 @@ pub struct Web {
 pub async fn serve_unix(listener: UnixListener, api: Api, shutdown: CancellationToken) {
     let serving = Serving::new(api, &shutdown);
     let router = routes::router(serving.clone());
-    serve(listener, |stream| async { Some(Box::new(stream) as Connection) }, router, serving).await;
+    serve(listener, |stream| async { Some(Opened::from(Box::new(stream) as Connection)) }, router, serving)
+        .await;
 }
 
 /// Serves the dashboard to everyone, and the API to those who have a token or a session. Only requests to the names that
@@ -92,10 +94,26 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
+/// A connection, and who is at its other end if that was shown by a certificate of the cluster.
+pub(crate) struct Opened {
+    pub(crate) io: Connection,
+    pub(crate) peer: Option<Peer>,
+}
+
+impl From<Connection> for Opened {
+    fn from(io: Connection) -> Self {
+        Opened { io, peer: None }
+    }
+}
+
 /// Serves `router` on what `open` makes of each connection.
-async fn serve<L: Listener, F>(mut listener: L, open: impl Fn(L::Io) -> F, router: Router, serving: Serving)
-where
-    F: Future<Output = Option<Connection>> + Send + 'static,
+pub(crate) async fn serve<L: Listener, F>(
+    mut listener: L,
+    open: impl Fn(L::Io) -> F,
+    router: Router,
+    serving: Serving,
+) where
+    F: Future<Output = Option<Opened>> + Send + 'static,
 {
     let Serving { api, shutdown, sessions } = serving;
     let router = router.layer(middleware::from_fn_with_state(api.counters.clone(), statistics::count));
@@ -148,10 +166,14 @@ where
 }
 
 /// Serves one connection until it ends, or until the request in progress has ended once `shutdown` is cancelled.
-async fn connection(io: Connection, router: Router, permit: Permit, shutdown: CancellationToken) {
+async fn connection(opened: Opened, router: Router, permit: Permit, shutdown: CancellationToken) {
+    let Opened { io, peer } = opened;
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(permit.clone());
+        if let Some(peer) = &peer {
+            request.extensions_mut().insert(peer.clone());
+        }
         router.clone().oneshot(request)
     });
     let connection = http1::Builder::new()

@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use hivemind_model::{ApiError, ErrorCode};
+use hivemind_pki::Peer;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -10,7 +11,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::serve::Connection;
+use crate::serve::{Connection, Opened};
 
 /// What a TLS record with a handshake begins with (RFC 8446, section 5.1).
 const HANDSHAKE: u8 = 22;
@@ -23,10 +24,12 @@ pub(crate) async fn open(
     mut stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
     limit: Duration,
-) -> Option<Connection> {
+) -> Option<Opened> {
     // What is written is written whole: a keystroke is not to wait for the answer to the one before.
     let _ = stream.set_nodelay(true);
-    let Some(acceptor) = acceptor else { return Some(Box::new(stream)) };
+    let Some(acceptor) = acceptor else {
+        return Some((Box::new(stream) as Connection).into());
+    };
     let agreeing = async {
         let mut first = [0];
         if stream.peek(&mut first).await? == 0 {
@@ -39,7 +42,12 @@ pub(crate) async fn open(
         acceptor.accept(stream).await.map(Some)
     };
     match timeout(limit, agreeing).await {
-        Ok(Ok(stream)) => Some(Box::new(stream?)),
+        Ok(Ok(stream)) => {
+            let stream = stream?;
+            let shown = stream.get_ref().1.peer_certificates();
+            let peer = shown.and_then(|shown| Peer::of(shown.first()?));
+            Some(Opened { io: Box::new(stream), peer })
+        }
         Ok(Err(error)) => {
             // Certificates that are not trusted, scanners, peers that hang up: everyday life.
             tracing::debug!(%error, "TLS was not agreed on.");

@@ -64,6 +64,7 @@ struct Gate {
 pub(crate) fn router(names: Names, serving: Serving) -> Router {
     let gate = Gate { names: Arc::new(names), serving: serving.clone() };
     routes::handlers()
+        .layer(middleware::from_fn_with_state(serving.clone(), crate::role::check))
         .with_state(serving)
         .merge(dashboard::router())
         .fallback(path_not_found)

@@ -58,7 +58,7 @@ pub struct LogOptions {
 /// A way to a daemon. Cheap to clone; every request has a connection of its own.
 ///
 /// All requests fail with the daemon's own error if it answers with one, with `DaemonUnreachable` if it does not
-/// answer, and, other than streams, with `TimedOut` after [`crate::REQUEST_TIMEOUT`]; whether a request that changes
+/// answer, and, other than streams and what says so, with `TimedOut` after [`crate::REQUEST_TIMEOUT`]; whether a request that changes
 /// something took effect is unknown in the last two cases. Objects are named by name, short id or uid.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -301,10 +301,22 @@ impl Client {
         connection::fetch_text(&self.way, request(Method::GET, path, empty())?).await
     }
 
+    /// Sends `body`; the answer says nothing of interest.
+    pub(crate) async fn tell_json(&self, path: &ApiPath, body: Body) -> Result<(), ApiError> {
+        let request = request(Method::POST, path.as_str(), body)?;
+        connection::send_in_time(&self.way, request).await.map(drop)
+    }
+
     /// A request whose answer says nothing of interest.
     pub(crate) async fn tell(&self, method: Method, path: &ApiPath) -> Result<(), ApiError> {
         let request = request(method, path.as_str(), empty())?;
         connection::send_in_time(&self.way, request).await.map(drop)
+    }
+
+    /// As [`Client::tell`], without a limit of time.
+    pub(crate) async fn tell_at_length(&self, method: Method, path: &ApiPath) -> Result<(), ApiError> {
+        let request = request(method, path.as_str(), empty())?;
+        connection::send(&self.way, request).await.map(drop)
     }
 
     pub(crate) async fn change<T: DeserializeOwned>(

@@ -4,19 +4,22 @@
 //! and knows nothing of how results are shown. It keeps no state, repeats nothing by itself and has no cache: whoever
 //! calls decides what a lost connection means. Start with [`Client`]; [`Watch`], [`LogStream`], [`FlowStream`] and
 //! [`ExecOutput`] are what goes on after the first answer. [`Remote`] says how to reach a daemon elsewhere, and
-//! [`Contexts`] keeps several of them under names. Streams are read only as fast as they are polled: besides the line
+//! [`Contexts`] keeps several of them under names;
+//! [`NodeLink`] is for nodes of a cluster that speak with one another. Streams are read only as fast as they are polled: besides the line
 //! that is being read nothing is buffered, so a slow reader slows the daemon's side of the connection down instead of
 //! filling memory.
 #![forbid(unsafe_code)]
 
 mod access;
 mod client;
+mod cluster;
 mod connection;
 mod contexts;
 mod exec;
 mod fingerprint;
 mod lines;
 mod network;
+mod node;
 mod path;
 mod remote;
 mod trust;
@@ -29,6 +32,7 @@ pub use exec::{ExecEvent, ExecInput, ExecOutput, ExecRequest};
 pub use fingerprint::Fingerprint;
 pub use lines::{JsonLines, LogStream};
 pub use network::{FlowOptions, FlowStream};
+pub use node::{FEED_SILENT_MAX, NodeLink, pinned};
 pub use remote::{Remote, Trust};
 pub use watch::{Watch, WatchItem};
 

@@ -93,7 +93,7 @@ pub(crate) struct Unexpected {
     /// What was expected, if it was one certificate.
     expected: Option<Fingerprint>,
     /// What is wrong with it.
-    fault: CertificateError,
+    pub(crate) fault: CertificateError,
 }
 
 impl fmt::Display for Unexpected {

@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{CONNECT_TIMEOUT, connection::Body, remote::Secured};
+use crate::{CONNECT_TIMEOUT, connection::Body, node::Linked, remote::Secured};
 
 /// How a daemon is reached.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub(crate) enum Way {
     Socket(PathBuf),
     /// Over TCP with a token, as a rule within TLS.
     Remote(Arc<Secured>),
+    /// Over TLS to the port that nodes have for one another.
+    Node(Arc<Linked>),
 }
 
 /// A connection of either way.
@@ -46,6 +48,9 @@ impl Way {
                 headers.insert(header::HOST, remote.host.clone());
                 headers.insert(header::AUTHORIZATION, remote.authorization.clone());
             }
+            Way::Node(node) => {
+                headers.insert(header::HOST, node.host.clone());
+            }
         }
     }
 
@@ -58,6 +63,7 @@ impl Way {
                         as Box<dyn Stream>
                 }
                 Way::Remote(remote) => remote.connect().await?,
+                Way::Node(node) => node.connect().await?,
             })
         };
         timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| {
@@ -66,7 +72,9 @@ impl Way {
                 format!("the daemon at {self} does not take connections"),
                 match self {
                     Way::Socket(_) => "it hangs or is overloaded: see journalctl -u hivemind",
-                    Way::Remote(_) => "see whether it runs there, and whether a firewall is in between",
+                    Way::Remote(_) | Way::Node(_) => {
+                        "see whether it runs there, and whether a firewall is in between"
+                    }
                 },
             ))
         })
@@ -78,6 +86,7 @@ impl fmt::Display for Way {
         match self {
             Way::Socket(path) => path.display().fmt(f),
             Way::Remote(remote) => f.write_str(&remote.url),
+            Way::Node(node) => node.address.fmt(f),
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Carrying plans out.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use hivemind_model::{ApiError, App, ErrorCode, Namespace, Node, Replica, Service, Volume, short_id};
+use hivemind_model::{
+    ApiError, App, ErrorCode, Namespace, NetworkPolicy, Node, Replica, Service, Volume, short_id,
+};
+use hivemind_scheduler::Decision;
 use hivemind_store::{Changes, Object, Objects};
 use jiff::Timestamp;
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -11,12 +14,24 @@ use tracing::{debug, info, warn};
 
 use crate::{
     identity_counter,
-    plan::{Action, plan},
-    snapshot::Snapshot,
+    plan::{Action, placement, plan},
+    snapshot::{Measured, Snapshot},
 };
 
 /// How long after a failure the controller looks again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// How often it is looked again while time alone changes what is to be done.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a controller goes by, besides objects.
+#[derive(Clone)]
+pub struct ControllerConfig {
+    /// How long a node may be dead until its replicas are taken to be lost, and others are started.
+    pub grace: Duration,
+    /// What is measured of the network, now.
+    pub measured: Arc<dyn Fn() -> Measured + Send + Sync>,
+}
 
 /// A running controller. Dropping it does not end it; [`Controller::stop`] does.
 #[derive(Debug)]
@@ -27,10 +42,10 @@ pub struct Controller {
 
 impl Controller {
     /// Begins to plan and act on what `objects` holds, now and at every change.
-    pub fn start(objects: Objects) -> Self {
+    pub fn start(objects: Objects, config: ControllerConfig) -> Self {
         let stop = CancellationToken::new();
         let token = stop.clone();
-        let task = tokio::spawn(run(objects, token));
+        let task = tokio::spawn(run(objects, config, token));
         Controller { stop, task }
     }
 
@@ -45,7 +60,7 @@ impl Controller {
 
 /// One signal is enough however many changes there were: a plan is made of everything. Once `stop` is cancelled, the action
 /// that is under way is carried out to its end: one that was given up might come true later, unseen by whoever plans next.
-async fn run(objects: Objects, stop: CancellationToken) {
+async fn run(objects: Objects, config: ControllerConfig, stop: CancellationToken) {
     let (changed, mut changes) = mpsc::channel::<()>(1);
     let signals = async {
         tokio::join!(
@@ -55,21 +70,27 @@ async fn run(objects: Objects, stop: CancellationToken) {
             signal_changes::<Volume>(&objects, changed.clone()),
             signal_changes::<Namespace>(&objects, changed.clone()),
             signal_changes::<Node>(&objects, changed.clone()),
+            signal_changes::<NetworkPolicy>(&objects, changed.clone()),
         );
     };
     let work = async {
+        let mut waits = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = changes.recv() => {}
+                () = tokio::time::sleep(LOOK_EVERY), if waits => {}
             }
-            while let Err(error) = reconcile(&objects, &stop).await {
-                warn!(%error, "A plan could not be carried out; trying again");
+            waits = loop {
+                match reconcile(&objects, &config, &stop).await {
+                    Ok(waits) => break waits,
+                    Err(error) => warn!(%error, "A plan could not be carried out; trying again"),
+                }
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(RETRY_AFTER) => {}
                 }
-            }
+            };
         }
     };
     tokio::select! {
@@ -95,26 +116,49 @@ async fn signal_changes<T: Object>(objects: &Objects, changed: mpsc::Sender<()>)
     }
 }
 
-/// Plans and acts until nothing is left to do, or `stop` is cancelled.
-async fn reconcile(objects: &Objects, stop: &CancellationToken) -> Result<(), ApiError> {
+async fn look(objects: &Objects, measured: Measured, grace: Duration) -> Result<Snapshot, ApiError> {
+    Ok(Snapshot {
+        apps: objects.list(None).await?.items,
+        replicas: objects.list(None).await?.items,
+        services: objects.list(None).await?.items,
+        volumes: objects.list(None).await?.items,
+        nodes: objects.list(None).await?.items,
+        namespaces: objects.list(None).await?.items,
+        identities: objects.list(None).await?.items,
+        policies: objects.list(None).await?.items,
+        last_identity: identity_counter::last(objects).await?,
+        now: Timestamp::now(),
+        grace,
+        measured,
+    })
+}
+
+/// Where the next replica of `app` would be put, and why. Nothing is changed.
+///
+/// # Errors
+/// What the store says.
+pub async fn explain(objects: &Objects, measured: &Measured, app: &App) -> Result<Decision, ApiError> {
+    let snapshot = look(objects, measured.clone(), Duration::MAX).await?;
+    let next = placement::pending(app, format!("{}-…", app.metadata.name));
+    Ok(hivemind_scheduler::explain(&placement::snapshot_of(&snapshot), &next))
+}
+
+/// Plans and acts until nothing is left to do, or `stop` is cancelled. Returns whether time alone will change what is to be
+/// done.
+async fn reconcile(
+    objects: &Objects,
+    config: &ControllerConfig,
+    stop: &CancellationToken,
+) -> Result<bool, ApiError> {
     loop {
-        let snapshot = Snapshot {
-            apps: objects.list(None).await?.items,
-            replicas: objects.list(None).await?.items,
-            services: objects.list(None).await?.items,
-            volumes: objects.list(None).await?.items,
-            nodes: objects.list(None).await?.items,
-            namespaces: objects.list(None).await?.items,
-            identities: objects.list(None).await?.items,
-            last_identity: identity_counter::last(objects).await?,
-        };
+        let snapshot = look(objects, (config.measured)(), config.grace).await?;
         let actions = plan(&snapshot, || short_id("").trim_start_matches('-').to_owned());
         if actions.is_empty() {
-            return Ok(());
+            return Ok(snapshot.waits());
         }
         for action in actions {
             if stop.is_cancelled() {
-                return Ok(());
+                return Ok(false);
             }
             debug!(?action, "Acting");
             let others_need_it = matches!(action, Action::CreateIdentity(_));
@@ -134,10 +178,13 @@ async fn reconcile(objects: &Objects, stop: &CancellationToken) -> Result<(), Ap
 
 fn is_outdated(error: &ApiError) -> bool {
     use ErrorCode::{
-        AppNotFound, NamespaceExists, PathNotFound, ReplicaNotFound, ServiceNotFound, Stale, VolumeNotFound,
+        AppNotFound, NamespaceExists, PathNotFound, PolicyNotFound, ReplicaNotFound, ServiceNotFound, Stale,
+        VolumeNotFound,
     };
-    let missing =
-        matches!(error.code, AppNotFound | ReplicaNotFound | ServiceNotFound | VolumeNotFound | PathNotFound);
+    let missing = matches!(
+        error.code,
+        AppNotFound | PolicyNotFound | ReplicaNotFound | ServiceNotFound | VolumeNotFound | PathNotFound
+    );
     missing || matches!(error.code, Stale | NamespaceExists)
 }
 
@@ -169,6 +216,25 @@ async fn act(objects: &Objects, action: Action) -> Result<(), ApiError> {
                 Ok(())
             };
             objects.update_with(&namespace, &name, stop).await.map(drop)
+        }
+        Action::ForgetReplica(replica) => {
+            let Replica { metadata, spec, .. } = &*replica;
+            info!(replica = metadata.name, node = spec.node, "A replica is lost with its node");
+            objects.delete(&*replica).await
+        }
+        Action::ForgetNodesOfService { namespace, name, nodes } => {
+            let forget = |service: &mut Service| {
+                service.status.retain_nodes(|node| !nodes.iter().any(|away| away == node));
+                Ok(())
+            };
+            objects.update_with(&namespace, &name, forget).await.map(drop)
+        }
+        Action::ForgetNodesOfPolicy { namespace, name, nodes } => {
+            let forget = |policy: &mut NetworkPolicy| {
+                policy.status.retain_nodes(|node| !nodes.iter().any(|away| away == node));
+                Ok(())
+            };
+            objects.update_with(&namespace, &name, forget).await.map(drop)
         }
         Action::CreateVolume(volume) => objects.create(&*volume).await.map(drop),
         Action::SetEndpoints { namespace, name, endpoints } => {

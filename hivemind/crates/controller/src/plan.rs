@@ -2,13 +2,17 @@
 
 mod identities;
 mod namespaces;
+mod nodes;
+pub(crate) mod placement;
 
 use hivemind_model::{
     App, AppStatus, Endpoint, Identity, Metadata, Namespace, Problem, Replica, ReplicaSpec, ReplicaStatus,
     Service, Volume, VolumeSpec, VolumeStatus, template_hash,
 };
 
-use self::identities::Identities;
+use hivemind_scheduler::{Decision, Outcome};
+
+use self::{identities::Identities, placement::Placement};
 use crate::snapshot::Snapshot;
 
 /// One change that brings the cluster nearer to what users want.
@@ -37,6 +41,26 @@ pub enum Action {
         namespace: String,
         /// Its name.
         name: String,
+    },
+    /// Remove this replica: its node is away, and others take its place. Should the node come back, it stops it by itself.
+    ForgetReplica(Box<Replica>),
+    /// Forget what these nodes, which are away, told of the service.
+    ForgetNodesOfService {
+        /// The service's namespace.
+        namespace: String,
+        /// The service's name.
+        name: String,
+        /// The nodes.
+        nodes: Vec<String>,
+    },
+    /// Forget how far the policy is enforced on these nodes, which are away.
+    ForgetNodesOfPolicy {
+        /// The policy's namespace.
+        namespace: String,
+        /// The policy's name.
+        name: String,
+        /// The nodes.
+        nodes: Vec<String>,
     },
     /// Make this volume.
     CreateVolume(Box<Volume>),
@@ -70,6 +94,9 @@ pub fn plan(snapshot: &Snapshot, mut suffix: impl FnMut() -> String) -> Vec<Acti
     let mut actions = Vec::new();
     let mut identities = Identities::of(snapshot);
     namespaces::plan(snapshot, &mut actions);
+    nodes::plan(snapshot, &mut actions);
+    let mut room = None;
+    let mut placement = Placement::new(snapshot, &mut room);
     identities.plan_missing(snapshot, &mut actions);
     for app in &snapshot.apps {
         let stopping = replicas_to_stop(snapshot, app);
@@ -84,9 +111,9 @@ pub fn plan(snapshot: &Snapshot, mut suffix: impl FnMut() -> String) -> Vec<Acti
             }
             continue;
         }
-        plan_volumes(snapshot, app, &mut actions);
-        plan_new_replicas(snapshot, app, &mut identities, &mut suffix, &mut actions);
-        plan_status(snapshot, app, &mut actions);
+        let homeless =
+            plan_new_replicas(snapshot, app, &mut identities, &mut placement, &mut suffix, &mut actions);
+        plan_status(snapshot, app, homeless, &mut actions);
     }
     plan_orphans(snapshot, &mut actions);
     identities.plan_removals(snapshot, &mut actions);
@@ -95,7 +122,8 @@ pub fn plan(snapshot: &Snapshot, mut suffix: impl FnMut() -> String) -> Vec<Acti
 
 /// Replicas whose app is gone: nothing wants them.
 fn plan_orphans(snapshot: &Snapshot, actions: &mut Vec<Action>) {
-    for replica in snapshot.replicas.iter().filter(|r| !r.metadata.is_deleting()) {
+    let active = snapshot.replicas.iter().filter(|r| !r.metadata.is_deleting() && !snapshot.is_lost(r));
+    for replica in active {
         let owned = |app: &App| {
             app.metadata.name == replica.spec.app && app.metadata.namespace == replica.metadata.namespace
         };
@@ -106,8 +134,10 @@ fn plan_orphans(snapshot: &Snapshot, actions: &mut Vec<Action>) {
     }
 }
 
-/// An app's replicas that are not on their way out, those of the present template apart from those of an older one.
+/// An app's replicas that are not on their way out, those that are as they should be apart from those that others are to
+/// take the place of: of an older template, or on a node that is being emptied.
 struct Generations<'a> {
+    snapshot: &'a Snapshot,
     present: Vec<&'a Replica>,
     stale: Vec<&'a Replica>,
 }
@@ -116,29 +146,30 @@ impl<'a> Generations<'a> {
     fn of(snapshot: &'a Snapshot, app: &'a App) -> Self {
         let hash = template_hash(&app.spec.template);
         let active = snapshot.replicas_of(app).filter(|r| !r.metadata.is_deleting());
-        let (present, stale) = active.partition(|r| r.spec.template_hash == hash);
-        Generations { present, stale }
+        let (present, stale) = active.partition(|r| r.spec.template_hash == hash && !snapshot.is_to_move(r));
+        Generations { snapshot, present, stale }
     }
 
     fn ready(&self) -> usize {
-        self.present.iter().chain(&self.stale).filter(|r| r.status.ready).count()
+        self.present.iter().chain(&self.stale).filter(|r| self.snapshot.is_ready(r)).count()
     }
 }
 
 /// While a template is replaced there is at most one replica more than wanted, and a ready one of the old template goes
 /// only when enough others are ready; without an old template, what is too many goes: the unready first, then the youngest.
 fn replicas_to_stop<'a>(snapshot: &'a Snapshot, app: &'a App) -> Vec<&'a Replica> {
-    let Generations { mut present, mut stale } = Generations::of(snapshot, app);
+    let generations = Generations::of(snapshot, app);
+    let mut ready = generations.ready();
+    let Generations { mut present, mut stale, .. } = generations;
     if app.metadata.is_deleting() {
         present.append(&mut stale);
         return present;
     }
     let wanted = app.spec.replicas as usize;
-    let mut ready = Generations { present: present.clone(), stale: stale.clone() }.ready();
     let mut stopping = Vec::new();
-    stale.sort_by_key(|r| r.status.ready);
+    stale.sort_by_key(|r| snapshot.is_ready(r));
     for replica in stale {
-        if !replica.status.ready {
+        if !snapshot.is_ready(replica) {
             stopping.push(replica);
         } else if ready > wanted {
             ready -= 1;
@@ -146,18 +177,20 @@ fn replicas_to_stop<'a>(snapshot: &'a Snapshot, app: &'a App) -> Vec<&'a Replica
         }
     }
     let too_many = present.len().saturating_sub(wanted);
-    present.sort_by_key(|r| (r.status.ready, std::cmp::Reverse(r.metadata.creation_timestamp)));
+    present.sort_by_key(|r| (snapshot.is_ready(r), std::cmp::Reverse(r.metadata.creation_timestamp)));
     stopping.extend(present.into_iter().take(too_many));
     stopping
 }
 
+/// Makes the replicas that are missing, as far as there is a place for them. Returns why there is none for the next one.
 fn plan_new_replicas<'a>(
     snapshot: &'a Snapshot,
     app: &'a App,
     identities: &mut Identities<'a>,
+    placement: &mut Placement<'_>,
     suffix: &mut impl FnMut() -> String,
     actions: &mut Vec<Action>,
-) {
+) -> Option<Decision> {
     let generations = Generations::of(snapshot, app);
     let wanted = app.spec.replicas as usize;
     let missing = wanted.saturating_sub(generations.present.len());
@@ -166,18 +199,25 @@ fn plan_new_replicas<'a>(
         stale => (wanted + 1).saturating_sub(generations.present.len() + stale),
     };
     if missing.min(room) == 0 {
-        return;
+        return None;
     }
-    let Some(node) = snapshot.emptiest_node() else { return };
+    let names: Vec<_> =
+        (0..missing.min(room)).map(|_| format!("{}-{}", app.metadata.name, suffix())).collect();
+    let decisions = placement.place(app, &names);
+    let homeless = decisions.last().filter(|decision| decision.node().is_none()).cloned();
+    if decisions.iter().all(|decision| decision.node().is_none()) {
+        return homeless;
+    }
     let place = (app.metadata.namespace.as_str(), app.metadata.name.as_str(), &app.spec.template.labels);
-    let Some(identity) = identities.number_for(place, actions) else { return };
-    for _ in 0..missing.min(room) {
-        let name = format!("{}-{}", app.metadata.name, suffix());
+    let Some(identity) = identities.number_for(place, actions) else { return homeless };
+    for (name, decision) in names.into_iter().zip(decisions) {
+        let Some(node) = decision.node() else { break };
+        plan_volumes(snapshot, app, node, actions);
         let mut metadata = Metadata::new(&app.metadata.namespace, name);
         metadata.labels.clone_from(&app.spec.template.labels);
         let spec = ReplicaSpec {
             app: app.metadata.name.clone(),
-            node: node.metadata.name.clone(),
+            node: node.to_owned(),
             identity,
             template_hash: template_hash(&app.spec.template),
             template: app.spec.template.clone(),
@@ -185,10 +225,11 @@ fn plan_new_replicas<'a>(
         let replica = Replica { metadata, spec, status: ReplicaStatus::default() };
         actions.push(Action::CreateReplica(Box::new(replica)));
     }
+    homeless
 }
 
-fn plan_volumes(snapshot: &Snapshot, app: &App, actions: &mut Vec<Action>) {
-    let Some(node) = snapshot.emptiest_node() else { return };
+/// The volumes of the app that are not there yet are made on the node of its first replica.
+fn plan_volumes(snapshot: &Snapshot, app: &App, node: &str, actions: &mut Vec<Action>) {
     for mount in app.spec.template.containers.iter().flat_map(|c| &c.volume_mounts) {
         let same = |v: &Metadata| v.name == mount.volume && v.namespace == app.metadata.namespace;
         let planned = actions.iter().any(|a| matches!(a, Action::CreateVolume(v) if same(&v.metadata)));
@@ -197,7 +238,7 @@ fn plan_volumes(snapshot: &Snapshot, app: &App, actions: &mut Vec<Action>) {
         }
         actions.push(Action::CreateVolume(Box::new(Volume {
             metadata: Metadata::new(&app.metadata.namespace, &mount.volume),
-            spec: VolumeSpec { node: node.metadata.name.clone() },
+            spec: VolumeSpec { node: node.to_owned() },
             status: VolumeStatus::default(),
         })));
     }
@@ -207,7 +248,7 @@ fn plan_endpoints(snapshot: &Snapshot, app: &App, stopping: &[&Replica], actions
     let Some(service) = snapshot.service_of(app) else { return };
     let mut endpoints: Vec<Endpoint> = snapshot
         .replicas_of(app)
-        .filter(|r| r.status.ready && !r.metadata.is_deleting())
+        .filter(|r| snapshot.is_ready(r) && !r.metadata.is_deleting())
         .filter(|r| !stopping.iter().any(|s| s.metadata.name == r.metadata.name))
         .filter_map(|r| {
             Some(Endpoint {
@@ -225,7 +266,7 @@ fn plan_endpoints(snapshot: &Snapshot, app: &App, stopping: &[&Replica], actions
     }
 }
 
-fn plan_status(snapshot: &Snapshot, app: &App, actions: &mut Vec<Action>) {
+fn plan_status(snapshot: &Snapshot, app: &App, homeless: Option<Decision>, actions: &mut Vec<Action>) {
     let generations = Generations::of(snapshot, app);
     let service = snapshot.service_of(app);
     let status = AppStatus {
@@ -234,7 +275,7 @@ fn plan_status(snapshot: &Snapshot, app: &App, actions: &mut Vec<Action>) {
         updated_replicas: count(generations.present.len()),
         ready_replicas: count(generations.ready()),
         addresses: service.map_or_else(Vec::new, |s| vec![s.spec.ipv4.into(), s.spec.ipv6.into()]),
-        problem: app_problem(snapshot, &generations, service),
+        problem: app_problem(snapshot, &generations, service, homeless),
     };
     if status != app.status {
         let Metadata { namespace, name, .. } = app.metadata.clone();
@@ -247,6 +288,7 @@ fn app_problem(
     snapshot: &Snapshot,
     generations: &Generations<'_>,
     service: Option<&Service>,
+    homeless: Option<Decision>,
 ) -> Option<Problem> {
     if let Some(problem) = service.and_then(|s| s.status.problem.clone()) {
         return Some(problem);
@@ -259,7 +301,20 @@ fn app_problem(
             hint: "start a daemon with the agent's role".into(),
         });
     }
-    let unwell = generations.present.iter().chain(&generations.stale).filter(|r| !r.status.ready);
+    if let Some(decision) = homeless
+        && let Outcome::Unschedulable { reason } = decision.outcome
+    {
+        return Some(Problem {
+            code: hivemind_model::ErrorCode::Unschedulable,
+            field: String::new(),
+            message: format!("no node can take another replica: {reason}"),
+            hint: format!(
+                "see what speaks against each node: hivemind scheduler explain {}",
+                decision.app.name
+            ),
+        });
+    }
+    let unwell = generations.present.iter().chain(&generations.stale).filter(|r| !snapshot.is_ready(r));
     unwell
         .max_by_key(|r| (r.status.problem.is_some(), r.status.restarts))
         .and_then(|r| r.status.problem.clone())

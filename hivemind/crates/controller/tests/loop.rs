@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hivemind_controller::Controller;
+use hivemind_controller::{Controller, ControllerConfig, Measured};
 use hivemind_model::{
     App, AppSpec, AppStatus, Container, Identity, Metadata, Namespace, Node, NodeSpec, NodeStatus, Replica,
     Service, ServiceSpec, ServiceStatus, Template,
@@ -73,7 +73,7 @@ async fn bring_up(objects: &Objects, replica: &Replica, number: u8) {
 async fn an_app_is_brought_up_scaled_and_taken_down_through_the_store() {
     let directory = tempfile::tempdir().unwrap();
     let objects = objects(&directory).await;
-    let controller = Controller::start(objects.clone());
+    let controller = Controller::start(objects.clone(), config());
     create_app(&objects, 2).await;
 
     let replicas = until::<Replica>(&objects, "two replicas", |r| r.len() == 2).await;
@@ -119,7 +119,7 @@ async fn an_app_is_brought_up_scaled_and_taken_down_through_the_store() {
 async fn identities_are_made_before_replicas_and_their_numbers_survive_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let objects = objects(&directory).await;
-    let first = Controller::start(objects.clone());
+    let first = Controller::start(objects.clone(), config());
     create_app(&objects, 1).await;
     let replica = until::<Replica>(&objects, "a replica", |r| r.len() == 1).await.remove(0);
     let identity = objects.list::<Identity>(None).await.unwrap().items.remove(0);
@@ -140,7 +140,7 @@ async fn identities_are_made_before_replicas_and_their_numbers_survive_a_restart
     until::<App>(&objects, "no app", |apps| apps.is_empty()).await;
     first.stop().await;
 
-    let second = Controller::start(objects.clone());
+    let second = Controller::start(objects.clone(), config());
     let node = objects.list::<Node>(None).await.unwrap().items.remove(0);
     objects.delete(&node).await.unwrap();
     create_app(&objects, 1).await;
@@ -154,11 +154,18 @@ async fn a_controller_that_starts_again_finishes_what_another_began() {
     let directory = tempfile::tempdir().unwrap();
     let objects = objects(&directory).await;
     create_app(&objects, 3).await;
-    let first = Controller::start(objects.clone());
+    let first = Controller::start(objects.clone(), config());
     until::<Replica>(&objects, "a replica", |r| !r.is_empty()).await;
     first.stop().await;
-    let second = Controller::start(objects.clone());
+    let second = Controller::start(objects.clone(), config());
     until::<Replica>(&objects, "three replicas", |r| r.len() == 3).await;
     second.stop().await;
     assert_eq!(objects.list::<Replica>(None).await.unwrap().items.len(), 3);
+}
+
+fn config() -> ControllerConfig {
+    ControllerConfig {
+        grace: std::time::Duration::from_secs(30),
+        measured: std::sync::Arc::new(Measured::default),
+    }
 }

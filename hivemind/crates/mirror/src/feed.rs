@@ -48,7 +48,6 @@ pub async fn feed(
 
 /// Where a feed is.
 struct Feed {
-    store: Arc<dyn Store>,
     node: String,
     watch: Watch,
     /// Up to where everything was looked at.
@@ -66,7 +65,7 @@ async fn begin(store: Arc<dyn Store>, node: String, since: Option<u64>) -> Resul
         match store.watch(&all, since.next()).await {
             Ok(watch) => {
                 let listing = store.list(&replicas()?, ListOptions::default()).await.map_err(of_store)?;
-                let mut feed = Feed::new(store, node, watch, since);
+                let mut feed = Feed::new(node, watch, since);
                 feed.say_begin(false, &listing.items)?;
                 feed.lines.push_back(FeedLine::UpTo { revision: since.0 });
                 return Ok(feed);
@@ -79,7 +78,7 @@ async fn begin(store: Arc<dyn Store>, node: String, since: Option<u64>) -> Resul
         let listing = store.list(&all, ListOptions::default()).await.map_err(of_store)?;
         match store.watch(&all, listing.revision.next()).await {
             Ok(watch) => {
-                let mut feed = Feed::new(store, node, watch, listing.revision);
+                let mut feed = Feed::new(node, watch, listing.revision);
                 let replicas: Vec<_> = listing
                     .items
                     .iter()
@@ -104,8 +103,8 @@ fn replicas() -> Result<Prefix, ApiError> {
 }
 
 impl Feed {
-    fn new(store: Arc<dyn Store>, node: String, watch: Watch, revision: Revision) -> Self {
-        Feed { store, node, watch, revision, told: BTreeMap::new(), lines: VecDeque::new() }
+    fn new(node: String, watch: Watch, revision: Revision) -> Self {
+        Feed { node, watch, revision, told: BTreeMap::new(), lines: VecDeque::new() }
     }
 
     fn say_begin(&mut self, full: bool, replicas: &[KeyValue]) -> Result<(), ApiError> {

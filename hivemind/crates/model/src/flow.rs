@@ -94,6 +94,9 @@ pub struct FlowEnd {
     /// The replica's name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub replica: String,
+    /// The node that it is on; left out where that is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
     /// The workload identity.
     pub identity: u32,
     /// The address, if the packet could be read.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Display, str::FromStr, time::Duration};
 use clap::Args;
 use hivemind_model::{
     ApiError, App, AppSpec, AppStatus, Container, EnvVar, ErrorCode, Metadata, Port, Problem, Problems,
-    Protocol, Resources, Template, VolumeMount,
+    Protocol, Resources, Template, Toleration, VolumeMount,
 };
 
 use crate::cli::{NameArgs, output::FormatArgs, units};
@@ -20,6 +20,7 @@ use crate::cli::{NameArgs, output::FormatArgs, units};
   hivemind app deploy web --image nginx:latest --replicas 3 --port 8080:80 --memory 64Mi --cpu 0.5
   hivemind app deploy db --image redis:7 --volume redis-data:/data --env TZ=UTC
   hivemind app deploy client --image busybox -- sleep infinity
+  hivemind app deploy train --image train:1 --node-selector gpu=a100 --toleration gpu
 
 The app is reached by other apps as <name>.<namespace>.svc.hivemind.internal and by each --service.
 If it does not come up it is deleted again, and the reason is told; --keep leaves it.
@@ -58,6 +59,12 @@ pub(crate) struct DeployArgs {
     /// A note on the app; may be repeated
     #[arg(long = "annotation", value_name = "KEY=VALUE")]
     pub(crate) annotations: Vec<String>,
+    /// A label that a node must have to run it; may be repeated
+    #[arg(long = "node-selector", value_name = "KEY=VALUE")]
+    pub(crate) node_selector: Vec<String>,
+    /// A taint of nodes that does not keep it away, of that value or of any; '*': every taint; may be repeated
+    #[arg(long = "toleration", value_name = "KEY[=VALUE]")]
+    pub(crate) tolerations: Vec<String>,
     /// What to run instead of what the image says, in words as a shell would split them
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     pub(crate) command: Option<String>,
@@ -98,6 +105,7 @@ pub(crate) struct Places {
     env: Vec<String>,
     ports: Vec<String>,
     volumes: Vec<String>,
+    tolerations: Vec<String>,
 }
 
 impl DeployArgs {
@@ -125,7 +133,13 @@ impl DeployArgs {
         let mut metadata = Metadata::new(namespace, self.name.get());
         metadata.labels = labels.clone();
         metadata.annotations = reader.pairs("--annotation", &self.annotations, ErrorCode::Malformed);
-        let template = Template { labels, containers: vec![container], restarted_at: None };
+        let template = Template {
+            labels,
+            containers: vec![container],
+            node_selector: reader.pairs("--node-selector", &self.node_selector, ErrorCode::InvalidLabel),
+            tolerations: reader.each("--toleration", &self.tolerations, &mut places.tolerations, toleration),
+            restarted_at: None,
+        };
         let spec = AppSpec { replicas, hostnames: self.services.clone(), template };
         let mut app = App { metadata, spec, status: AppStatus::default() };
         if let Err(error) = app.validate() {
@@ -152,6 +166,8 @@ impl Places {
         let container = field.strip_prefix("spec.template.containers[0].").unwrap_or_default();
         let (list, flag, values) = if field.starts_with("spec.hostnames") {
             (field, "--service", &self.services)
+        } else if field.starts_with("spec.template.tolerations") {
+            (field, "--toleration", &self.tolerations)
         } else if container.starts_with("env") {
             (container, "--env", &self.env)
         } else if container.starts_with("ports") {
@@ -163,6 +179,7 @@ impl Places {
                 ("metadata.name", _) => "--name",
                 ("metadata.namespace", _) => "--namespace",
                 ("metadata.labels" | "spec.template.labels", _) => "--label",
+                ("spec.template.nodeSelector", _) => "--node-selector",
                 ("metadata.annotations", _) => "--annotation",
                 ("spec.replicas", _) => "--replicas",
                 (_, "image") => "--image",
@@ -376,6 +393,23 @@ fn port(value: &str) -> Result<Port, Wrong> {
     match (host.parse(), container.parse()) {
         (Ok(host_port), Ok(container_port)) => Ok(Port { host_port, container_port, protocol }),
         _ => wrong(ErrorCode::OutOfRange, format!("{value:?} has something else than ports"), PORT_HINT),
+    }
+}
+
+/// Every taint is meant by a `*` in place of the key.
+fn toleration(value: &str) -> Result<Toleration, Wrong> {
+    let (key, value_of_taint) = match value.split_once('=') {
+        Some((key, text)) => (key, Some(text.to_owned())),
+        None => (value, None),
+    };
+    match key {
+        "" => wrong(
+            ErrorCode::InvalidLabel,
+            format!("{value:?} names no taint"),
+            "write KEY or KEY=VALUE, for example gpu; '*' tolerates every taint",
+        ),
+        "*" => Ok(Toleration { key: String::new(), value: value_of_taint }),
+        key => Ok(Toleration { key: key.to_owned(), value: value_of_taint }),
     }
 }
 

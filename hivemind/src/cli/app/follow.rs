@@ -110,7 +110,10 @@ async fn watch_once(
     }
 }
 
-async fn next<T: serde::de::DeserializeOwned>(watch: &mut Watch<T>) -> Result<WatchItem<T>, ApiError> {
+/// The next item of a watch that goes on for ever; whatever ends it is told as `DaemonUnreachable`.
+pub(crate) async fn next<T: serde::de::DeserializeOwned>(
+    watch: &mut Watch<T>,
+) -> Result<WatchItem<T>, ApiError> {
     match watch.next().await {
         // Whatever ends a watch that was running, for example that it fell too far behind, is mended by a new one.
         Some(item) => item.map_err(|error| ApiError { code: ErrorCode::DaemonUnreachable, ..error }),

@@ -2,13 +2,14 @@
 
 use clap::Args;
 use hivemind_client::Selection;
-use hivemind_model::{App, List, Replica};
+use hivemind_model::{App, List, Replica, Template, Toleration};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cli::{
     NameArgs, Session,
     fault::Failure,
+    labels,
     output::{self, Format, FormatArgs, Row},
     rows::{app_state, joined, last_exit},
     table::{Table, fields},
@@ -81,8 +82,9 @@ fn describe(info: &Info<'_>, domain: &str, wide: bool, now: Timestamp) -> String
     ];
     pairs.extend(container_fields(info));
     if !metadata.labels.is_empty() {
-        pairs.push(("Labels", joined(metadata.labels.iter().map(|(k, v)| format!("{k}={v}")))));
+        pairs.push(("Labels", labels::text(&metadata.labels)));
     }
+    pairs.extend(placement_fields(info.app));
     pairs.push(("Age", age(metadata.creation_timestamp, now)));
     let mut text = fields(&pairs);
     text.push('\n');
@@ -117,6 +119,28 @@ fn container_fields(info: &Info<'_>) -> Vec<(&'static str, String)> {
     add("Cpu", joined(container.resources.cpu));
     add("Memory", joined(container.resources.memory));
     pairs
+}
+
+/// What the app says of the nodes that may run it.
+fn placement_fields(app: &App) -> Vec<(&'static str, String)> {
+    let Template { node_selector, tolerations, .. } = &app.spec.template;
+    let mut pairs = Vec::new();
+    if !node_selector.is_empty() {
+        pairs.push(("Node selector", labels::text(node_selector)));
+    }
+    if !tolerations.is_empty() {
+        pairs.push(("Tolerations", joined(tolerations.iter().map(toleration_text))));
+    }
+    pairs
+}
+
+/// `gpu=true`, `gpu`, `*`, as `app deploy` takes it.
+fn toleration_text(toleration: &Toleration) -> String {
+    let key = if toleration.key.is_empty() { "*" } else { &toleration.key };
+    match &toleration.value {
+        Some(value) => format!("{key}={value}"),
+        None => key.to_owned(),
+    }
 }
 
 /// What is wrong, and how containers ended that had to be started again.
@@ -155,7 +179,7 @@ fn troubles(info: &Info<'_>, now: Timestamp) -> String {
 mod tests {
     use hivemind_model::{
         AppSpec, AppStatus, Container, ErrorCode, LastExit, Metadata, Phase, Problem, ReplicaSpec,
-        ReplicaStatus, Template,
+        ReplicaStatus,
     };
 
     use super::*;
@@ -239,5 +263,22 @@ mod tests {
         let json = serde_json::to_value(&info).unwrap();
         assert_eq!(json["metadata"]["name"], "web");
         assert_eq!(json["replicas"][0]["status"]["ipv4"], "10.200.0.5");
+    }
+
+    #[test]
+    fn where_an_app_may_run_is_told_as_it_was_given() {
+        let mut app = App {
+            metadata: metadata("web"),
+            spec: AppSpec { replicas: 1, hostnames: Vec::new(), template: Template::default() },
+            status: AppStatus::default(),
+        };
+        assert!(placement_fields(&app).is_empty());
+        let toleration =
+            |key: &str, value: Option<&str>| Toleration { key: key.into(), value: value.map(str::to_owned) };
+        app.spec.template.node_selector = [("zone".to_owned(), "west".to_owned())].into();
+        app.spec.template.tolerations =
+            vec![toleration("gpu", Some("true")), toleration("old", None), toleration("", None)];
+        let told = [("Node selector", "zone=west".to_owned()), ("Tolerations", "gpu=true,old,*".to_owned())];
+        assert_eq!(placement_fields(&app), told);
     }
 }

@@ -12,12 +12,14 @@ const COLUMN_CHARS_MAX: usize = 48;
 /// Prints lines below one another; columns grow with what they have to hold.
 pub(crate) struct Printer {
     colours: Colours,
+    wide: bool,
     ends: [usize; 2],
 }
 
 impl Printer {
-    pub(crate) fn new(colours: Colours) -> Self {
-        Printer { colours, ends: [24, 20] }
+    /// With the node of each end if `wide`.
+    pub(crate) fn new(colours: Colours, wide: bool) -> Self {
+        Printer { colours, wide, ends: [24, 20] }
     }
 
     /// One line, ended by a line feed.
@@ -34,7 +36,10 @@ impl Printer {
             FlowVerdict::Denied => ("denied", "1;31"),
             FlowVerdict::Dropped => ("dropped", "33"),
         };
-        let texts = [end(&flow.source), end(&flow.destination)];
+        let texts = [&flow.source, &flow.destination].map(|at| match self.wide && !at.node.is_empty() {
+            true => format!("{} ({})", end(at), at.node),
+            false => end(at),
+        });
         for (width, text) in self.ends.iter_mut().zip(&texts) {
             *width = (*width).max(text.chars().count()).min(COLUMN_CHARS_MAX);
         }
@@ -153,6 +158,7 @@ mod tests {
             namespace: namespace.into(),
             app: name.rsplit_once('-').unwrap().0.into(),
             replica: name.into(),
+            node: "n2".into(),
             identity: 256,
             address: Some("10.200.0.5".parse().unwrap()),
             port: Some(port),
@@ -186,7 +192,7 @@ mod tests {
     }
 
     fn text(flow: Flow) -> String {
-        Printer::new(Colours::Off).text(&FlowLine::Flow(Box::new(flow)))
+        Printer::new(Colours::Off, false).text(&FlowLine::Flow(Box::new(flow)))
     }
 
     #[test]
@@ -233,8 +239,16 @@ mod tests {
     }
 
     #[test]
+    fn the_node_of_an_end_is_told_if_that_is_asked_for_and_known() {
+        let mut known = flow();
+        known.source.node = String::new();
+        let line = Printer::new(Colours::Off, true).text(&FlowLine::Flow(Box::new(known)));
+        assert!(line.contains("  client-aaaaa:41234       -> shop/web-bbbbb:80 (n2)  tcp"), "{line}");
+    }
+
+    #[test]
     fn columns_grow_and_stay() {
-        let mut printer = Printer::new(Colours::Off);
+        let mut printer = Printer::new(Colours::Off, false);
         let mut long = flow();
         long.source.replica = "a-replica-with-a-rather-long-name-ccccc".into();
         let wide = printer.text(&FlowLine::Flow(Box::new(long)));
@@ -246,7 +260,7 @@ mod tests {
     fn losses_stand_on_a_line_of_their_own() {
         let loss = FlowLine::Lost(FlowLoss { events: 12, place: "kernel".into() });
         assert_eq!(
-            Printer::new(Colours::Off).text(&loss),
+            Printer::new(Colours::Off, false).text(&loss),
             "-- 12 events were lost here: more came at once than the kernel tells --\n"
         );
     }

@@ -27,6 +27,7 @@ pub(crate) struct ReplicaName {
     pub(crate) namespace: String,
     pub(crate) app: String,
     pub(crate) name: String,
+    pub(crate) node: String,
     /// Its identity; zero while it has none.
     identity: u32,
 }
@@ -133,6 +134,7 @@ impl Names {
             namespace: replica.metadata.namespace.clone(),
             app: replica.spec.app.clone(),
             name: replica.metadata.name.clone(),
+            node: replica.spec.node.clone(),
             identity: replica.spec.identity,
         };
         for address in addresses {
@@ -236,6 +238,7 @@ mod tests {
             namespace: "shop".into(),
             app: "web".into(),
             name: "web-k3f9q".into(),
+            node: "n1".into(),
             identity,
         };
         names.replicas.insert(address, name(300));

@@ -70,6 +70,7 @@ mod tests {
             namespace: "shop".into(),
             app: "web".into(),
             replica: "web-k3f9q".into(),
+            node: "n1".into(),
             identity: 300,
             address: Some([10, 200, 0, 7].into()),
             port: Some(80),

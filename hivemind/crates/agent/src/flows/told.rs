@@ -34,8 +34,8 @@ pub(crate) fn flow(event: &FlowEvent, names: &Names, node: &str) -> Flow {
         explanation,
         egress_rule: rule(event.egress_rule, names),
         ingress_rule: rule(event.ingress_rule, names),
-        source: end(&event.source, has_ports, names),
-        destination: end(&event.destination, has_ports, names),
+        source: end(&event.source, has_ports, names, node),
+        destination: end(&event.destination, has_ports, names, node),
         protocol: protocol(event.protocol),
         began: event.began,
         bytes_sent: event.bytes[0],
@@ -60,7 +60,8 @@ fn denial(reason: DropReason, event: &FlowEvent, names: &Names) -> String {
     }
 }
 
-fn end(peer: &FlowPeer, has_ports: bool, names: &Names) -> FlowEnd {
+/// One end of what node `here` saw.
+fn end(peer: &FlowPeer, has_ports: bool, names: &Names, here: &str) -> FlowEnd {
     let mut end = FlowEnd {
         kind: kind(peer.identity).to_owned(),
         identity: peer.identity,
@@ -72,10 +73,14 @@ fn end(peer: &FlowPeer, has_ports: bool, names: &Names) -> FlowEnd {
         (end.namespace, end.app) = (namespace.to_owned(), app.to_owned());
     }
     if let Some(replica) = peer.address.and_then(|address| names.replica(address, peer.identity)) {
-        end.replica = replica.name.clone();
+        (end.replica, end.node) = (replica.name.clone(), replica.node.clone());
         if end.app.is_empty() {
             (end.namespace, end.app) = (replica.namespace.clone(), replica.app.clone());
         }
+    }
+    // Each node has its own.
+    if matches!(peer.identity, Identity::HOST | Identity::DNS) {
+        end.node = here.to_owned();
     }
     end
 }
@@ -199,6 +204,14 @@ mod tests {
         );
         let ingress = flow.ingress_rule.unwrap();
         assert_eq!((ingress.policy.as_str(), ingress.index), ("policy 9", None), "it is gone");
+    }
+
+    #[test]
+    fn an_end_that_is_the_nodes_own_is_on_that_node_and_the_world_on_none() {
+        let mut probe = event(FlowKind::New);
+        probe.source.identity = Identity::HOST;
+        let flow = flow(&probe, &names(), "n");
+        assert_eq!((flow.source.node.as_str(), flow.destination.node.as_str()), ("n", ""));
     }
 
     #[test]

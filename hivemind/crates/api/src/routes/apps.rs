@@ -7,6 +7,7 @@ use axum::{
     response::Response,
 };
 use hivemind_model::{ApiError, App, List, Scale};
+use hivemind_scheduler::Decision;
 use jiff::Timestamp;
 
 use super::{check_replacement, kind::get_route, list_or_watch, place_in};
@@ -204,4 +205,28 @@ pub(crate) async fn restart(
     let app = serving.objects().update_with(&namespace, &found.metadata.name, change).await?;
     tracing::info!(app = app.metadata.name, namespace, "App is being restarted.");
     Ok(Json(app))
+}
+
+/// Where the next replica of an app would be put, and why
+///
+/// Nothing is put anywhere. What is told is by the state of the cluster and of the network now.
+#[utoipa::path(
+    get, path = "/v1/namespaces/{namespace}/apps/{app}/placement", tag = "apps", operation_id = "explainPlacement",
+    params(
+        ("namespace" = String, Path, description = "The namespace"),
+        ("app" = String, Path, description = "The app's name, short id or uid"),
+    ),
+    responses(
+        (status = 200, description = "Every node with what speaks for and against it", body = Decision),
+        (status = 404, description = "There is no such app", body = ApiError),
+        (status = 409, description = "The node is no server (HM0316)", body = ApiError),
+        (status = 503, description = "The store failed", body = ApiError),
+    )
+)]
+pub(crate) async fn placement(
+    State(serving): State<Serving>,
+    Place((namespace, word)): Place<(String, String)>,
+) -> Outcome<Json<Decision>> {
+    let app: App = serving.objects().find(&namespace, &word).await?;
+    Ok(Json(serving.cluster().placement(&app).await?))
 }

@@ -60,7 +60,7 @@ async fn check(serving: &Serving, volume: &Volume) -> Result<(), ApiError> {
     }
     let node = &volume.spec.node;
     match serving.objects().get::<Node>("", node).await {
-        Err(error) if error.code == ErrorCode::PathNotFound => {
+        Err(error) if error.code == ErrorCode::NodeNotFound => {
             let what = format!("there is no node {node:?}");
             problems.add(ErrorCode::OutOfRange, "spec.node", what, "`hivemind node ls` shows the nodes");
         }

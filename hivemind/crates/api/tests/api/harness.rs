@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use hivemind_api::{Api, ApiConfig, ServiceRanges, serve_unix};
+use hivemind_api::{Api, ApiConfig, Role, ServiceRanges, serve_unix};
 use hivemind_model::{
     ApiError, ErrorCode, Metadata, Node, NodeSpec, NodeStatus, Replica, ReplicaSpec, ReplicaStatus, Template,
 };
@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::node::TestNode;
+use crate::{cluster::TestCluster, node::TestNode};
 
 /// No test waits longer for anything: what has not come by then will not come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,6 +30,7 @@ pub(crate) struct Server {
     pub(crate) shutdown: CancellationToken,
     pub(crate) task: JoinHandle<()>,
     pub(crate) api: Api,
+    pub(crate) cluster: Arc<TestCluster>,
     _dir: tempfile::TempDir,
 }
 
@@ -42,7 +43,22 @@ impl Server {
         Self::start_changed(keep_alive, ipv4, |api| api).await
     }
 
+    /// One that is no server of its cluster.
+    pub(crate) async fn start_as_agent() -> Self {
+        let role = Role::Agent { server: "n1 (192.0.2.1)".into() };
+        Self::start_in_role(role, Duration::from_secs(15), "10.204.0.0/16", |api| api).await
+    }
+
     pub(crate) async fn start_changed(
+        keep_alive: Duration,
+        ipv4: &str,
+        change: impl FnOnce(Api) -> Api,
+    ) -> Self {
+        Self::start_in_role(Role::Server, keep_alive, ipv4, change).await
+    }
+
+    async fn start_in_role(
+        role: Role,
         keep_alive: Duration,
         ipv4: &str,
         change: impl FnOnce(Api) -> Api,
@@ -52,9 +68,13 @@ impl Server {
         let store = RedbStore::open(dir.path().join("store.redb"), options).await.unwrap();
         let objects = Objects::new(Arc::new(store));
         let node = Arc::new(TestNode::default());
+        let cluster = Arc::new(TestCluster::new());
         let api = Api::new(ApiConfig {
             objects: objects.clone(),
             node: node.clone(),
+            node_name: "n1".into(),
+            cluster: cluster.clone(),
+            role,
             service_ranges: ServiceRanges {
                 ipv4: ipv4.parse().unwrap(),
                 ipv6: "fd00:4856:1::/112".parse().unwrap(),
@@ -68,7 +88,7 @@ impl Server {
         let listener = UnixListener::bind(&socket).unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(serve_unix(listener, api.clone(), shutdown.clone()));
-        Server { objects, node, socket, shutdown, task, api, _dir: dir }
+        Server { objects, node, socket, shutdown, task, api, cluster, _dir: dir }
     }
 
     /// Sends a request on a connection of its own.

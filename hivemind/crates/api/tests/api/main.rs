@@ -3,6 +3,7 @@
 
 mod access;
 mod apps;
+mod cluster;
 mod exec;
 mod flows;
 mod harness;

@@ -48,7 +48,7 @@ async fn replicas_services_and_nodes_are_listed_and_found() {
     server.refused("GET", missing, none.clone(), 404, ErrorCode::ReplicaNotFound).await;
     let missing = "/v1/namespaces/default/services/none";
     server.refused("GET", missing, none.clone(), 404, ErrorCode::ServiceNotFound).await;
-    server.refused("GET", "/v1/nodes/none", none, 404, ErrorCode::PathNotFound).await;
+    server.refused("GET", "/v1/nodes/none", none, 404, ErrorCode::NodeNotFound).await;
 }
 
 #[tokio::test]

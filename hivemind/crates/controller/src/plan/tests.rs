@@ -1,7 +1,8 @@
 //! Plans, and a small world in which they are carried out until nothing is left to do.
 
 use hivemind_model::{
-    AppSpec, Container, Node, NodeSpec, NodeStatus, Phase, Service, ServiceSpec, ServiceStatus, Template,
+    AppSpec, Container, Node, NodeSpec, NodeState, NodeStatus, Phase, Service, ServiceSpec, ServiceStatus,
+    Template,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -106,6 +107,17 @@ impl World {
                     replica.metadata.deletion_timestamp = Some(Timestamp::UNIX_EPOCH);
                 }
                 Action::CreateVolume(volume) => self.snapshot.volumes.push(*volume),
+                Action::ForgetReplica(replica) => {
+                    self.snapshot.replicas.retain(|known| known.metadata.name != replica.metadata.name);
+                }
+                Action::ForgetNodesOfService { nodes, .. } => {
+                    let stays = |node: &str| !nodes.iter().any(|away| away == node);
+                    self.snapshot.services[0].status.retain_nodes(stays);
+                }
+                Action::ForgetNodesOfPolicy { nodes, .. } => {
+                    let stays = |node: &str| !nodes.iter().any(|away| away == node);
+                    self.snapshot.policies[0].status.retain_nodes(stays);
+                }
                 Action::SetEndpoints { endpoints, .. } => {
                     self.snapshot.services[0].status.endpoints = endpoints
                 }
@@ -116,6 +128,34 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Adds a node that is ready.
+    fn add_node(&mut self, name: &str) {
+        self.snapshot.nodes.push(Node {
+            metadata: Metadata::new("default", name),
+            spec: NodeSpec::default(),
+            status: NodeStatus::default(),
+        });
+    }
+
+    fn node(&mut self, name: &str) -> &mut Node {
+        self.snapshot.nodes.iter_mut().find(|node| node.metadata.name == name).unwrap()
+    }
+
+    fn set_state(&mut self, name: &str, state: NodeState) {
+        let now = self.snapshot.now;
+        let node = self.node(name);
+        (node.status.state, node.status.since) = (state, Some(now));
+    }
+
+    fn pass(&mut self, seconds: i64) {
+        self.snapshot.now += jiff::SignedDuration::from_secs(seconds);
+    }
+
+    /// How many replicas that are not on their way out are on a node.
+    fn on(&self, node: &str) -> usize {
+        self.active().iter().filter(|replica| replica.spec.node == node).count()
     }
 
     /// One replica that waits comes up.
@@ -139,6 +179,21 @@ impl World {
     /// Agents take down what is on its way out.
     fn take_down(&mut self) {
         self.snapshot.replicas.retain(|r| !r.metadata.is_deleting());
+    }
+
+    /// Everything happens until nothing is left to do, replicas that are lost aside.
+    fn settle_ready(&mut self) {
+        for _ in 0..2_000 {
+            let actions = self.plan();
+            let waiting = self.snapshot.replicas.iter().any(|r| !r.status.ready && !r.metadata.is_deleting());
+            if actions.is_empty() && !waiting {
+                return;
+            }
+            self.carry_out(actions);
+            self.bring_up(0);
+            self.take_down();
+        }
+        panic!("the plan never ends");
     }
 
     /// Everything happens until the plan is empty.
@@ -326,6 +381,190 @@ fn namespaces_are_there_once_something_is_in_them() {
     let names: Vec<_> = world.snapshot.namespaces.iter().map(|n| n.metadata.name.as_str()).collect();
     assert_eq!(names, ["default", "hivemind-system", "shop"]);
     assert_eq!(world.snapshot.namespaces[2].labels()["kubernetes.io/metadata.name"], "shop");
+}
+
+fn two_nodes(replicas: u32) -> World {
+    let mut world = World::with_app(replicas);
+    world.add_node("node-2");
+    world.snapshot.grace = std::time::Duration::from_secs(30);
+    world.settle();
+    world
+}
+
+#[test]
+fn replicas_are_spread_over_nodes() {
+    let world = two_nodes(4);
+    assert_eq!((world.on("node-1"), world.on("node-2")), (2, 2));
+}
+
+#[test]
+fn a_dead_node_leaves_services_at_once_and_is_replaced_after_the_grace() {
+    let mut world = two_nodes(4);
+    world.set_state("node-2", NodeState::Dead);
+    let actions = world.plan();
+    world.carry_out(actions);
+    assert_eq!(world.snapshot.services[0].status.endpoints.len(), 2);
+    assert_eq!((world.on("node-1"), world.on("node-2")), (2, 2));
+    assert_eq!(world.app().status.ready_replicas, 2);
+    assert!(world.snapshot.waits());
+    world.pass(29);
+    assert!(world.plan().is_empty());
+    world.pass(1);
+    world.settle();
+    assert_eq!((world.on("node-1"), world.on("node-2")), (4, 0));
+    assert!(!world.snapshot.waits());
+}
+
+#[test]
+fn a_node_that_comes_back_within_the_grace_keeps_what_it_has() {
+    let mut world = two_nodes(4);
+    let before: Vec<_> = world.active().iter().map(|r| r.metadata.name.clone()).collect();
+    world.set_state("node-2", NodeState::Dead);
+    world.pass(20);
+    let actions = world.plan();
+    world.carry_out(actions);
+    world.set_state("node-2", NodeState::Ready);
+    world.settle();
+    let after: Vec<_> = world.active().iter().map(|r| r.metadata.name.clone()).collect();
+    assert_eq!(before, after);
+    assert_eq!(world.snapshot.services[0].status.endpoints.len(), 4);
+}
+
+#[test]
+fn a_node_that_left_or_is_no_more_is_replaced_at_once() {
+    for gone in [false, true] {
+        let mut world = two_nodes(4);
+        match gone {
+            false => world.set_state("node-2", NodeState::Left),
+            true => world.snapshot.nodes.retain(|node| node.metadata.name != "node-2"),
+        }
+        world.settle();
+        assert_eq!((world.on("node-1"), world.on("node-2")), (4, 0));
+    }
+}
+
+#[test]
+fn a_node_is_emptied_without_going_below_what_is_wanted() {
+    let mut world = two_nodes(4);
+    world.node("node-2").spec.draining = true;
+    for _ in 0..60 {
+        let actions = world.plan();
+        world.carry_out(actions);
+        assert!(world.active().len() <= 5, "one more than wanted at most");
+        assert!(world.snapshot.services[0].status.endpoints.len() >= 4);
+        world.bring_up(0);
+        world.take_down();
+    }
+    assert_eq!((world.on("node-1"), world.on("node-2")), (4, 0));
+    assert!(world.plan().is_empty());
+}
+
+#[test]
+fn the_last_node_is_not_emptied_and_the_app_says_why() {
+    let mut world = World::with_app(2);
+    world.settle();
+    world.node("node-1").spec.draining = true;
+    let actions = world.plan();
+    world.carry_out(actions);
+    assert_eq!(world.on("node-1"), 2);
+    let problem = world.app().status.problem.clone().unwrap();
+    assert_eq!(problem.code, hivemind_model::ErrorCode::Unschedulable);
+    assert!(world.plan().is_empty());
+}
+
+#[test]
+fn a_volume_is_where_its_first_replica_is_and_holds_the_others_there() {
+    let mut world = World::with_app(3);
+    world.add_node("node-2");
+    world.app().spec.template.containers[0].volume_mounts =
+        vec![hivemind_model::VolumeMount { volume: "data".into(), path: "/data".into(), read_only: false }];
+    world.settle();
+    let node = world.snapshot.volumes[0].spec.node.clone();
+    assert_eq!(world.on(&node), 3);
+}
+
+#[test]
+fn a_chatty_replica_is_put_beside_its_peer() {
+    let mut world = two_nodes(1);
+    let peer = world.active()[0].spec.node.clone();
+    let mut other = world.app().clone();
+    other.metadata.name = "client".into();
+    world.snapshot.apps.push(other);
+    let labels = std::collections::BTreeMap::new();
+    world.snapshot.identities.push(Identity::new(900, "default", "client", labels));
+    world.snapshot.last_identity = 900;
+    let web = world.active()[0].spec.identity;
+    world.snapshot.measured.bytes_per_s.insert((web, 900), 10_000_000);
+    let nodes = ("node-1".to_owned(), "node-2".to_owned());
+    world.snapshot.measured.round_trips_us.insert(nodes, 2000);
+    let made = world.plan().into_iter().find_map(|action| match action {
+        Action::CreateReplica(replica) if replica.spec.app == "client" => Some(replica.spec.node),
+        _ => None,
+    });
+    assert_eq!(made, Some(peer));
+}
+
+#[test]
+fn what_nodes_told_that_are_away_is_forgotten() {
+    let mut world = two_nodes(2);
+    let problem = Problem {
+        code: hivemind_model::ErrorCode::PortTaken,
+        field: String::new(),
+        message: "taken".into(),
+        hint: String::new(),
+    };
+    world.snapshot.services[0].status.note("node-2", Some(problem));
+    world.set_state("node-2", NodeState::Dead);
+    world.settle_ready();
+    assert_eq!(world.snapshot.services[0].status.problem, None);
+}
+
+proptest! {
+    /// Whatever happens to nodes and apps, it ends with what was asked last, on nodes that are there, and never are there
+    /// two of one name.
+    #[test]
+    fn any_history_of_nodes_ends_with_what_was_asked_last(
+        steps in prop::collection::vec((0_u32..5, 0_u8..8, 1_u8..4, 0_i64..40), 1..25)
+    ) {
+        let mut world = two_nodes(2);
+        world.add_node("node-3");
+        for (replicas, what, node, seconds) in steps {
+            world.app().spec.replicas = replicas;
+            let node = format!("node-{node}");
+            match what {
+                0 => world.set_state(&node, NodeState::Dead),
+                1 => world.set_state(&node, NodeState::Ready),
+                2 => world.set_state(&node, NodeState::Suspect),
+                3 => world.node(&node).spec.draining = true,
+                4 => world.node(&node).spec.draining = false,
+                5 => world.app().spec.template.containers[0].image = format!("nginx:{seconds}"),
+                _ => world.bring_up(seconds as usize),
+            }
+            world.pass(seconds);
+            let actions = world.plan();
+            world.carry_out(actions);
+            let mut names: Vec<_> = world.snapshot.replicas.iter().map(|r| &r.metadata.name).collect();
+            let count = names.len();
+            names.sort();
+            names.dedup();
+            prop_assert_eq!(names.len(), count);
+            if seconds % 2 == 0 {
+                world.take_down();
+            }
+        }
+        // In the end node 1 is there, and the others are away for good.
+        world.set_state("node-1", NodeState::Ready);
+        world.node("node-1").spec.draining = false;
+        for node in ["node-2", "node-3"] {
+            world.set_state(node, NodeState::Dead);
+        }
+        world.pass(31);
+        world.settle_ready();
+        let wanted = world.snapshot.apps[0].spec.replicas as usize;
+        prop_assert_eq!(world.active().len(), wanted);
+        prop_assert_eq!(world.on("node-1"), wanted);
+        prop_assert_eq!(world.snapshot.services[0].status.endpoints.len(), wanted);
+    }
 }
 
 proptest! {

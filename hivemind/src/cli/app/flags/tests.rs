@@ -60,6 +60,12 @@ fn every_flag_finds_its_place_in_the_app() {
         "tier=front",
         "--annotation",
         "why=a test",
+        "--node-selector",
+        "zone=west",
+        "--toleration",
+        "gpu=true",
+        "--toleration",
+        "*",
         "--command",
         "sh -c 'echo hi'",
         "--timeout",
@@ -84,6 +90,14 @@ fn every_flag_finds_its_place_in_the_app() {
     assert_eq!(spec.template.labels["app"], "web-app");
     assert_eq!(metadata.annotations["why"], "a test");
     assert_eq!(container.command, ["sh", "-c", "echo hi"]);
+    assert_eq!(spec.template.node_selector["zone"], "west");
+    assert_eq!(
+        spec.template.tolerations,
+        [
+            Toleration { key: "gpu".into(), value: Some("true".into()) },
+            Toleration { key: String::new(), value: None }
+        ]
+    );
     assert_eq!(wanted.timeout, Duration::from_secs(90));
 }
 
@@ -118,6 +132,12 @@ fn every_bad_value_is_told_at_its_flag() {
         ("--label", "tier", "--label tier", "HM0106"),
         ("--label", "_bad=x", "--label", "HM0106"),
         ("--annotation", "note", "--annotation note", "HM0100"),
+        ("--node-selector", "zone", "--node-selector zone", "HM0106"),
+        ("--node-selector", "_bad=x", "--node-selector", "HM0106"),
+        ("--toleration", "", "--toleration ", "HM0106"),
+        ("--toleration", "=x", "--toleration =x", "HM0106"),
+        ("--toleration", "_bad", "--toleration _bad", "HM0106"),
+        ("--toleration", "gpu:NoSchedule", "--toleration gpu:NoSchedule", "HM0106"),
         ("--command", "sh -c 'unclosed", "--command", "HM0100"),
         ("--command", "  ", "--command", "HM0100"),
         ("--timeout", "soon", "--timeout", "HM0103"),
@@ -138,6 +158,7 @@ fn values_given_twice_are_told() {
         (&["--volume", "a:/x", "--volume", "b:/x/"], "--volume b:/x/"),
         (&["--service", "a.b", "--service", "A.B"], "--service A.B"),
         (&["--label", "a=1", "--label", "a=2"], "--label a=2"),
+        (&["--node-selector", "a=1", "--node-selector", "a=2"], "--node-selector a=2"),
         (&["--command", "a", "--", "b"], "--command"),
     ] {
         let line: Vec<&str> = base.iter().chain(more).copied().collect();
