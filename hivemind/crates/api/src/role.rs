@@ -12,7 +12,7 @@ use crate::{api::Serving, cluster_access::Role, fault::Outcome};
 
 /// What can be asked of any node, besides looking at what it has a copy of.
 const ANY_NODE: [&str; 6] =
-    ["/v1/images/import", "/v1/ui/codes", "/v1/login", "/v1/logout", "/v1/leave", "/v1/session"];
+    ["/v1/images/import", "/v1/login-codes", "/v1/login", "/v1/logout", "/v1/leave", "/v1/session"];
 
 /// What only a server has.
 const SERVER_ONLY: [&str; 5] = ["/apps", "/tokens", "/jointokens", "/volumes", "/placement"];
