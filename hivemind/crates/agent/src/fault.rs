@@ -33,6 +33,10 @@ pub(crate) fn of_datapath(error: &hivemind_datapath::Error) -> Problem {
             "run the daemon as root; in a container give it the capabilities, under systemd widen CapabilityBoundingSet",
         ),
         E::KernelTooOld { .. } => (ErrorCode::KernelUnsupported, "boot Linux 6.1 or newer"),
+        E::KernelTooOldForNodes { .. } => (
+            ErrorCode::KernelUnsupported,
+            "boot Linux 6.3 or newer on every node; a node that is alone works as it is",
+        ),
         E::NoBtf { .. } => (
             ErrorCode::KernelUnsupported,
             "boot a kernel built with CONFIG_DEBUG_INFO_BTF; `hivemind doctor` checks",

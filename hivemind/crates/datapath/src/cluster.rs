@@ -6,6 +6,7 @@
 pub(crate) mod endpoints;
 pub(crate) mod lifecycle;
 mod plan;
+mod port_holder;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use std::net::{Ipv4Addr, Ipv6Addr};

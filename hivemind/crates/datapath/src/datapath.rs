@@ -204,8 +204,9 @@ impl Datapath {
     /// it looks up only by which way each node is reached; it is to be called when that may have changed.
     ///
     /// # Errors
-    /// [`Error::Spec`] if the specification cannot be met, [`Error::OverlayPortTaken`] if somebody has the overlay's
-    /// port: nothing is changed. After another error asking again completes it.
+    /// [`Error::Spec`] if the specification cannot be met, [`Error::KernelTooOldForNodes`] before Linux 6.3,
+    /// [`Error::OverlayPortTaken`] if somebody has the overlay's port: nothing is changed. After another error asking again
+    /// completes it.
     pub async fn set_cluster(&self, spec: Option<ClusterSpec>) -> Result<(), Error> {
         self.workers.on_services(move |node| cluster::lifecycle::set(node, spec)).await
     }

@@ -23,6 +23,14 @@ pub enum Error {
         /// The oldest that would do.
         needed: &'static str,
     },
+    /// The kernel cannot carry traffic between nodes. Nothing was changed; a single node works on it. Boot a newer one.
+    #[error("kernel {found} is too old for traffic between nodes, which needs Linux {needed} or newer")]
+    KernelTooOldForNodes {
+        /// The release that runs.
+        found: String,
+        /// The oldest that would do.
+        needed: &'static str,
+    },
     /// The kernel has no type information. Nothing was changed; boot a kernel built with CONFIG_DEBUG_INFO_BTF.
     #[error("the kernel has no BTF at {}: it must be built with CONFIG_DEBUG_INFO_BTF", path.display())]
     NoBtf {
@@ -88,12 +96,12 @@ pub enum Error {
         protocol: Protocol,
     },
     /// The overlay's port is in use by another VXLAN interface or a socket. Nothing was changed; remove that first.
-    #[error(
-        "port {port}/udp, which the overlay between nodes needs, is already in use by another VXLAN interface or process"
-    )]
+    #[error("port {port}/udp, which the overlay between nodes needs, is already in use by {holder}")]
     OverlayPortTaken {
         /// The port.
         port: u16,
+        /// Who has it, in words.
+        holder: String,
     },
     /// A map is full. Nothing was changed; raise its size in the configuration (it takes effect on fresh maps).
     #[error("the map {map} is full: it holds {capacity} entries")]

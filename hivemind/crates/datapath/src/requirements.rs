@@ -9,6 +9,9 @@ use std::{fs, path::PathBuf};
 
 const KERNEL_MIN: (u32, u32) = (6, 1);
 const KERNEL_MIN_NAME: &str = "6.1";
+/// What takes an IPv6 packet out of an IPv4 one (`BPF_F_ADJ_ROOM_DECAP_L3_IPV6`) came with this release.
+const KERNEL_WITH_OVERLAY: (u32, u32) = (6, 3);
+const KERNEL_WITH_OVERLAY_NAME: &str = "6.3";
 /// Links at tcx came with this release.
 const KERNEL_WITH_TCX: (u32, u32) = (6, 6);
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -44,9 +47,22 @@ pub(crate) fn check(config: &Config) -> Result<Abilities, Error> {
     Ok(abilities)
 }
 
-fn check_kernel() -> Result<Abilities, Error> {
+/// Fails on a kernel on which traffic between nodes does not work.
+pub(crate) fn check_overlay() -> Result<(), Error> {
+    let release = release()?;
+    match parse_release(&release) {
+        Some(version) if version >= KERNEL_WITH_OVERLAY => Ok(()),
+        _ => Err(Error::KernelTooOldForNodes { found: release, needed: KERNEL_WITH_OVERLAY_NAME }),
+    }
+}
+
+fn release() -> Result<String, Error> {
     let name = uname().map_err(|error| Error::system("ask for the kernel's release")(error.into()))?;
-    let release = name.release().to_string_lossy().into_owned();
+    Ok(name.release().to_string_lossy().into_owned())
+}
+
+fn check_kernel() -> Result<Abilities, Error> {
+    let release = release()?;
     match parse_release(&release) {
         Some(version) if version >= KERNEL_MIN => Ok(Abilities { tcx: version >= KERNEL_WITH_TCX }),
         _ => Err(Error::KernelTooOld { found: release, needed: KERNEL_MIN_NAME }),
@@ -136,6 +152,8 @@ mod tests {
         assert_eq!(parse_release("6.1.0-37-amd64"), Some((6, 1)));
         assert!(parse_release("6.10.3").unwrap() > KERNEL_WITH_TCX);
         assert!(parse_release("5.19.0").unwrap() < KERNEL_MIN);
+        assert!(parse_release("6.1.0-37-amd64").unwrap() < KERNEL_WITH_OVERLAY);
+        assert!(parse_release("6.12.1").unwrap() > KERNEL_WITH_OVERLAY);
         assert_eq!(parse_release("weird"), None);
     }
 }

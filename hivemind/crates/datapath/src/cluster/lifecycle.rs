@@ -7,12 +7,14 @@ use crate::{
     cluster::{
         endpoints,
         plan::{self, NodeRoute, Plan, interface_name},
+        port_holder,
     },
     host,
     links::{self, Passage},
     maps::{failed, forget, forget_prefix, put, put_prefix},
     netlink::{Netlink, request},
     node::Node,
+    requirements,
     reservation::Reservation,
     rules::Passing,
     service::{self, Protocol},
@@ -73,6 +75,7 @@ pub(crate) fn set(node: &Node, spec: Option<ClusterSpec>) -> Result<(), Error> {
 }
 
 fn join(node: &Node, netlink: &mut Netlink, spec: &ClusterSpec) -> Result<(), Error> {
+    requirements::check_overlay()?;
     plan::check(&node.config, netlink, spec)?;
     let overlay = ensure_interface(node, netlink)?;
     let passing = plan::passing(&node.config, netlink, spec.address)?;
@@ -157,7 +160,7 @@ fn ensure_interface(node: &Node, netlink: &mut Netlink) -> Result<u32, Error> {
     let name = interface_name(&node.config);
     if netlink.index_of(&name)?.is_none() {
         // Asked for beforehand, and let go of again: an interface without the port would be of no use.
-        drop(Reservation::take(PORT, Protocol::Udp).map_err(port_taken)?);
+        drop(Reservation::take(PORT, Protocol::Udp).map_err(|error| port_taken(netlink, error))?);
         netlink.run(vec![request::add_overlay(&name, OVERLAY_MAC)])?;
     }
     let Some(index) = netlink.index_of(&name)? else {
@@ -173,18 +176,21 @@ fn ensure_interface(node: &Node, netlink: &mut Netlink) -> Result<u32, Error> {
     let alias = format!("{}:overlay", node.config.name);
     if let Err(error) = netlink.run(vec![request::bring_up(&name, Some(&alias))]) {
         netlink.run(vec![request::delete_link(index).tolerating(&[libc::ENODEV])])?;
-        return Err(port_taken(error));
+        return Err(port_taken(netlink, error));
     }
     Ok(index)
 }
 
-fn port_taken(error: Error) -> Error {
-    match error {
-        Error::PortTaken { port, .. } => Error::OverlayPortTaken { port },
-        Error::Netlink { source, .. } if source.raw_os_error() == Some(libc::EADDRINUSE) => {
-            Error::OverlayPortTaken { port: PORT }
-        }
-        other => other,
+fn port_taken(netlink: &mut Netlink, error: Error) -> Error {
+    let is_it = match &error {
+        Error::PortTaken { .. } => true,
+        Error::Netlink { source, .. } => source.raw_os_error() == Some(libc::EADDRINUSE),
+        _ => false,
+    };
+    if is_it {
+        Error::OverlayPortTaken { port: PORT, holder: port_holder::find(netlink, PORT) }
+    } else {
+        error
     }
 }
 

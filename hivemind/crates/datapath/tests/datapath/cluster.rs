@@ -506,13 +506,15 @@ fn a_specification_that_cannot_be_met_changes_nothing() {
         }
         let socket = UdpSocket::bind("0.0.0.0:4789").unwrap();
         let refused = datapath.set_cluster(Some(near(Routing::Overlay))).await;
-        assert!(matches!(refused, Err(Error::OverlayPortTaken { port: 4789 })), "{refused:?}");
+        let Err(Error::OverlayPortTaken { port: 4789, holder }) = refused else { panic!("{refused:?}") };
+        assert!(holder.ends_with(&format!("({})", std::process::id())), "{holder}");
         drop(socket);
         assert_eq!(state(), before);
         ip("link add vx0 type vxlan id 7 dstport 4789 dev up0");
         ip("link set vx0 up");
         let refused = datapath.set_cluster(Some(near(Routing::Overlay))).await;
-        assert!(matches!(refused, Err(Error::OverlayPortTaken { port: 4789 })), "{refused:?}");
+        let Err(Error::OverlayPortTaken { port: 4789, holder }) = refused else { panic!("{refused:?}") };
+        assert_eq!(holder, "the interface vx0");
         ip("link del vx0");
         assert_eq!(state(), before);
         datapath.set_cluster(Some(near(Routing::Overlay))).await.unwrap();
