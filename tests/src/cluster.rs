@@ -8,10 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Value, json};
 
 use crate::fabric::{Fabric, FabricOptions};
-use crate::http;
 use crate::node::{Node, NodeOptions};
 use crate::registry::Registry;
 use crate::wait::eventually;
@@ -106,29 +104,22 @@ impl Cluster {
     /// # Errors
     /// When the server's daemon gives none.
     pub fn token(&self) -> Result<String> {
-        let made = self.ask("POST", "/v1/jointokens", &json!({ "uses": 1, "validS": 3600 }))?;
-        Ok(made["secret"].as_str().with_context(|| format!("no secret in {made}"))?.to_owned())
+        let said = self.server().hivemind_ok(&["node", "token", "create"])?;
+        let token = said.trim();
+        ensure!(
+            token.starts_with("hmj_") && !token.contains(char::is_whitespace),
+            "this is no token: {said:?}"
+        );
+        Ok(token.to_owned())
     }
 
-    /// Says whether new replicas are put on a node.
+    /// Says whether new replicas are put on a node; if they are, it is not drained any more either.
     ///
     /// # Errors
     /// When the server does not know the node, or does not answer.
     pub fn cordon(&self, number: usize, is_cordoned: bool) -> Result<()> {
-        let name = self.node(number).name();
-        eventually(READY_LIMIT, "the node to be changed", || {
-            // Its state may change between the two.
-            let mut node = self.server().json(&["node", "info", name])?;
-            node["spec"]["cordoned"] = is_cordoned.into();
-            self.ask("PUT", &format!("/v1/nodes/{name}"), &node).map(drop)
-        })
-    }
-
-    fn ask(&self, method: &str, path: &str, object: &Value) -> Result<Value> {
-        let socket = self.server().sandbox().outside(&self.server().socket());
-        let answer = http::send_unix(&socket, method, path, object, READY_LIMIT)?;
-        ensure!((200..300).contains(&answer.status), "{method} {path} was answered {answer:?}");
-        serde_json::from_str(&answer.body).with_context(|| format!("no JSON: {answer:?}"))
+        let command = if is_cordoned { "cordon" } else { "uncordon" };
+        self.server().hivemind_ok(&["node", command, self.node(number).name()]).map(drop)
     }
 
     /// Starts a node's daemon for the first time, as an agent of the server's.

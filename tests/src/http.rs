@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 
 /// The most that is read of a response, in bytes.
 const RESPONSE_BYTES_MAX: u64 = 16 << 20;
@@ -40,26 +39,6 @@ pub fn get(address: SocketAddr, path: &str, limit: Duration) -> Result<Response>
 pub fn get_unix(socket: &Path, path: &str, limit: Duration) -> Result<Response> {
     let stream = connect_unix(socket, limit)?;
     exchange(stream, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
-}
-
-/// Sends JSON over a Unix socket, with a method such as `POST`. Blocks for at most about twice `limit`.
-///
-/// # Errors
-/// As [`get`]. An answer that refuses is no error: look at its status.
-pub(crate) fn send_unix(
-    socket: &Path,
-    method: &str,
-    path: &str,
-    object: &Value,
-    limit: Duration,
-) -> Result<Response> {
-    let body = object.to_string();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n",
-        body.len()
-    );
-    exchange(connect_unix(socket, limit)?, &(head + &body))
 }
 
 fn connect_unix(socket: &Path, limit: Duration) -> Result<UnixStream> {

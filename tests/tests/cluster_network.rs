@@ -1,4 +1,4 @@
-//! The network of two nodes: replicas, services, names, published ports and policies are the same wherever one looks.
+//! The network of two nodes: replicas, services, published ports and policies are the same wherever one looks.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -11,7 +11,6 @@ use hivemind_tests::{Cluster, Node, Traffic, both_addresses, eventually, get, po
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(20);
-const DNS: &str = "@169.254.20.10";
 const PORT: u16 = 7000;
 
 fn cluster() -> Result<Cluster> {
@@ -103,42 +102,6 @@ fn a_nodes_own_processes_reach_replicas_and_services_of_the_other() -> Result<()
         }
         let service = format!("http://{}/hostname", SocketAddr::new(cluster.service("web")?[0], 80));
         until_all_answer(&web, || node.sandbox().check(&["curl", "-sS", "-m", "2", &service]))?;
-    }
-    Ok(())
-}
-
-/// The lines of a short answer of a node's DNS server, sorted.
-fn dig(node: &Node, words: &[&str]) -> Result<Vec<String>> {
-    let said = node.sandbox().check(&[&["dig", "+short", "+time=2", "+tries=1", DNS], words].concat())?;
-    let mut lines: Vec<String> = said.lines().map(str::to_owned).collect();
-    lines.sort();
-    Ok(lines)
-}
-
-#[test]
-fn both_nodes_give_the_same_answers_to_the_same_names() -> Result<()> {
-    let cluster = with_web_and_clients()?;
-    let web = cluster.server().replicas("web")?;
-    let mut questions: Vec<Vec<String>> = vec![];
-    for family in ["A", "AAAA"] {
-        questions.push(vec!["web.local".into(), family.into()]);
-        questions.push(vec!["web.default.svc.hivemind.internal".into(), family.into()]);
-    }
-    for replica in &web {
-        for address in both_addresses(&replica["status"])? {
-            questions.push(vec!["-x".into(), address.to_string()]);
-        }
-    }
-    for question in questions {
-        let words: Vec<&str> = question.iter().map(String::as_str).collect();
-        let expected = dig(cluster.server(), &words)?;
-        ensure!(!expected.is_empty(), "the server's node does not know {words:?}");
-        let said = eventually(LIMIT, "the other node to know it", || {
-            let said = dig(cluster.node(1), &words)?;
-            ensure!(!said.is_empty(), "no answer to {words:?}");
-            Ok(said)
-        })?;
-        assert_eq!(said, expected, "{words:?}");
     }
     Ok(())
 }
