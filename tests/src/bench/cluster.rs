@@ -65,6 +65,8 @@ struct Names {
     kernel_vxlan: &'static str,
     overlay: [&'static str; 2],
     direct: [&'static str; 2],
+    /// The replicas of either routing against hosts without Hivemind.
+    of_host: [&'static str; 2],
     /// Of the nodes' own: over the overlay, by direct routing.
     promised: Option<[f64; 2]>,
 }
@@ -76,6 +78,7 @@ const NAMES: [Names; 4] = [
         kernel_vxlan: "kernel_vxlan_tcp_rr",
         overlay: ["overlay_node_tcp_rr", "overlay_tcp_rr"],
         direct: ["direct_node_tcp_rr", "direct_tcp_rr"],
+        of_host: ["overlay_vs_host_tcp_rr", "direct_vs_host_tcp_rr"],
         promised: Some([OVERLAY_RR_MIN, DIRECT_RR_MIN]),
     },
     Names {
@@ -84,6 +87,7 @@ const NAMES: [Names; 4] = [
         kernel_vxlan: "kernel_vxlan_udp_rr",
         overlay: ["overlay_node_udp_rr", "overlay_udp_rr"],
         direct: ["direct_node_udp_rr", "direct_udp_rr"],
+        of_host: ["overlay_vs_host_udp_rr", "direct_vs_host_udp_rr"],
         promised: Some([OVERLAY_RR_MIN, DIRECT_RR_MIN]),
     },
     Names {
@@ -92,6 +96,7 @@ const NAMES: [Names; 4] = [
         kernel_vxlan: "kernel_vxlan_tcp_crr",
         overlay: ["overlay_node_tcp_crr", "overlay_tcp_crr"],
         direct: ["direct_node_tcp_crr", "direct_tcp_crr"],
+        of_host: ["overlay_vs_host_tcp_crr", "direct_vs_host_tcp_crr"],
         promised: None,
     },
     Names {
@@ -100,6 +105,7 @@ const NAMES: [Names; 4] = [
         kernel_vxlan: "kernel_vxlan_throughput",
         overlay: ["overlay_node_throughput", "overlay_throughput"],
         direct: ["direct_node_throughput", "direct_throughput"],
+        of_host: ["overlay_vs_host_throughput", "direct_vs_host_throughput"],
         promised: Some([THROUGHPUT_MIN, THROUGHPUT_MIN]),
     },
 ];
@@ -157,6 +163,8 @@ fn compared(names: &Names, samples: [Vec<f64>; 6]) -> Vec<Figure> {
     vec![
         ours(names.overlay, overlay_nodes, overlay, names.promised.map(|[overlay, _]| overlay)),
         ours(names.direct, direct_nodes, direct, names.promised.map(|[_, direct]| direct)),
+        Figure::paired(names.of_host[0], unit, overlay, (names.host, host)),
+        Figure::paired(names.of_host[1], unit, direct, (names.host, host)),
         Figure::paired(names.overlay[0], unit, overlay_nodes, (names.host, host)),
         Figure::paired(names.direct[0], unit, direct_nodes, (names.host, host)),
         Figure::paired(names.kernel_vxlan, unit, vxlan, (names.host, host)),
