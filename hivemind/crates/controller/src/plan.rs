@@ -89,12 +89,13 @@ pub enum Action {
 /// The actions that are due in `snapshot`. `suffix` gives five letters for the name of each new replica.
 ///
 /// Actions are in the order in which they should be carried out: an identity is made before the replica that has it,
-/// endpoints leave their service before their replica is told to stop. The plan after all of them were carried out, and nothing else happened, is empty.
+/// endpoints leave their service
+/// before their replica is told to stop. The plan after all of them were carried out, and nothing else happened, holds
+/// nothing but what is to be told in statuses.
 pub fn plan(snapshot: &Snapshot, mut suffix: impl FnMut() -> String) -> Vec<Action> {
     let mut actions = Vec::new();
     let mut identities = Identities::of(snapshot);
     namespaces::plan(snapshot, &mut actions);
-    nodes::plan(snapshot, &mut actions);
     let mut room = None;
     let mut placement = Placement::new(snapshot, &mut room);
     identities.plan_missing(snapshot, &mut actions);
@@ -116,6 +117,8 @@ pub fn plan(snapshot: &Snapshot, mut suffix: impl FnMut() -> String) -> Vec<Acti
         plan_status(snapshot, app, homeless, &mut actions);
     }
     plan_orphans(snapshot, &mut actions);
+    // After their endpoints have left the services.
+    nodes::plan(snapshot, &mut actions);
     identities.plan_removals(snapshot, &mut actions);
     actions
 }
@@ -150,6 +153,12 @@ impl<'a> Generations<'a> {
         Generations { snapshot, present, stale }
     }
 
+    /// Those of the present template, wherever they are.
+    fn of_template(&self, app: &App) -> usize {
+        let hash = template_hash(&app.spec.template);
+        self.present.iter().chain(&self.stale).filter(|r| r.spec.template_hash == hash).count()
+    }
+
     fn ready(&self) -> usize {
         self.present.iter().chain(&self.stale).filter(|r| self.snapshot.is_ready(r)).count()
     }
@@ -157,6 +166,7 @@ impl<'a> Generations<'a> {
 
 /// While a template is replaced there is at most one replica more than wanted, and a ready one of the old template goes
 /// only when enough others are ready; without an old template, what is too many goes: the unready first, then the youngest.
+/// One that is to move to another node goes only when there is one in its place.
 fn replicas_to_stop<'a>(snapshot: &'a Snapshot, app: &'a App) -> Vec<&'a Replica> {
     let generations = Generations::of(snapshot, app);
     let mut ready = generations.ready();
@@ -166,11 +176,17 @@ fn replicas_to_stop<'a>(snapshot: &'a Snapshot, app: &'a App) -> Vec<&'a Replica
         return present;
     }
     let wanted = app.spec.replicas as usize;
+    let hash = template_hash(&app.spec.template);
+    let mut surplus = (present.len() + stale.len()).saturating_sub(wanted);
     let mut stopping = Vec::new();
     stale.sort_by_key(|r| snapshot.is_ready(r));
     for replica in stale {
         if !snapshot.is_ready(replica) {
-            stopping.push(replica);
+            let only_moves = replica.spec.template_hash == hash;
+            if !only_moves || surplus > 0 {
+                surplus = surplus.saturating_sub(1);
+                stopping.push(replica);
+            }
         } else if ready > wanted {
             ready -= 1;
             stopping.push(replica);
@@ -181,6 +197,9 @@ fn replicas_to_stop<'a>(snapshot: &'a Snapshot, app: &'a App) -> Vec<&'a Replica
     stopping.extend(present.into_iter().take(too_many));
     stopping
 }
+
+/// The annotation of a replica that says why it is on its node.
+const REASON: &str = "scheduler.hivemind/reason";
 
 /// Makes the replicas that are missing, as far as there is a place for them. Returns why there is none for the next one.
 fn plan_new_replicas<'a>(
@@ -215,6 +234,7 @@ fn plan_new_replicas<'a>(
         plan_volumes(snapshot, app, node, actions);
         let mut metadata = Metadata::new(&app.metadata.namespace, name);
         metadata.labels.clone_from(&app.spec.template.labels);
+        metadata.annotations.insert(REASON.to_owned(), placement::reason(&decision));
         let spec = ReplicaSpec {
             app: app.metadata.name.clone(),
             node: node.to_owned(),
@@ -272,7 +292,7 @@ fn plan_status(snapshot: &Snapshot, app: &App, homeless: Option<Decision>, actio
     let status = AppStatus {
         observed_generation: app.metadata.generation,
         replicas: count(generations.present.len() + generations.stale.len()),
-        updated_replicas: count(generations.present.len()),
+        updated_replicas: count(generations.of_template(app)),
         ready_replicas: count(generations.ready()),
         addresses: service.map_or_else(Vec::new, |s| vec![s.spec.ipv4.into(), s.spec.ipv6.into()]),
         problem: app_problem(snapshot, &generations, service, homeless),

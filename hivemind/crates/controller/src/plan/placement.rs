@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use hivemind_model::{App, Identity, Memory, Node, NodeState, Replica, TaintEffect, Template};
 use hivemind_scheduler::{
     Decision, Effect, Health, ObjectName, Pending, Placed, Resources, Rtt, Scheduler, Taint, Toleration,
-    Traffic, Volume,
+    Traffic, Verdict, Volume,
 };
+use oci_spec::distribution::Reference;
 
 use crate::snapshot::Snapshot;
 
@@ -116,8 +117,29 @@ pub(crate) fn pending(app: &App, id: impl Into<String>) -> Pending {
     pending.tolerations = template.tolerations.iter().map(toleration).collect();
     let mounts = template.containers.iter().flat_map(|container| &container.volume_mounts);
     pending.volumes = mounts.map(|mount| ObjectName::new(namespace, &mount.volume)).collect();
-    pending.images = template.containers.iter().map(|container| container.image.clone()).collect();
+    pending.images = template.containers.iter().map(|container| complete(&container.image)).collect();
     pending
+}
+
+/// An image's complete name, as nodes tell theirs: of `nginx`, `docker.io/library/nginx:latest`.
+fn complete(image: &str) -> String {
+    image.parse::<Reference>().map_or_else(|_| image.to_owned(), |reference| reference.whole())
+}
+
+/// Why a replica is where it is, in a line.
+pub(super) fn reason(decision: &Decision) -> String {
+    let feasible = decision.nodes.iter().filter_map(|node| match &node.verdict {
+        Verdict::Feasible { scores, total } => Some((node.node.as_str(), scores, total)),
+        Verdict::Refused { .. } => None,
+    });
+    let feasible: Vec<_> = feasible.collect();
+    let Some((_, scores, total)) = feasible.iter().find(|(node, ..)| Some(*node) == decision.node()) else {
+        return String::new();
+    };
+    let scores: Vec<_> =
+        scores.iter().map(|s| format!("{:?} {}x{}", s.criterion, s.normalised, s.weight)).collect();
+    let (of, all) = (feasible.len(), decision.nodes.len());
+    format!("{total} points ({}); the best of {of} nodes that could take it, of {all}", scores.join(", "))
 }
 
 fn toleration(toleration: &hivemind_model::Toleration) -> Toleration {
