@@ -32,16 +32,7 @@ const RUN_DIR: &str = "/run/hivemind-up";
 
 /// Plays the stories of a node and of a cluster, and prints each step.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
-    prepare(workspace)?;
-    process::run(workspace.cargo()?.args([
-        "build",
-        "--package",
-        "hivemind",
-        "--package",
-        "hivemind-tests",
-        "--bins",
-    ]))?;
-    let debug = workspace.cargo_target().join("debug");
+    let debug = build_harness(workspace)?;
     println!("\nA node's story, in network namespaces of its own:\n");
     let mut story = as_root(&debug.join("hivemind-story"));
     let played = story.status().context("cannot start the story")?;
@@ -54,16 +45,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
 /// Makes a cluster of `nodes` nodes in namespaces of their own, with a demo app, and keeps it until Ctrl-C.
 pub(crate) fn cluster(workspace: &Workspace, nodes: &str) -> Result<()> {
     let interrupts = block_interrupts()?;
-    prepare(workspace)?;
-    process::run(workspace.cargo()?.args([
-        "build",
-        "--package",
-        "hivemind",
-        "--package",
-        "hivemind-tests",
-        "--bins",
-    ]))?;
-    let mut command = as_root(&workspace.cargo_target().join("debug/hivemind-cluster"));
+    let mut command = as_root(&build_harness(workspace)?.join("hivemind-cluster"));
     let mut cluster = command.arg(nodes).stdin(Stdio::piped()).spawn().context("cannot start the cluster")?;
     let lifeline = cluster.stdin.take();
     // Ctrl-C reaches it as well, which does not heed it: it ends when its input does.
@@ -104,6 +86,14 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     shown.and(ended).and(removed)?;
     println!("Nothing is left behind.");
     Ok(())
+}
+
+/// Builds the program and what makes machines out of namespaces; returns where they are.
+fn build_harness(workspace: &Workspace) -> Result<PathBuf> {
+    prepare(workspace)?;
+    let packages = ["--package", "hivemind", "--package", "hivemind-tests", "--bins"];
+    process::run(workspace.cargo()?.arg("build").args(packages))?;
+    Ok(workspace.cargo_target().join("debug"))
 }
 
 fn prepare(workspace: &Workspace) -> Result<()> {

@@ -34,7 +34,7 @@ use super::{
         access::{Part, Wiring},
         facts::Cluster,
         health, join,
-        link::{Link, State},
+        link::{LOOK_EVERY, Link, State},
         measure,
         membership::{MIRROR, Membership},
         open::{NodeTls, Opener},
@@ -197,7 +197,7 @@ const HEAR_WITHIN: Duration = Duration::from_secs(10);
 /// How this node is bound to a cluster: as its server, or as a member.
 struct Bond {
     tls: Arc<NodeTls>,
-    authority: Option<Authority>,
+    authority: Option<Arc<Authority>>,
     member: Option<Membership>,
     link: Option<Arc<Link>>,
 }
@@ -213,7 +213,7 @@ impl Bond {
             let link = Link::new(&member, config.data_dir.clone(), Arc::clone(&tls), Arc::clone(store));
             return Ok(Bond { tls, authority: None, member: Some(member), link: Some(link) });
         }
-        let authority = open_authority(config)?;
+        let authority = Arc::new(open_authority(config)?);
         let tls = Arc::new(NodeTls::new(&own_identity(&authority, &config.node_name)?)?);
         Ok(Bond { tls, authority: Some(authority), member: None, link: None })
     }
@@ -248,9 +248,8 @@ impl Bond {
         stop: &CancellationToken,
         tasks: &mut JoinSet<()>,
     ) -> Option<Controller> {
-        if self.link.is_some() {
-            return None;
-        }
+        let authority = Arc::clone(self.authority.as_ref()?);
+        spawn(tasks, stop, renew_own(authority, config.node_name.clone(), Arc::clone(&self.tls)));
         spawn(tasks, stop, health::keep(objects.clone(), config.node_name.clone(), opener.view()));
         let topology = Arc::clone(topology);
         let measured = Arc::new(move || topology.measured());
@@ -298,9 +297,7 @@ impl Bond {
 
     fn into_part(self, topology: &Arc<Topology>) -> Part {
         match (self.authority, self.link) {
-            (Some(authority), _) => {
-                Part::Server { authority: Box::new(authority), topology: Arc::clone(topology) }
-            }
+            (Some(authority), _) => Part::Server { authority, topology: Arc::clone(topology) },
             (None, Some(link)) => Part::Member { link },
             (None, None) => unreachable!("who has no authority is a member"),
         }
@@ -315,6 +312,22 @@ fn spawn(tasks: &mut JoinSet<()>, stop: &CancellationToken, work: impl Future<Ou
             () = work => {}
         }
     });
+}
+
+/// Issues a server's certificate anew in time, for ever.
+async fn renew_own(authority: Arc<Authority>, name: String, tls: Arc<NodeTls>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if tls.renew_at() > std::time::SystemTime::now() {
+            continue;
+        }
+        match own_identity(&authority, &name).and_then(|identity| tls.replace(&identity)) {
+            Ok(()) => info!("The server's certificate for nodes was renewed"),
+            Err(error) => {
+                warn!(error = error.message, "The server's certificate for nodes is the old one still");
+            }
+        }
+    }
 }
 
 /// A server's certificate is issued anew at each start, and lives in memory.

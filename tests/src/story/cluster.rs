@@ -123,7 +123,8 @@ impl Story {
         eventually(LIMIT, "a denied flow from one node to the other", || {
             let said = self.cluster.server().hivemind_ok(&["flows", "--from", "stranger", "-o", "json"])?;
             let across =
-                said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find(|flow| {
+                said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find(|line| {
+                    let flow = &line["object"];
                     let ends = [&flow["source"]["node"], &flow["destination"]["node"]];
                     flow["destination"]["app"] == "web"
                         && ends.iter().all(|node| node.is_string())

@@ -92,6 +92,25 @@ impl Mirror {
         }
     }
 
+    /// The node is no member any more: marks all of its replicas as on their way out. What else is known stays, policies
+    /// above all: they hold until the last replica is gone.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn disown(&mut self) -> Result<(), ApiError> {
+        let prefix = Prefix::new(format!("{}/", Replica::PLURAL)).map_err(of_store)?;
+        let listing = self.store.list(&prefix, ListOptions::default()).await.map_err(of_store)?;
+        self.full = false;
+        self.pending.clear();
+        for kv in listing.items {
+            let replica: Replica = of_bytes(kv.key.as_str(), &kv.value)?;
+            if replica.spec.node == self.node {
+                self.pending.insert(kv.key.as_str().to_owned(), None);
+            }
+        }
+        self.write().await
+    }
+
     /// Those of `replicas` that are not here.
     async fn missing(&self, replicas: Vec<ObjectRef>) -> Result<Vec<ObjectRef>, ApiError> {
         let prefix = Prefix::new(format!("{}/", Replica::PLURAL)).map_err(of_store)?;

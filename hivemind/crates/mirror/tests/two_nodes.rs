@@ -172,6 +172,19 @@ async fn a_replica_that_is_not_the_nodes_own_any_more_is_marked_and_not_just_for
 }
 
 #[tokio::test]
+async fn a_node_that_is_no_member_any_more_stops_its_replicas_and_keeps_what_guards_them() {
+    let mut world = World::new().await;
+    world.server.create(&replica("mine", "two")).await.unwrap();
+    world.server.create(&replica("theirs", "one")).await.unwrap();
+    world.server.create(&service()).await.unwrap();
+    world.catch_up().await;
+    world.mirror.disown().await.unwrap();
+    assert!(world.node.get::<Replica>("shop", "mine").await.unwrap().metadata.is_deleting());
+    assert!(!world.node.get::<Replica>("shop", "theirs").await.unwrap().metadata.is_deleting());
+    assert!(world.node.get::<Service>("shop", "web").await.is_ok());
+}
+
+#[tokio::test]
 async fn one_that_came_and_went_unseen_is_told_to_be_gone() {
     let mut world = World::new().await;
     world.server.create(&replica("mine", "two")).await.unwrap();

@@ -34,7 +34,7 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(600);
 /// What the node is in its cluster.
 pub(crate) enum Part {
     /// The server, with the authority and what the nodes measured.
-    Server { authority: Box<Authority>, topology: Arc<Topology> },
+    Server { authority: Arc<Authority>, topology: Arc<Topology> },
     /// A member of somebody else's.
     Member { link: Arc<Link> },
 }

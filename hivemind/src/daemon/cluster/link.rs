@@ -32,7 +32,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 
 /// How often it is seen whether the certificate has to be another.
-const LOOK_EVERY: Duration = Duration::from_secs(3600);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(3600);
 
 /// How many replicas that are gone may wait to be told.
 const GONE_MAX: usize = 256;
@@ -152,7 +152,14 @@ impl Link {
     async fn take(&self) -> Result<std::convert::Infallible, ApiError> {
         let mut mirror = Mirror::new(Arc::clone(&self.store), &self.node);
         let since = mirror.revision().await?;
-        let mut lines = self.client()?.feed(&self.node, since).await?;
+        let mut lines = match self.client()?.feed(&self.node, since).await {
+            // Others run its replicas by now.
+            Err(error) if error.code == ErrorCode::NodeRemoved => {
+                mirror.disown().await?;
+                return Err(error);
+            }
+            lines => lines?,
+        };
         loop {
             let silent = || ApiError::new(ErrorCode::TimedOut, "the server has fallen silent", "");
             let line = timeout(FEED_SILENT_MAX, lines.next()).await.map_err(|_| silent())?;
@@ -218,7 +225,7 @@ impl Link {
 
     async fn renew_forever(&self) {
         loop {
-            let due = self.tls.renew_at().is_some_and(|at| at <= SystemTime::now());
+            let due = self.tls.renew_at() <= SystemTime::now();
             if due && let Err(error) = self.renew().await {
                 warn!(
                     error = error.message,

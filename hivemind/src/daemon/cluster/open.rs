@@ -62,8 +62,8 @@ impl NodeTls {
     }
 
     /// When another certificate should take the place of this one.
-    pub(crate) fn renew_at(&self) -> Option<SystemTime> {
-        Some(self.now.read().unwrap_or_else(PoisonError::into_inner).2)
+    pub(crate) fn renew_at(&self) -> SystemTime {
+        self.now.read().unwrap_or_else(PoisonError::into_inner).2
     }
 }
 
