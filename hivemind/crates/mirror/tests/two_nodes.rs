@@ -1,4 +1,5 @@
 //! A server's store and a node's copy of it.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
 //! Who is let in by which certificate.
+#![allow(clippy::unwrap_used)]
 
 use std::{io, sync::Arc};
 
