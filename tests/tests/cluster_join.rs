@@ -115,6 +115,7 @@ fn a_node_that_leaves_moves_its_replicas_first_and_forgets_the_cluster() -> Resu
         Ok(())
     })?;
     ensure!(node.containers()?.is_empty(), "it has containers: {:?}", node.containers()?);
+    ensure!(!node.sandbox().run(&["ip", "link", "show", "hivemind1"])?.status.success(), "the overlay stays");
     // It may join again, by another token.
     cluster.join(node, &cluster.token()?)?;
     cluster.until_ready(2)

@@ -18,7 +18,7 @@ use hivemind_pki::Authority;
 use hivemind_scheduler::Decision;
 use hivemind_store::Objects;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     link::{Link, State as LinkState},
@@ -185,6 +185,12 @@ impl ClusterAccess for Wiring {
         }
         client.leave(&self.config.node_name, false).await?;
         Membership::forget(&self.config.data_dir)?;
+        if let Err(error) = self.opener.forget_ways().await {
+            warn!(
+                error = error.message,
+                "What was made for traffic between nodes stays until the daemon starts again"
+            );
+        }
         info!("This node is no member of its cluster any more; the daemon ends");
         self.end.cancel();
         Ok(())

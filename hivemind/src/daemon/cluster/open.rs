@@ -154,6 +154,12 @@ impl Opener {
     async fn wait_until_needed(&self) -> Result<(), ApiError> {
         let (list, mut watch) = self.objects.list_and_watch::<Node>(None).await?;
         let mut others = list.items.iter().any(|node| node.metadata.name != self.config.node_name);
+        let open = self.open.lock().await;
+        // Unless somebody asked for it to be open meanwhile.
+        if !others && open.is_none() {
+            self.forget_ways().await?;
+        }
+        drop(open);
         while !others {
             let event = watch.next().await?;
             others = event.kind != WatchKind::Deleted && event.object.metadata.name != self.config.node_name;
@@ -364,6 +370,14 @@ impl Opener {
     /// The members as gossip tells them, and every change.
     pub(crate) fn view(&self) -> watch::Receiver<Option<Arc<View>>> {
         self.view.subscribe()
+    }
+
+    /// Has the data path know no other node: what an earlier daemon, or this one, made for them goes.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub(crate) async fn forget_ways(&self) -> Result<(), ApiError> {
+        self.datapath.set_cluster(None).await.map_err(|error| hivemind_agent::explain_datapath(&error))
     }
 
     /// Closes what is open; packets find their way further on. With `goodbye` the others are told that the node leaves for
