@@ -254,16 +254,17 @@ fn a_full_data_directory_refuses_changes_and_nothing_else() -> Result<()> {
     let traffic = Traffic::start_outside(&node, published, 1)?;
 
     let filling = fill(&node, "data")?;
-    // What room the store's file itself still has is soon used up.
-    let refused = eventually(LIMIT, "a deployment to be refused", || {
-        let output =
-            node.hivemind(&["app", "deploy", "more", "--image", "nginx:latest", "--timeout", "5s"])?;
-        if output.status.success() {
-            node.hivemind_ok(&["app", "delete", "more"])?;
-        }
+    // What room the store's file itself still has is soon used up, by labels that are longer every time.
+    let mut length = 0;
+    eventually(LIMIT, "a label to be refused", || {
+        length = (length + 1) % 63;
+        let label = format!("filling=a{}", "b".repeat(length));
+        let output = node.hivemind(&["node", "label", node.name(), &label])?;
         ensure!(!output.status.success(), "it was accepted");
-        Ok::<_, anyhow::Error>(output)
+        assert_refused(&output, "HM0504", 6, &["no space", "data directory"]);
+        Ok::<_, anyhow::Error>(())
     })?;
+    let refused = node.hivemind(&["app", "deploy", "more", "--image", "nginx:latest", "--timeout", "5s"])?;
     assert_refused(&refused, "HM0504", 6, &["no space", "data directory"]);
     let apps = node.json(&["app", "ls"])?;
     assert_eq!(names(&apps)?, ["web"], "something half-made");

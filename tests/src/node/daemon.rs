@@ -125,8 +125,21 @@ impl Node {
     /// # Errors
     /// When none runs, when it does not end in time (it is then killed), when it fails.
     pub fn daemon_term(&self) -> Result<()> {
-        let mut daemon = self.take_daemon()?;
+        let daemon = self.take_daemon()?;
         daemon.signal(Signal::SIGTERM)?;
+        self.until_ended(daemon)
+    }
+
+    /// Waits for a daemon that ends by itself.
+    ///
+    /// # Errors
+    /// As [`Self::daemon_term`].
+    pub fn daemon_end(&self) -> Result<()> {
+        let daemon = self.take_daemon()?;
+        self.until_ended(daemon)
+    }
+
+    fn until_ended(&self, mut daemon: Background) -> Result<()> {
         let status = daemon.wait(STOP_LIMIT).with_context(|| self.daemon_log_end())?;
         if !status.success() {
             bail!("the daemon ended with {status}:\n{}", self.daemon_log_end());

@@ -9,7 +9,7 @@ use std::{
 
 use hivemind_datapath::Datapath;
 use hivemind_dns::DnsServer;
-use hivemind_model::{ApiError, NodeSpec, Replica, WatchKind};
+use hivemind_model::{ApiError, ErrorCode, NodeSpec, Replica, WatchKind};
 use hivemind_runtime::{ContainerId, Event, Runtime};
 use hivemind_store::Objects;
 use hivemind_volume::Volumes;
@@ -127,9 +127,13 @@ impl Agent {
                 ..NodeSpec::default()
             };
             node::register(&objects, &config.node, spec, &told).await?;
-        } else {
-            node::tell(&objects, &config.node, &told).await?;
         }
+        let told = match node::tell(&objects, &config.node, &told).await {
+            Ok(()) => Some(told),
+            // What is known of this node can wait; what runs on it cannot.
+            Err(error) if error.code == ErrorCode::DiskFull => None,
+            Err(error) => return Err(error),
+        };
 
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -206,7 +210,7 @@ async fn told(runtime: &Runtime) -> Told {
 }
 
 /// Tells what changes of the node itself.
-async fn keep_telling(shared: Arc<Shared>, mut last: Told) {
+async fn keep_telling(shared: Arc<Shared>, mut last: Option<Told>) {
     let mut every = tokio::time::interval(TELL_EVERY);
     loop {
         tokio::select! {
@@ -214,11 +218,11 @@ async fn keep_telling(shared: Arc<Shared>, mut last: Told) {
             _ = every.tick() => {}
         }
         let now = told(&shared.runtime).await;
-        if now == last {
+        if last.as_ref() == Some(&now) {
             continue;
         }
         match node::tell(&shared.objects, &shared.config.node, &now).await {
-            Ok(()) => last = now,
+            Ok(()) => last = Some(now),
             Err(error) => warn!(%error, "What the node is could not be written; trying again"),
         }
     }

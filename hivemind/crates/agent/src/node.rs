@@ -4,7 +4,8 @@ use hivemind_model::{ApiError, Metadata, Node, NodeSpec, NodeStatus, Resource};
 use hivemind_store::Objects;
 use jiff::Timestamp;
 
-/// Makes or updates this node's object.
+/// Makes this node's object, or sees to it that the one that is there says where this node's replicas are. One that is as
+/// it should be is not written, so that a daemon starts where there is no room to write.
 ///
 /// # Errors
 /// What the store says.
@@ -14,29 +15,22 @@ pub(crate) async fn register(
     spec: NodeSpec,
     told: &Told,
 ) -> Result<(), ApiError> {
-    let mut node = Node {
-        metadata: Metadata::new(hivemind_model::DEFAULT_NAMESPACE, name),
-        spec,
-        status: NodeStatus { since: Some(Timestamp::now()), ..NodeStatus::default() },
+    let set = |known: &mut Node| {
+        // One that an older version made has no number yet.
+        known.spec.number = spec.number;
+        known.spec.server = spec.server;
+        known.spec.replica_range_v4.clone_from(&spec.replica_range_v4);
+        known.spec.replica_range_v6.clone_from(&spec.replica_range_v6);
+        Ok(())
     };
-    match objects.get::<Node>("", name).await {
+    match objects.update_with("", name, set).await {
         Err(error) if error.code == Node::NOT_FOUND => {
-            told.write(&mut node.status);
-            objects.create(&node).await.map(drop)
+            let mut status = NodeStatus { since: Some(Timestamp::now()), ..NodeStatus::default() };
+            told.write(&mut status);
+            let metadata = Metadata::new(hivemind_model::DEFAULT_NAMESPACE, name);
+            objects.create(&Node { metadata, spec, status }).await.map(drop)
         }
-        Err(error) => Err(error),
-        Ok(_) => {
-            let set = |known: &mut Node| {
-                // One that an older version made has no number yet.
-                known.spec.number = node.spec.number;
-                known.spec.server = node.spec.server;
-                known.spec.replica_range_v4.clone_from(&node.spec.replica_range_v4);
-                known.spec.replica_range_v6.clone_from(&node.spec.replica_range_v6);
-                told.write(&mut known.status);
-                Ok(())
-            };
-            objects.update_with("", name, set).await.map(drop)
-        }
+        done => done.map(drop),
     }
 }
 

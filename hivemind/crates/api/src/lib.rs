@@ -25,6 +25,8 @@ mod cluster_access;
 mod dashboard;
 mod deployment;
 mod fault;
+#[doc(hidden)]
+pub mod fuzzing;
 mod join;
 mod lines;
 mod node_access;

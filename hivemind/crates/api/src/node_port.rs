@@ -58,7 +58,7 @@ pub async fn serve_nodes(
     Ok(())
 }
 
-fn server_router(serving: Serving) -> Router {
+pub(crate) fn server_router(serving: Serving) -> Router {
     let members = Router::new()
         .route("/v1/nodes/{node}/feed", get(feed))
         .route("/v1/nodes/{node}/report", post(report))

@@ -7,6 +7,7 @@ use std::{
 };
 
 use hivemind_agent::Agent;
+use hivemind_datapath::RoundTripStatistics;
 use hivemind_membership::View;
 use hivemind_model::{ApiError, Identity, Measurements, PairTraffic, TRAFFIC_MAX};
 use tokio::sync::watch;
@@ -15,12 +16,26 @@ use tracing::debug;
 /// How often it is told.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// Of fewer round trips of TCP than these nothing is concluded.
+const ROUND_TRIPS_MIN: u64 = 16;
+
 /// What traffic was counted up to when.
 #[derive(Default)]
 struct Counted {
     at: Option<Instant>,
     bytes: BTreeMap<(u32, u32), u64>,
 }
+
+/// How many round trips TCP has measured to a node, and their sum in microseconds.
+#[derive(Clone, Copy, Default)]
+struct RoundTrips {
+    count: u64,
+    sum_us: u64,
+}
+
+/// Round trips of TCP to other nodes, by their numbers, up to the last time.
+#[derive(Default)]
+struct TcpCounted(BTreeMap<u16, RoundTrips>);
 
 /// Measures for ever, and hands what was measured to `tell`. Nothing is measured as long as the node is alone.
 pub(crate) async fn keep<F>(
@@ -30,7 +45,7 @@ pub(crate) async fn keep<F>(
 ) where
     F: Future<Output = Result<(), ApiError>>,
 {
-    let mut counted = Counted::default();
+    let (mut counted, mut tcp) = (Counted::default(), TcpCounted::default());
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -45,7 +60,8 @@ pub(crate) async fn keep<F>(
                 *bytes.entry(ends).or_default() += pair.totals.bytes.iter().sum::<u64>();
             }
             let traffic = counted.rates(bytes, Instant::now());
-            tell(Measurements { round_trips_us: round_trips(&view), traffic }).await
+            let round_trips_us = round_trips(&view, &tcp.means(&statistics.round_trips));
+            tell(Measurements { round_trips_us, traffic }).await
         };
         if let Err(error) = measured.await {
             debug!(error = error.message, "What was measured could not be told");
@@ -53,13 +69,36 @@ pub(crate) async fn keep<F>(
     }
 }
 
-fn round_trips(view: &View) -> BTreeMap<String, u32> {
+/// Of what gossip and what TCP measured the shorter: an answer that waited in a busy program says nothing of the network.
+fn round_trips(view: &View, tcp: &BTreeMap<u16, u32>) -> BTreeMap<String, u32> {
     let measured = view.members.iter().filter_map(|member| {
-        let us = member.rtt.as_ref()?.smoothed_us;
         // Bounded by what gossip waits for an answer, and never negative.
-        Some((member.name.to_string(), us.round().clamp(1.0, 60e6) as u32))
+        let gossip = member.rtt.as_ref().map(|rtt| rtt.smoothed_us.round().clamp(1.0, 60e6) as u32);
+        let us = gossip.into_iter().chain(tcp.get(&member.number.get()).copied()).min()?;
+        Some((member.name.to_string(), us))
     });
     measured.collect()
+}
+
+impl TcpCounted {
+    /// The mean round trip to each node since the last time, in microseconds.
+    fn means(&mut self, counted: &[RoundTripStatistics]) -> BTreeMap<u16, u32> {
+        let mut now = BTreeMap::<u16, RoundTrips>::new();
+        for pair in counted.iter().filter(|pair| pair.node != 0) {
+            let node = now.entry(pair.node).or_default();
+            node.count = node.count.saturating_add(pair.buckets.iter().sum());
+            node.sum_us = node.sum_us.saturating_add(pair.sum_us);
+        }
+        let before = std::mem::replace(&mut self.0, now);
+        let means = self.0.iter().filter_map(|(node, now)| {
+            let before = before.get(node).copied().unwrap_or_default();
+            // Less than before: identities that are gone were forgotten.
+            let count = now.count.checked_sub(before.count).filter(|count| *count >= ROUND_TRIPS_MIN)?;
+            let mean = now.sum_us.checked_sub(before.sum_us)? / count;
+            Some((*node, u32::try_from(mean.max(1)).unwrap_or(u32::MAX)))
+        });
+        means.collect()
+    }
 }
 
 impl Counted {
@@ -95,5 +134,19 @@ mod tests {
         assert_eq!(told, [(258, 10_000), (257, 2000)]);
         // Forgotten and counted anew.
         assert!(counted.rates([((256, 257), 10)].into(), later + Duration::from_secs(1)).is_empty());
+    }
+    #[test]
+    fn round_trips_of_tcp_count_once_there_are_enough() {
+        let counted = |node, peer, count, sum_us| {
+            let mut buckets = [0; _];
+            buckets[3] = count;
+            RoundTripStatistics { local: 256, peer, node, buckets, sum_us, retransmits: 0 }
+        };
+        let mut tcp = TcpCounted::default();
+        assert!(tcp.means(&[counted(2, 257, 15, 1500), counted(0, 257, 900, 9000)]).is_empty());
+        let later = [counted(2, 257, 25, 2500), counted(2, 258, 10, 6000), counted(3, 257, 16, 160)];
+        assert_eq!(tcp.means(&later), [(2, 350), (3, 10)].into());
+        // Forgotten and counted anew.
+        assert!(tcp.means(&[counted(2, 257, 20, 2000)]).is_empty());
     }
 }

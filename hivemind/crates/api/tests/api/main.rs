@@ -7,6 +7,7 @@ mod cluster;
 mod exec;
 mod flows;
 mod harness;
+mod joining;
 mod namespaces;
 mod node;
 mod openapi;
