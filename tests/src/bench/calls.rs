@@ -9,7 +9,8 @@ use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use hivemind_runtime::{Config, ContainerId, ContainerSpec, Reference, Runtime, Signal};
+use hivemind_model::ImageReference;
+use hivemind_runtime::{Config, ContainerId, ContainerSpec, Runtime, Signal};
 
 use super::containers::{COMMAND, IMAGE};
 use crate::background::Background;
@@ -128,7 +129,7 @@ pub fn serve_calls(arguments: &[String]) -> Result<()> {
 
 struct Caller {
     runtime: Runtime,
-    image: Reference,
+    image: ImageReference,
 }
 
 impl Caller {

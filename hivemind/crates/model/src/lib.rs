@@ -12,6 +12,7 @@ mod error;
 mod flow;
 mod id;
 mod identity;
+mod image;
 mod metadata;
 mod name;
 mod namespace;
@@ -38,6 +39,7 @@ pub use error::{ApiError, ErrorCode, ErrorKind, Problem, Problems};
 pub use flow::{Flow, FlowEnd, FlowEvent, FlowLine, FlowLoss, FlowVerdict, RuleRef};
 pub use id::{short_id, template_hash};
 pub use identity::{Identity, IdentitySpec};
+pub use image::{ImageReference, ImageReferenceError, is_sha256_digest};
 pub use metadata::Metadata;
 pub use name::{
     DEFAULT_NAMESPACE, check_hostname, check_image, check_label, check_name, is_label_key, is_label_value,

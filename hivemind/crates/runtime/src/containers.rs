@@ -25,10 +25,11 @@ use containerd_client::{
     },
     types::v1::{Process, Status},
 };
+use hivemind_model::ImageReference;
 use jiff::Timestamp;
 
 use crate::{
-    Config, Error, Reference, Signal,
+    Config, Error, Signal,
     containerd::{CALL_LIMIT, Containerd, TASK_LIMIT, within},
     error::allow_missing,
     images::Images,
@@ -83,7 +84,7 @@ pub struct ContainerSpec {
     /// Its name, unused so far.
     pub id: ContainerId,
     /// An image of this node.
-    pub image: Reference,
+    pub image: ImageReference,
     /// Replaces the image's entrypoint, and with it the image's command; empty keeps them.
     pub command: Vec<String>,
     /// Replaces the image's command; empty keeps it, unless `command` is given.
@@ -116,7 +117,7 @@ pub struct ContainerSpec {
 
 impl ContainerSpec {
     /// A container that runs the image as the image says, with no limits but 4096 processes.
-    pub fn new(id: ContainerId, image: Reference) -> Self {
+    pub fn new(id: ContainerId, image: ImageReference) -> Self {
         Self {
             id,
             image,

@@ -2,7 +2,9 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use crate::{ContainerId, Reference, logs::LogError};
+use hivemind_model::ImageReference;
+
+use crate::{ContainerId, logs::LogError};
 
 /// A failed call of the runtime.
 #[derive(Debug, thiserror::Error)]
@@ -62,13 +64,13 @@ pub enum Error {
     #[error("image {reference} is not on this node")]
     ImageMissing {
         /// The image asked for.
-        reference: Reference,
+        reference: ImageReference,
     },
     /// Neither the image nor the container says what to run. Nothing is left behind; give a command.
     #[error("image {reference} has no command and none was given")]
     NoCommand {
         /// The image.
-        reference: Reference,
+        reference: ImageReference,
     },
     /// The container's command is not in its image. Nothing is left behind; correct the command.
     #[error("command {command:?} was not found in the container: {detail}")]

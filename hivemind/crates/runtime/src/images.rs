@@ -7,7 +7,6 @@ mod content;
 mod document;
 mod import;
 mod pull;
-mod reference;
 mod registry;
 mod unpack;
 pub(crate) mod view;
@@ -18,15 +17,13 @@ use std::{
 };
 
 use containerd_client::services::v1::{DeleteImageRequest, GetImageRequest, ListImagesRequest};
+use hivemind_model::ImageReference;
 use tokio::{
     io::AsyncRead,
     sync::{Semaphore, watch},
 };
 
-pub use self::{
-    pull::{PullPhase, PullProgress},
-    reference::{Reference, ReferenceError},
-};
+pub use self::pull::{PullPhase, PullProgress};
 use crate::{
     Error, Registries,
     containerd::{CALL_LIMIT, Containerd, within},
@@ -40,7 +37,7 @@ const REMEMBERED_MAX: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     /// Its complete name.
-    pub reference: Reference,
+    pub reference: ImageReference,
     /// Digest of what the name stands for: an index or a manifest.
     pub digest: String,
     /// What its configuration says about running it.
@@ -79,7 +76,7 @@ pub enum ImageError {
     #[error("{reference} does not exist at {host}")]
     NotFound {
         /// The image.
-        reference: Reference,
+        reference: ImageReference,
         /// The registry that was asked last.
         host: String,
     },
@@ -87,7 +84,7 @@ pub enum ImageError {
     #[error("{host} does not let us pull {reference}: it does not exist there or needs credentials")]
     Unauthorized {
         /// The image.
-        reference: Reference,
+        reference: ImageReference,
         /// The registry that was asked last.
         host: String,
     },
@@ -126,7 +123,7 @@ pub enum ImageError {
     #[error("{reference} has no variant for linux/{architecture}")]
     Platform {
         /// The image.
-        reference: Reference,
+        reference: ImageReference,
         /// This machine's architecture.
         architecture: &'static str,
     },
@@ -154,7 +151,7 @@ pub enum ImageError {
 }
 
 impl ImageError {
-    fn platform(reference: &Reference) -> Self {
+    fn platform(reference: &ImageReference) -> Self {
         Self::Platform { reference: reference.clone(), architecture: document::host_architecture() }
     }
 }
@@ -184,7 +181,7 @@ impl Images {
 
     pub(crate) async fn pull(
         &self,
-        reference: &Reference,
+        reference: &ImageReference,
         progress: &watch::Sender<PullProgress>,
     ) -> Result<Image, ImageError> {
         crate::install_crypto();
@@ -194,18 +191,18 @@ impl Images {
     pub(crate) async fn import(
         &self,
         archive: impl AsyncRead + Send + Unpin + 'static,
-    ) -> Result<Vec<Reference>, ImageError> {
+    ) -> Result<Vec<ImageReference>, ImageError> {
         import::import(self, archive).await
     }
 
-    pub(crate) async fn import_file(&self, path: &Path) -> Result<Vec<Reference>, ImageError> {
+    pub(crate) async fn import_file(&self, path: &Path) -> Result<Vec<ImageReference>, ImageError> {
         let file = tokio::fs::File::open(path)
             .await
             .map_err(|source| Error::io(format!("open {}", path.display()), source))?;
         self.import(file).await
     }
 
-    pub(crate) async fn get(&self, reference: &Reference) -> Result<Option<Image>, Error> {
+    pub(crate) async fn get(&self, reference: &ImageReference) -> Result<Option<Image>, Error> {
         let request = GetImageRequest { name: reference.to_string() };
         let mut client = self.containerd.images();
         let answer = within("Images.Get", CALL_LIMIT, client.get(self.containerd.request(request)));
@@ -222,7 +219,7 @@ impl Images {
         let mut images = Vec::with_capacity(records.len());
         for record in records {
             // What others put into our namespace under names of their own is not ours to show.
-            let Ok(reference) = record.name.parse::<Reference>() else { continue };
+            let Ok(reference) = record.name.parse::<ImageReference>() else { continue };
             if let Some(image) = self.get(&reference).await? {
                 images.push(image);
             }
@@ -230,7 +227,7 @@ impl Images {
         Ok(images)
     }
 
-    pub(crate) async fn remove(&self, reference: &Reference) -> Result<bool, Error> {
+    pub(crate) async fn remove(&self, reference: &ImageReference) -> Result<bool, Error> {
         let request = DeleteImageRequest { name: reference.to_string(), sync: true, target: None };
         let mut client = self.containerd.images();
         let answer = within("Images.Delete", CALL_LIMIT, client.delete(self.containerd.request(request)));

@@ -24,7 +24,7 @@ pub use containers::{
     metrics::Metrics,
 };
 pub use error::Error;
-pub use images::{Image, ImageConfig, ImageError, PullPhase, PullProgress, Reference, ReferenceError};
+pub use images::{Image, ImageConfig, ImageError, PullPhase, PullProgress};
 pub use nix::sys::signal::Signal;
 pub use runtime::Runtime;
 

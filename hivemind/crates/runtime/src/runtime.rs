@@ -2,11 +2,12 @@
 
 use std::{path::Path, sync::Arc};
 
+use hivemind_model::ImageReference;
 use tokio::{io::AsyncRead, sync::watch};
 
 use crate::{
     Config, ContainerId, ContainerSpec, ContainerStatus, Error, Events, ExecSession, ExecSpec, Image,
-    ImageError, Metrics, PrivateContainerd, PullProgress, Reference, Running, Signal,
+    ImageError, Metrics, PrivateContainerd, PullProgress, Running, Signal,
     containerd::{Containerd, private},
     containers::{self, Containers},
     images::{Images, view::with_view},
@@ -86,14 +87,14 @@ impl Runtime {
     /// transferred again. Dropping the future gives the pull up and leaves nothing.
     pub async fn pull(
         &self,
-        reference: &Reference,
+        reference: &ImageReference,
         progress: &watch::Sender<PullProgress>,
     ) -> Result<Image, ImageError> {
         self.inner.images.pull(reference, progress).await
     }
 
     /// The image of that name, if this node has it.
-    pub async fn image(&self, reference: &Reference) -> Result<Option<Image>, Error> {
+    pub async fn image(&self, reference: &ImageReference) -> Result<Option<Image>, Error> {
         self.inner.images.get(reference).await
     }
 
@@ -106,18 +107,18 @@ impl Runtime {
     pub async fn import(
         &self,
         archive: impl AsyncRead + Send + Unpin + 'static,
-    ) -> Result<Vec<Reference>, ImageError> {
+    ) -> Result<Vec<ImageReference>, ImageError> {
         self.inner.images.import(archive).await
     }
 
     /// As [`Runtime::import`], from a file.
-    pub async fn import_file(&self, path: &Path) -> Result<Vec<Reference>, ImageError> {
+    pub async fn import_file(&self, path: &Path) -> Result<Vec<ImageReference>, ImageError> {
         self.inner.images.import_file(path).await
     }
 
     /// Removes a name, and what only it referred to; containers that run the image go on. False if there is no such
     /// name.
-    pub async fn remove_image(&self, reference: &Reference) -> Result<bool, Error> {
+    pub async fn remove_image(&self, reference: &ImageReference) -> Result<bool, Error> {
         self.inner.images.remove(reference).await
     }
 

@@ -6,8 +6,10 @@ use std::{
 };
 
 use hivemind_datapath::EndpointSpec;
-use hivemind_model::{ErrorCode, LastExit, Memory, Phase, Problem, PullProgress};
-use hivemind_runtime::{BindMount, ContainerSpec, ContainerState, Reference, Signal};
+use hivemind_model::{
+    ErrorCode, ImageReference, ImageReferenceError, LastExit, Memory, Phase, Problem, PullProgress,
+};
+use hivemind_runtime::{BindMount, ContainerSpec, ContainerState, Signal};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -43,9 +45,9 @@ impl Worker {
         replica.spec.template.containers.first().cloned().unwrap_or_default()
     }
 
-    pub(super) fn reference(&self) -> Result<Reference, Problem> {
+    pub(super) fn reference(&self) -> Result<ImageReference, Problem> {
         let image = self.container().image;
-        image.parse().map_err(|error: hivemind_runtime::ReferenceError| {
+        image.parse().map_err(|error: ImageReferenceError| {
             problem(
                 ErrorCode::InvalidImage,
                 format!("{image:?}: {error}"),
@@ -126,7 +128,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn mounts(&self, reference: &Reference) -> Result<Vec<BindMount>, Problem> {
+    async fn mounts(&self, reference: &ImageReference) -> Result<Vec<BindMount>, Problem> {
         let namespace = self.replica.borrow().metadata.namespace.clone();
         let mut mounts = Vec::new();
         for mount in self.container().volume_mounts {
@@ -233,8 +235,12 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether the kernel killed a process of the container for want of memory. That news may come a little after the end.
+    /// Whether the kernel killed a process of the container for want of memory. Its cgroup counts that, and stays until the
+    /// container is deleted; the news of it may come a little after the end, or never, if the shim had not yet begun to listen.
     async fn ran_out_of_memory(&mut self) -> bool {
+        if self.shared.runtime.metrics(&self.id).await.is_ok_and(|metrics| metrics.oom_kills > 0) {
+            return true;
+        }
         if self.container().resources.memory.is_none() {
             return self.out_of_memory.has_changed().unwrap_or(false);
         }

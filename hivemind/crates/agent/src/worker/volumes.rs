@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hivemind_model::{ApiError, ErrorCode, Problem};
-use hivemind_runtime::Reference;
+use hivemind_model::{ApiError, ErrorCode, ImageReference, Problem};
 use hivemind_volume::{Seed, VolumeError, VolumeName};
 use tracing::warn;
 
@@ -19,7 +18,7 @@ impl Worker {
         &self,
         namespace: &str,
         name: &str,
-        reference: &Reference,
+        reference: &ImageReference,
         path: &str,
     ) -> Result<PathBuf, Problem> {
         let (namespace, name) = (volume_name(namespace)?, volume_name(name)?);

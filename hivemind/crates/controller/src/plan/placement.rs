@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hivemind_model::{App, Identity, Memory, Node, NodeState, Replica, TaintEffect, Template};
+use hivemind_model::{
+    App, Identity, ImageReference, Memory, Node, NodeState, Replica, TaintEffect, Template,
+};
 use hivemind_scheduler::{
     Decision, Effect, Health, ObjectName, Pending, Placed, Resources, Rtt, Scheduler, Taint, Toleration,
     Traffic, Verdict, Volume,
 };
-use oci_spec::distribution::Reference;
 
 use crate::snapshot::Snapshot;
 
@@ -123,7 +124,7 @@ pub(crate) fn pending(app: &App, id: impl Into<String>) -> Pending {
 
 /// An image's complete name, as nodes tell theirs: of `nginx`, `docker.io/library/nginx:latest`.
 fn complete(image: &str) -> String {
-    image.parse::<Reference>().map_or_else(|_| image.to_owned(), |reference| reference.whole())
+    image.parse::<ImageReference>().map_or_else(|_| image.to_owned(), |reference| reference.to_string())
 }
 
 /// Why a replica is where it is, in a line.

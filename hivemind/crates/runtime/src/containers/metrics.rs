@@ -24,6 +24,8 @@ pub struct Metrics {
     pub memory_limit_bytes: Option<u64>,
     /// Processes and threads.
     pub pids: u64,
+    /// How many of its processes the kernel killed for want of memory.
+    pub oom_kills: u64,
 }
 
 /// Without a limit the kernel gives one near the largest number.
@@ -61,6 +63,14 @@ mod v1 {
         cpu: Option<Cpu>,
         #[prost(message, optional, tag = "4")]
         memory: Option<Memory>,
+        #[prost(message, optional, tag = "9")]
+        oom_control: Option<OomControl>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct OomControl {
+        #[prost(uint64, tag = "3")]
+        oom_kill: u64,
     }
 
     #[derive(Clone, PartialEq, Message)]
@@ -114,6 +124,7 @@ mod v1 {
                 memory_bytes: usage.usage.saturating_sub(memory.total_inactive_file),
                 memory_limit_bytes: super::limit(usage.limit),
                 pids: read.pids.unwrap_or_default().current,
+                oom_kills: read.oom_control.unwrap_or_default().oom_kill,
             }
         }
     }
@@ -131,6 +142,14 @@ mod v2 {
         cpu: Option<Cpu>,
         #[prost(message, optional, tag = "4")]
         memory: Option<Memory>,
+        #[prost(message, optional, tag = "8")]
+        memory_events: Option<MemoryEvents>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct MemoryEvents {
+        #[prost(uint64, tag = "5")]
+        oom_kill: u64,
     }
 
     #[derive(Clone, PartialEq, Message)]
@@ -164,6 +183,7 @@ mod v2 {
                 memory_bytes: memory.usage.saturating_sub(memory.inactive_file),
                 memory_limit_bytes: super::limit(memory.usage_limit),
                 pids: read.pids.unwrap_or_default().current,
+                oom_kills: read.memory_events.unwrap_or_default().oom_kill,
             }
         }
     }

@@ -13,6 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
+use hivemind_model::{ImageReference, is_sha256_digest};
 use serde::Deserialize;
 use tokio::{io::AsyncRead, sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,7 +27,6 @@ use super::{
         OCI_LAYER_GZIP, OCI_MANIFEST, Target, select_platform,
     },
     pull::check_platform,
-    reference::{Reference, is_sha256},
     unpack::{configuration_labels, name_image, unpack, write_manifest},
 };
 use crate::containerd::lease::Lease;
@@ -81,7 +81,7 @@ struct DockerEntry {
 pub(super) async fn import(
     images: &Images,
     archive: impl AsyncRead + Send + Unpin + 'static,
-) -> Result<Vec<Reference>, ImageError> {
+) -> Result<Vec<ImageReference>, ImageError> {
     let lease = Lease::take(&images.containerd, LEASE_LIFETIME).await?;
     let outcome = import_leased(images, &lease, archive).await;
     let released = lease.release().await;
@@ -94,7 +94,7 @@ async fn import_leased(
     images: &Images,
     lease: &Lease,
     archive: impl AsyncRead + Send + Unpin + 'static,
-) -> Result<Vec<Reference>, ImageError> {
+) -> Result<Vec<ImageReference>, ImageError> {
     let (send, mut parts) = mpsc::channel(4);
     let reader: JoinHandle<()> =
         tokio::task::spawn_blocking(move || read_archive(SyncIoBridge::new(archive), &send));
@@ -131,7 +131,7 @@ fn archive_error(reason: impl Into<String>) -> ImageError {
 async fn finish(
     images: &Images,
     lease: &Lease,
-    reference: &Reference,
+    reference: &ImageReference,
     manifest: &Manifest,
 ) -> Result<(), ImageError> {
     let containerd = &images.containerd;
@@ -149,7 +149,7 @@ async fn finish(
 }
 
 /// The images that an OCI layout names completely, for this machine.
-async fn from_oci_index(images: &Images, raw: &[u8]) -> Result<Vec<(Reference, Manifest)>, ImageError> {
+async fn from_oci_index(images: &Images, raw: &[u8]) -> Result<Vec<(ImageReference, Manifest)>, ImageError> {
     let index: Index =
         serde_json::from_slice(raw).map_err(|error| archive_error(format!("index.json: {error}")))?;
     let mut found = Vec::new();
@@ -180,14 +180,14 @@ async fn document(images: &Images, digest: &str) -> Result<Target, ImageError> {
 }
 
 /// containerd writes complete names into an annotation of its own; others put them where the layout has the tag.
-fn name_of(entry: &Descriptor) -> Option<Reference> {
+fn name_of(entry: &Descriptor) -> Option<ImageReference> {
     let annotation = |key: &str| entry.annotations.get(key);
     let full = annotation("io.containerd.image.name");
     let short = annotation("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/']));
     full.or(short).and_then(|name| name.parse().ok())
 }
 
-fn from_docker(contents: &Contents, raw: &[u8]) -> Result<Vec<(Reference, Manifest)>, ImageError> {
+fn from_docker(contents: &Contents, raw: &[u8]) -> Result<Vec<(ImageReference, Manifest)>, ImageError> {
     let entries: Vec<DockerEntry> =
         serde_json::from_slice(raw).map_err(|error| archive_error(format!("manifest.json: {error}")))?;
     let mut found = Vec::new();
@@ -265,7 +265,7 @@ async fn store_file(
         return Ok(());
     }
     let digest = path.strip_prefix("blobs/sha256/").map(|hex| format!("sha256:{hex}"));
-    let digest = digest.filter(|digest| is_sha256(digest));
+    let digest = digest.filter(|digest| is_sha256_digest(digest));
     let mut head = None;
     let (send, receive) = mpsc::channel::<Result<Bytes, io::Error>>(1);
     // The blob may be in the store already: then its bytes are read and dropped here.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use hivemind_model::{ImageReference, is_sha256_digest};
 use tokio::sync::{Semaphore, watch};
 
 use super::{
@@ -15,8 +16,7 @@ use super::{
         Configuration, DOCUMENT_BYTES_MAX, Descriptor, Index, Manifest, OCI_INDEX, OCI_MANIFEST, Target,
         digest_of, host_architecture, select_platform,
     },
-    reference::{Reference, is_sha256},
-    registry::{Endpoint, Fault, retrying},
+    registry::{Endpoint, Fault, Place, retrying},
     unpack::{configuration_labels, name_image, unpack, write_manifest},
 };
 use crate::containerd::lease::Lease;
@@ -66,7 +66,7 @@ struct Resolved {
 
 pub(super) async fn pull(
     images: &Images,
-    reference: &Reference,
+    reference: &ImageReference,
     progress: &watch::Sender<PullProgress>,
 ) -> Result<Image, ImageError> {
     progress.send_replace(PullProgress::default());
@@ -85,11 +85,11 @@ pub(super) async fn pull(
 }
 
 /// Asks the endpoints in turn. If none has the image, the answer of the last, the registry itself, counts.
-async fn resolve(images: &Images, reference: &Reference) -> Result<Resolved, ImageError> {
+async fn resolve(images: &Images, reference: &ImageReference) -> Result<Resolved, ImageError> {
     let mut failure = None;
-    for endpoint in Endpoint::all(&images.registries, reference)? {
-        let host = endpoint.host.clone();
-        match resolve_at(endpoint, reference).await {
+    for place in Place::all(&images.registries, reference)? {
+        let host = place.host.clone();
+        match resolve_at(place.open()?, reference).await {
             Ok(resolved) => return Ok(resolved),
             Err(error) => {
                 tracing::debug!(host, %error, "A registry does not give the image");
@@ -100,7 +100,7 @@ async fn resolve(images: &Images, reference: &Reference) -> Result<Resolved, Ima
     Err(failure.expect("the registry itself is always an endpoint"))
 }
 
-async fn resolve_at(endpoint: Endpoint, reference: &Reference) -> Result<Resolved, ImageError> {
+async fn resolve_at(endpoint: Endpoint, reference: &ImageReference) -> Result<Resolved, ImageError> {
     let about = |fault: Fault| fault.about(reference, &endpoint.host);
     let raw = endpoint.manifest(reference).await.map_err(about)?;
     let (index, raw_manifest, manifest) = match parse_target(&raw).map_err(about)? {
@@ -129,7 +129,7 @@ fn parse_target(raw: &[u8]) -> Result<Target, Fault> {
 }
 
 fn checked_digest(descriptor: &Descriptor) -> Result<&str, Fault> {
-    if is_sha256(&descriptor.digest) {
+    if is_sha256_digest(&descriptor.digest) {
         Ok(&descriptor.digest)
     } else {
         Err(Fault::Corrupt(format!("{:?} is no digest", descriptor.digest)))
@@ -139,7 +139,7 @@ fn checked_digest(descriptor: &Descriptor) -> Result<&str, Fault> {
 async fn fetch(
     images: &Images,
     lease: &Lease,
-    reference: &Reference,
+    reference: &ImageReference,
     resolved: &Resolved,
     progress: &watch::Sender<PullProgress>,
 ) -> Result<(), ImageError> {
@@ -180,7 +180,10 @@ async fn fetch(
     Ok(())
 }
 
-pub(super) fn check_platform(configuration: &Configuration, reference: &Reference) -> Result<(), ImageError> {
+pub(super) fn check_platform(
+    configuration: &Configuration,
+    reference: &ImageReference,
+) -> Result<(), ImageError> {
     let architecture = configuration.architecture.as_str();
     let fits = ["", "linux"].contains(&configuration.os.as_str())
         && ["", host_architecture()].contains(&architecture);
@@ -190,7 +193,7 @@ pub(super) fn check_platform(configuration: &Configuration, reference: &Referenc
 async fn fetch_configuration(
     images: &Images,
     lease: &Lease,
-    reference: &Reference,
+    reference: &ImageReference,
     endpoint: &Endpoint,
     manifest: &Manifest,
     progress: &watch::Sender<PullProgress>,
@@ -224,7 +227,7 @@ async fn read_configuration(endpoint: &Endpoint, descriptor: &Descriptor) -> Res
 async fn fetch_layer(
     images: &Images,
     lease: &Lease,
-    reference: &Reference,
+    reference: &ImageReference,
     endpoint: &Endpoint,
     layer: &Descriptor,
     progress: &watch::Sender<PullProgress>,

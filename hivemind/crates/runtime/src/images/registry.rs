@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture};
+use hivemind_model::ImageReference;
 use oci_client::{
     client::{ClientConfig, ClientProtocol},
     errors::{DigestError, OciDistributionError, OciErrorCode},
@@ -15,7 +16,6 @@ use oci_client::{
 use super::{
     ImageError,
     document::{DOCKER_LIST, DOCKER_MANIFEST, DOCUMENT_BYTES_MAX, Descriptor, OCI_INDEX, OCI_MANIFEST},
-    reference::Reference,
 };
 use crate::Registries;
 
@@ -51,22 +51,29 @@ pub(super) enum Fault {
     Refused(String),
 }
 
-impl Endpoint {
-    /// The endpoints for an image, in the order in which they are to be tried.
-    pub(super) fn all(registries: &Registries, reference: &Reference) -> Result<Vec<Self>, ImageError> {
-        let mut endpoints = Vec::new();
-        for mirror in registries.mirrors.get(reference.registry()).into_iter().flatten() {
-            endpoints.push(Self::mirror(mirror, reference)?);
-        }
-        let plain = registries.insecure.iter().any(|host| host == reference.registry());
-        endpoints.push(Self::at(reference.registry(), plain, reference.repository().to_owned())?);
-        Ok(endpoints)
+/// A server that may have the image, and is not asked yet: what speaks TLS holds every authority of the machine.
+pub(super) struct Place {
+    pub(super) host: String,
+    is_plain: bool,
+    repository: String,
+}
+
+impl Place {
+    /// Where an image may be, in the order in which it is to be looked for.
+    pub(super) fn all(registries: &Registries, reference: &ImageReference) -> Result<Vec<Self>, ImageError> {
+        let mirrors = registries.mirrors.get(reference.registry()).into_iter().flatten();
+        let mut places =
+            mirrors.map(|url| Self::mirror(url, reference)).collect::<Result<Vec<_>, ImageError>>()?;
+        let host = reference.registry().to_owned();
+        let is_plain = registries.insecure.contains(&host);
+        places.push(Place { host, is_plain, repository: reference.repository().to_owned() });
+        Ok(places)
     }
 
-    fn mirror(url: &str, reference: &Reference) -> Result<Self, ImageError> {
+    fn mirror(url: &str, reference: &ImageReference) -> Result<Self, ImageError> {
         let malformed = || ImageError::Mirror { url: url.to_owned() };
         let (scheme, rest) = url.split_once("://").ok_or_else(malformed)?;
-        let plain = match scheme {
+        let is_plain = match scheme {
             "http" => true,
             "https" => false,
             _ => return Err(malformed()),
@@ -79,12 +86,16 @@ impl Endpoint {
             "" => reference.repository().to_owned(),
             prefix => format!("{prefix}/{}", reference.repository()),
         };
-        Self::at(host, plain, repository)
+        Ok(Place { host: host.to_owned(), is_plain, repository })
     }
 
-    fn at(host: &str, plain: bool, repository: String) -> Result<Self, ImageError> {
+    /// Makes what asks it.
+    ///
+    /// # Errors
+    /// [`ImageError::Client`].
+    pub(super) fn open(self) -> Result<Endpoint, ImageError> {
         let config = ClientConfig {
-            protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
+            protocol: if self.is_plain { ClientProtocol::Http } else { ClientProtocol::Https },
             connect_timeout: Some(CONNECT_LIMIT),
             read_timeout: Some(READ_LIMIT),
             user_agent: concat!("hivemind/", env!("CARGO_PKG_VERSION")),
@@ -92,11 +103,13 @@ impl Endpoint {
         };
         let client = oci_client::Client::try_from(config)
             .map_err(|error| ImageError::Client { reason: chain(&error) })?;
-        Ok(Self { client, host: host.to_owned(), repository })
+        Ok(Endpoint { client, host: self.host, repository: self.repository })
     }
+}
 
+impl Endpoint {
     /// The manifest or index at a digest or tag, as it came, verified against the digest if there is one.
-    pub(super) async fn manifest(&self, reference: &Reference) -> Result<Bytes, Fault> {
+    pub(super) async fn manifest(&self, reference: &ImageReference) -> Result<Bytes, Fault> {
         let name = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => self.by_digest(digest),
             (None, tag) => oci_client::Reference::with_tag(
@@ -174,7 +187,7 @@ pub(super) async fn retrying<'a, T>(
 
 impl Fault {
     /// The fault as an error about `reference`, at the server that caused it.
-    pub(super) fn about(self, reference: &Reference, host: &str) -> ImageError {
+    pub(super) fn about(self, reference: &ImageReference, host: &str) -> ImageError {
         let (reference, host) = (reference.clone(), host.to_owned());
         match self {
             Self::Network(reason) | Self::Silent(reason) => ImageError::RegistryUnreachable { host, reason },

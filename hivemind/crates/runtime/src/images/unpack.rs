@@ -11,12 +11,12 @@ use containerd_client::{
     },
     types::Descriptor as ContainerdDescriptor,
 };
+use hivemind_model::ImageReference;
 
 use super::{
     ImageError,
     content::write_bytes,
     document::{Configuration, Descriptor, Manifest, chain_ids},
-    reference::Reference,
 };
 use crate::{
     Error,
@@ -174,7 +174,7 @@ pub(super) fn configuration_labels(
 pub(super) async fn name_image(
     containerd: &Containerd,
     lease: &Lease,
-    reference: &Reference,
+    reference: &ImageReference,
     media_type: &str,
     digest: &str,
     size: usize,

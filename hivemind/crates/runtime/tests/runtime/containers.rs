@@ -206,6 +206,8 @@ fn a_container_that_takes_too_much_memory_is_killed_and_it_is_told() {
             }
         }
         assert_eq!(code, Some(137));
+        // Its cgroup tells too, until it is deleted: also who came too late for the event.
+        assert!(runtime.metrics(&id("greedy")).await.unwrap().oom_kills > 0);
     });
 }
 

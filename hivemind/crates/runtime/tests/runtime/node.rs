@@ -10,9 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hivemind_runtime::{
-    Config, ContainerId, ContainerSpec, Event, Events, PrivateContainerd, Reference, Runtime,
-};
+use hivemind_model::ImageReference;
+use hivemind_runtime::{Config, ContainerId, ContainerSpec, Event, Events, PrivateContainerd, Runtime};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
@@ -168,7 +167,7 @@ pub(crate) fn id(text: &str) -> ContainerId {
     text.parse().unwrap()
 }
 
-pub(crate) fn reference(text: &str) -> Reference {
+pub(crate) fn reference(text: &str) -> ImageReference {
     text.parse().unwrap()
 }
 

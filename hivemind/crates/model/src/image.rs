@@ -12,7 +12,7 @@ const TAG_LENGTH_MAX: usize = 128;
 
 /// The complete name of an image: `nginx` is `docker.io/library/nginx:latest`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Reference {
+pub struct ImageReference {
     registry: String,
     repository: String,
     tag: Option<String>,
@@ -21,7 +21,7 @@ pub struct Reference {
 
 /// Why a string is no image reference. Each variant says what to correct.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReferenceError {
+pub enum ImageReferenceError {
     /// There is no name.
     #[error("an image reference needs a name")]
     Empty,
@@ -46,7 +46,7 @@ pub enum ReferenceError {
     Digest(String),
 }
 
-impl Reference {
+impl ImageReference {
     /// Registry host, with its port if one was given.
     pub fn registry(&self) -> &str {
         &self.registry
@@ -68,7 +68,7 @@ impl Reference {
     }
 }
 
-impl fmt::Display for Reference {
+impl fmt::Display for ImageReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.registry, self.repository)?;
         if let Some(tag) = &self.tag {
@@ -81,10 +81,10 @@ impl fmt::Display for Reference {
     }
 }
 
-impl FromStr for Reference {
-    type Err = ReferenceError;
+impl FromStr for ImageReference {
+    type Err = ImageReferenceError;
 
-    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+    fn from_str(text: &str) -> Result<Self, ImageReferenceError> {
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(parse_digest(digest)?)),
             None => (text, None),
@@ -101,16 +101,16 @@ impl FromStr for Reference {
     }
 }
 
-fn split_registry(name: &str) -> Result<(String, String), ReferenceError> {
+fn split_registry(name: &str) -> Result<(String, String), ImageReferenceError> {
     if name.is_empty() {
-        return Err(ReferenceError::Empty);
+        return Err(ImageReferenceError::Empty);
     }
     let (registry, repository) = match name.split_once('/') {
         Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest),
         _ => (DEFAULT_REGISTRY, name),
     };
     if !is_registry(registry) {
-        return Err(ReferenceError::Registry(registry.to_owned()));
+        return Err(ImageReferenceError::Registry(registry.to_owned()));
     }
     let registry = match registry {
         "index.docker.io" | "registry-1.docker.io" => DEFAULT_REGISTRY,
@@ -122,10 +122,10 @@ fn split_registry(name: &str) -> Result<(String, String), ReferenceError> {
         repository.to_owned()
     };
     if repository.len() > REPOSITORY_LENGTH_MAX {
-        return Err(ReferenceError::TooLong);
+        return Err(ImageReferenceError::TooLong);
     }
     if !repository.split('/').all(is_component) {
-        return Err(ReferenceError::Repository(name.to_owned()));
+        return Err(ImageReferenceError::Repository(name.to_owned()));
     }
     Ok((registry.to_owned(), repository))
 }
@@ -170,19 +170,23 @@ fn is_component(component: &str) -> bool {
     })
 }
 
-fn parse_tag(tag: &str) -> Result<String, ReferenceError> {
+fn parse_tag(tag: &str) -> Result<String, ImageReferenceError> {
     let valid = (1..=TAG_LENGTH_MAX).contains(&tag.len())
         && !tag.starts_with(['.', '-'])
         && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
-    if valid { Ok(tag.to_owned()) } else { Err(ReferenceError::Tag(tag.to_owned())) }
+    if valid { Ok(tag.to_owned()) } else { Err(ImageReferenceError::Tag(tag.to_owned())) }
 }
 
-fn parse_digest(digest: &str) -> Result<String, ReferenceError> {
-    if is_sha256(digest) { Ok(digest.to_owned()) } else { Err(ReferenceError::Digest(digest.to_owned())) }
+fn parse_digest(digest: &str) -> Result<String, ImageReferenceError> {
+    if is_sha256_digest(digest) {
+        Ok(digest.to_owned())
+    } else {
+        Err(ImageReferenceError::Digest(digest.to_owned()))
+    }
 }
 
 /// Whether `digest` is `sha256:` and 64 lower-case hexadecimal digits, the only form that is accepted anywhere.
-pub(crate) fn is_sha256(digest: &str) -> bool {
+pub fn is_sha256_digest(digest: &str) -> bool {
     digest.strip_prefix("sha256:").is_some_and(|hex| {
         hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     })
@@ -195,7 +199,7 @@ mod tests {
     const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     fn complete(text: &str) -> String {
-        text.parse::<Reference>().unwrap().to_string()
+        text.parse::<ImageReference>().unwrap().to_string()
     }
 
     #[test]
@@ -225,15 +229,15 @@ mod tests {
     #[test]
     fn a_complete_name_reads_back_as_itself() {
         for name in ["a", "r.io:1/a/b:c", &format!("x/y:z@{DIGEST}")] {
-            let once: Reference = name.parse().unwrap();
-            assert_eq!(once.to_string().parse::<Reference>().unwrap(), once);
+            let once: ImageReference = name.parse().unwrap();
+            assert_eq!(once.to_string().parse::<ImageReference>().unwrap(), once);
         }
     }
 
     #[test]
     fn malformed_names_say_which_part_is_wrong() {
-        use ReferenceError as E;
-        let error = |text: &str| text.parse::<Reference>().unwrap_err();
+        use ImageReferenceError as E;
+        let error = |text: &str| text.parse::<ImageReference>().unwrap_err();
         assert_eq!(error(""), E::Empty);
         assert_eq!(error(":tag"), E::Empty);
         for name in ["Nginx", "a//b", "-a", "a-", "a..b", "a___b", "a b", "/a", "a/", "a._b"] {
