@@ -347,6 +347,7 @@ fn an_established_connection_stalls_under_a_policy_and_goes_on_without_it() -> R
 struct Prober {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
+    tried: Arc<AtomicU64>,
     thread: JoinHandle<io::Result<Vec<Instant>>>,
 }
 
@@ -354,8 +355,8 @@ impl Prober {
     /// Sends `byte` to `to`; waits for an answer as long as `patience`.
     fn start(node: &Node, app: &str, to: SocketAddr, byte: u8, patience: Duration) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let answered = Arc::new(AtomicU64::new(0));
-        let (end, count) = (Arc::clone(&stop), Arc::clone(&answered));
+        let (answered, tried) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (end, count, attempts) = (Arc::clone(&stop), Arc::clone(&answered), Arc::clone(&tried));
         let namespace = node.open_network(app)?;
         let thread = std::thread::spawn(move || {
             setns(&namespace, CloneFlags::CLONE_NEWNET)?;
@@ -369,14 +370,20 @@ impl Prober {
                     Ok(_) => drop(count.fetch_add(1, Ordering::Relaxed)),
                     Err(_) => missed.push(Instant::now()),
                 }
+                attempts.fetch_add(1, Ordering::Relaxed);
             }
             Ok(missed)
         });
-        Ok(Self { stop, answered, thread })
+        Ok(Self { stop, answered, tried, thread })
     }
 
     fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    /// How many were answered, or waited for as long as it waits.
+    fn tried(&self) -> u64 {
+        self.tried.load(Ordering::Relaxed)
     }
 
     /// How many were answered and how many were not.
@@ -411,10 +418,11 @@ fn an_update_is_at_no_moment_more_open_or_more_closed_than_before_and_after() ->
     let foe = Prober::start(&node, "stranger", at, b'x', Duration::from_millis(1))?;
     for _ in 0..10 {
         for text in [&by_block, &by_labels] {
-            let before = friend.answered();
+            let before = (friend.answered(), foe.tried());
             node.apply(text)?;
-            eventually(LIMIT, "the client to go on", || {
-                ensure!(friend.answered() > before, "no answer");
+            eventually(LIMIT, "the client to go on, and the stranger to try", || {
+                ensure!(friend.answered() > before.0, "no answer");
+                ensure!(foe.tried() > before.1 + 5, "too few attempts");
                 Ok(())
             })?;
         }
