@@ -33,9 +33,9 @@ struct RoundTrips {
     sum_us: u64,
 }
 
-/// Round trips of TCP to other nodes, by their numbers, up to the last time.
+/// Round trips of TCP to other nodes, by their numbers, up to the last time; `None` before the first.
 #[derive(Default)]
-struct TcpCounted(BTreeMap<u16, RoundTrips>);
+struct TcpCounted(Option<BTreeMap<u16, RoundTrips>>);
 
 /// Measures for ever, and hands what was measured to `tell`. Nothing is measured as long as the node is alone.
 pub(crate) async fn keep<F>(
@@ -81,7 +81,8 @@ fn round_trips(view: &View, tcp: &BTreeMap<u16, u32>) -> BTreeMap<String, u32> {
 }
 
 impl TcpCounted {
-    /// The mean round trip to each node since the last time, in microseconds.
+    /// The mean round trip to each node since the last time, in microseconds; the first time nothing is known, since the
+    /// programs have counted for longer than the daemon runs.
     fn means(&mut self, counted: &[RoundTripStatistics]) -> BTreeMap<u16, u32> {
         let mut now = BTreeMap::<u16, RoundTrips>::new();
         for pair in counted.iter().filter(|pair| pair.node != 0) {
@@ -89,8 +90,8 @@ impl TcpCounted {
             node.count = node.count.saturating_add(pair.buckets.iter().sum());
             node.sum_us = node.sum_us.saturating_add(pair.sum_us);
         }
-        let before = std::mem::replace(&mut self.0, now);
-        let means = self.0.iter().filter_map(|(node, now)| {
+        let Some(before) = self.0.replace(now.clone()) else { return BTreeMap::new() };
+        let means = now.iter().filter_map(|(node, now)| {
             let before = before.get(node).copied().unwrap_or_default();
             // Less than before: identities that are gone were forgotten.
             let count = now.count.checked_sub(before.count).filter(|count| *count >= ROUND_TRIPS_MIN)?;
@@ -135,6 +136,7 @@ mod tests {
         // Forgotten and counted anew.
         assert!(counted.rates([((256, 257), 10)].into(), later + Duration::from_secs(1)).is_empty());
     }
+
     #[test]
     fn round_trips_of_tcp_count_once_there_are_enough() {
         let counted = |node, peer, count, sum_us| {
@@ -143,8 +145,10 @@ mod tests {
             RoundTripStatistics { local: 256, peer, node, buckets, sum_us, retransmits: 0 }
         };
         let mut tcp = TcpCounted::default();
-        assert!(tcp.means(&[counted(2, 257, 15, 1500), counted(0, 257, 900, 9000)]).is_empty());
-        let later = [counted(2, 257, 25, 2500), counted(2, 258, 10, 6000), counted(3, 257, 16, 160)];
+        // What an earlier daemon's time brought says nothing of now.
+        assert!(tcp.means(&[counted(2, 257, 5000, 5_000_000)]).is_empty());
+        assert!(tcp.means(&[counted(2, 257, 5015, 5_001_500), counted(0, 257, 900, 9000)]).is_empty());
+        let later = [counted(2, 257, 5025, 5_002_500), counted(2, 258, 10, 6000), counted(3, 257, 16, 160)];
         assert_eq!(tcp.means(&later), [(2, 350), (3, 10)].into());
         // Forgotten and counted anew.
         assert!(tcp.means(&[counted(2, 257, 20, 2000)]).is_empty());

@@ -1,5 +1,6 @@
 #![no_main]
-//! The body of a request to join, from a machine that has not joined. The server is the one of the tests.
+//! The body of a request to join, from a machine that has not joined. The server is the one of the tests. `seeds/join` has an
+//! input that is let in.
 #![allow(dead_code, unused_imports, clippy::unwrap_used)]
 
 use std::cell::RefCell;
@@ -23,6 +24,6 @@ thread_local! {
     };
 }
 
-libfuzzer_sys::fuzz_target!(|body: &[u8]| WORLD.with_borrow_mut(|(runtime, strangers)| {
-    runtime.block_on(strangers.send(body));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| WORLD.with_borrow_mut(|(runtime, strangers)| {
+    runtime.block_on(strangers.send(input));
 }));

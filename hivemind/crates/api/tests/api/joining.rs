@@ -10,12 +10,12 @@ use serde_json::json;
 
 use crate::harness::Server;
 
-/// A server with a token that lets machines in, and one that is used up.
+/// A server, and what lets a machine in there.
 pub(crate) struct Strangers {
     server: Server,
     port: NodePort,
-    /// Requests to be changed, as bytes.
-    pub(crate) seeds: Vec<Vec<u8>>,
+    token: String,
+    signing_request: String,
     /// How many requests were let in, and how many were refused for what they said rather than for not being read.
     pub(crate) joined: usize,
     pub(crate) understood: usize,
@@ -27,24 +27,22 @@ impl Strangers {
         server.create_node().await;
         let (_, made) = server.send("POST", "/v1/jointokens", json!({"uses": 1000, "validS": 3600})).await;
         let secret = made["secret"].as_str().unwrap();
-        let token = secret.strip_prefix("hmj_").unwrap().split_once('_').unwrap().0;
-        let request = JoinRequest {
-            token: token.into(),
-            name: "two".into(),
-            address: "192.0.2.2".parse().unwrap(),
-            signing_request: Some(NodeKey::generate().unwrap().signing_request().unwrap()),
-            time: Timestamp::now(),
-            version: "0.1.0".into(),
-        };
-        let asks = JoinRequest { signing_request: None, ..request.clone() };
-        let unknown = JoinRequest { token: "unknown".into(), ..request.clone() };
-        let seeds = [request, asks, unknown].map(|seed| serde_json::to_vec(&seed).unwrap()).into();
+        let token = secret.strip_prefix("hmj_").unwrap().split_once('_').unwrap().0.to_owned();
+        let signing_request = NodeKey::generate().unwrap().signing_request().unwrap().replace('\n', "\\n");
         let port = NodePort::new(server.api.clone());
-        Strangers { server, port, seeds, joined: 0, understood: 0 }
+        Strangers { server, port, token, signing_request, joined: 0, understood: 0 }
     }
 
-    /// Sends `body` and looks at the answer, and at what it did to the cluster.
-    pub(crate) async fn send(&mut self, body: &[u8]) {
+    /// What `input` stands for: `$T` for the token, `$R` for a signing request, `$N` for the time.
+    fn body(&self, input: &[u8]) -> Vec<u8> {
+        let Ok(text) = str::from_utf8(input) else { return input.to_vec() };
+        let filled = text.replace("$T", &self.token).replace("$R", &self.signing_request);
+        filled.replace("$N", &Timestamp::now().to_string()).into_bytes()
+    }
+
+    /// Sends what `input` stands for, and looks at the answer and at what it did to the cluster.
+    pub(crate) async fn send(&mut self, input: &[u8]) {
+        let body = &*self.body(input);
         let shown = || String::from_utf8_lossy(body).into_owned();
         let (status, answer) = self.port.join(body).await;
         let nodes = self.server.objects.list::<Node>(None).await.unwrap().items;
@@ -54,6 +52,7 @@ impl Strangers {
             let answer: JoinAnswer =
                 serde_json::from_slice(&answer).unwrap_or_else(|_| panic!("{}", shown()));
             let asked: JoinRequest = serde_json::from_slice(body).unwrap_or_else(|_| panic!("{}", shown()));
+            assert_eq!(asked.token, self.token, "{}", shown());
             assert_eq!(joined.len(), usize::from(answer.certificate.is_some()), "{}", shown());
             if let [node] = &*joined {
                 assert_eq!(
@@ -111,11 +110,16 @@ async fn no_body_brings_the_server_down_or_a_stranger_in() {
     use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
     const BODIES: usize = 20_000;
     let mut strangers = Strangers::new().await;
-    let seeds = strangers.seeds.clone();
+    let valid = include_str!("../../fuzz/seeds/join/valid.json");
+    let asks = valid.replace(r#","signingRequest":"$R""#, "");
+    let mut seeds = [valid.to_owned(), asks, valid.replace("$T", "unknown")].map(String::into_bytes).to_vec();
     for seed in &seeds {
         strangers.send(seed).await;
     }
-    assert_eq!(strangers.joined, 1, "what is changed is valid");
+    assert_eq!((strangers.joined, strangers.understood), (1, 1), "what is changed is valid, or has no token");
+    // The signing request is changed too where it is written out.
+    let written_out: Vec<_> = seeds.iter().map(|seed| strangers.body(seed)).collect();
+    seeds.extend(written_out);
     let mut random = StdRng::seed_from_u64(7);
     for _ in 0..BODIES {
         let seed = &seeds[random.random_range(0..seeds.len())];

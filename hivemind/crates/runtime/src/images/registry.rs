@@ -51,7 +51,7 @@ pub(super) enum Fault {
     Refused(String),
 }
 
-/// A server that may have the image, and is not asked yet: what speaks TLS holds every authority of the machine.
+/// A server that may have the image, and is not asked yet: a client reads every authority of the machine.
 pub(super) struct Place {
     pub(super) host: String,
     is_plain: bool,
