@@ -7,7 +7,7 @@
 //! are refused.
 //!
 //! Start at [`DnsServer::start`], which takes a [`Config`] and the first [`Records`]; replace the table with
-//! [`DnsServer::publish`]. Inside, `server` reads the sockets and bounds what waits there; `responder` decides whether
+//! [`DnsServer::publish`]. A server that goes on with the sockets of an earlier one is [`DnsServer::start_on`]. Inside, `server` reads the sockets and bounds what waits there; `responder` decides whether
 //! the answer is local, cached or forwarded. What was answered before is kept in wire format (`answer`, `cache`) and found
 //! without decoding the query (`wire`); else `question` decodes it, and `reply` holds what goes back and fits it to the
 //! client. What is forwarded goes through `forwarder` (coalescing, second tries, cache), `upstreams` (which of them
@@ -54,5 +54,5 @@ pub mod limits;
 pub use config::Config;
 pub use records::{NameError, Records};
 pub use resolv_conf::{parse_resolv_conf, upstreams_from_resolv_conf};
-pub use server::{DnsServer, Protocol, StartError};
+pub use server::{DnsServer, Protocol, Sockets, StartError};
 pub use statistics::{Caches, Fill, Latency, Lost, Outcomes, Queries, Statistics, UpstreamStatistics};

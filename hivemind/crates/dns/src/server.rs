@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use tcp::Connections;
 
-pub use bind::{Protocol, StartError};
+pub use bind::{Protocol, Sockets, StartError};
 
 use crate::config::Config;
 use crate::forwarder::Forwarder;
@@ -51,26 +51,34 @@ impl DnsServer {
     /// # Errors
     /// [`StartError`]; no socket is left open.
     pub async fn start(config: Config, records: Records) -> Result<Self, StartError> {
-        if config.listen.is_empty() {
+        let mut sockets = Vec::with_capacity(config.listen.len());
+        for &address in &config.listen {
+            sockets.push(Sockets::bind(address).await?);
+        }
+        Self::start_on(sockets, &config, records)
+    }
+
+    /// As [`DnsServer::start`], on these sockets in the place of [`Config::listen`].
+    ///
+    /// # Errors
+    /// [`StartError`]; the sockets are closed.
+    pub fn start_on(sockets: Vec<Sockets>, config: &Config, records: Records) -> Result<Self, StartError> {
+        if sockets.is_empty() {
             return Err(StartError::NoAddress);
         }
         let domain = parse_name(&config.domain).map_err(StartError::Domain)?;
-        let mut sockets = Vec::with_capacity(config.listen.len());
-        for &address in &config.listen {
-            sockets.push(bind::bind(address).await?);
-        }
         let addresses: Vec<_> = sockets.iter().map(|sockets| sockets.address).collect();
 
         let upstreams = without_ourselves(&config.upstreams, &addresses);
-        let forwarder = Forwarder::new(&config, &upstreams);
+        let forwarder = Forwarder::new(config, &upstreams);
         let context = Arc::new(Context {
             responder: Responder::new(&domain, records, forwarder),
             connections: Arc::default(),
         });
         let (stopping, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        for bind::Sockets { address, udp, tcp } in sockets {
-            let served = udp::serve(udp, Arc::clone(&context), stopped.clone());
+        for Sockets { address, udp, tcp, is_adopted } in sockets {
+            let served = udp::serve(udp, is_adopted, Arc::clone(&context), stopped.clone());
             tasks.spawn(told(served, address, Protocol::Udp));
             let served = tcp::serve(tcp, Arc::clone(&context), stopped.clone());
             tasks.spawn(told(served, address, Protocol::Tcp));

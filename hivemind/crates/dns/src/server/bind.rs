@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::socket::{setsockopt, sockopt::RxqOvfl};
 use thiserror::Error;
@@ -88,32 +89,90 @@ impl StartError {
     }
 }
 
-/// The two sockets at an address.
+/// The two sockets at an address, bound and ready to be served.
+///
+/// Whoever holds duplicates of both outlives the server: what arrives meanwhile waits in the kernel, in the datagrams' buffer
+/// and in the listener's queue, and is answered by the next server that [adopts](Self::adopt) them.
 #[derive(Debug)]
-pub(super) struct Sockets {
-    /// The address with the port that was taken.
+pub struct Sockets {
     pub(super) address: SocketAddr,
     pub(super) udp: UdpSocket,
     pub(super) tcp: TcpListener,
+    /// Another server has used the first of them, and counted what the kernel dropped.
+    pub(super) is_adopted: bool,
 }
 
-/// Takes `address` for both protocols. For port 0, tries ports that are free for UDP until one is for TCP too.
-pub(super) async fn bind(address: SocketAddr) -> Result<Sockets, StartError> {
-    let mut tries_left = PORT_TRIES_MAX;
-    loop {
-        tries_left -= 1;
-        let udp_error = |source| StartError::new(address, Protocol::Udp, source);
-        let udp = UdpSocket::bind(address).await.map_err(udp_error)?;
-        let taken = udp.local_addr().map_err(udp_error)?;
-        // So that what the kernel drops is known.
-        setsockopt(&udp, RxqOvfl, &1).map_err(|errno| udp_error(errno.into()))?;
-        match listen(taken) {
-            Ok(tcp) => return Ok(Sockets { address: taken, udp, tcp }),
-            Err(error)
-                if address.port() == 0 && tries_left > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
-            Err(error) => return Err(StartError::new(taken, Protocol::Tcp, error)),
+impl Sockets {
+    /// Takes `address` for both protocols. For port 0, tries ports that are free for UDP until one is for TCP too.
+    ///
+    /// # Errors
+    /// [`StartError`]; no socket is left open.
+    pub async fn bind(address: SocketAddr) -> Result<Self, StartError> {
+        let mut tries_left = PORT_TRIES_MAX;
+        loop {
+            tries_left -= 1;
+            let udp = bind_udp(address).await?;
+            let taken = udp.local_addr().map_err(|source| StartError::new(address, Protocol::Udp, source))?;
+            match listen(taken) {
+                Ok(tcp) => return Ok(Self { address: taken, udp, tcp, is_adopted: false }),
+                Err(error)
+                    if address.port() == 0 && tries_left > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => return Err(StartError::new(taken, Protocol::Tcp, error)),
+            }
         }
     }
+
+    /// Takes over sockets that an earlier server had at `address`, and takes it for the protocol of a missing one. That
+    /// they are bound there, and that the second listens, is the caller's to know.
+    ///
+    /// # Errors
+    /// [`StartError`]; no socket is left open by this process.
+    pub async fn adopt(
+        address: SocketAddr,
+        udp: Option<std::net::UdpSocket>,
+        tcp: Option<std::net::TcpListener>,
+    ) -> Result<Self, StartError> {
+        let is_adopted = udp.is_some();
+        let udp = match udp {
+            Some(udp) => udp
+                .set_nonblocking(true)
+                .and_then(|()| UdpSocket::from_std(udp))
+                .map_err(|source| StartError::new(address, Protocol::Udp, source))?,
+            None => bind_udp(address).await?,
+        };
+        let tcp = match tcp {
+            Some(tcp) => tcp.set_nonblocking(true).and_then(|()| TcpListener::from_std(tcp)),
+            None => listen(address),
+        };
+        let tcp = tcp.map_err(|source| StartError::new(address, Protocol::Tcp, source))?;
+        Ok(Self { address, udp, tcp, is_adopted })
+    }
+
+    /// The address, with the port that was taken.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The socket of datagrams.
+    #[must_use]
+    pub fn udp(&self) -> BorrowedFd<'_> {
+        self.udp.as_fd()
+    }
+
+    /// The listener for connections.
+    #[must_use]
+    pub fn tcp(&self) -> BorrowedFd<'_> {
+        self.tcp.as_fd()
+    }
+}
+
+async fn bind_udp(address: SocketAddr) -> Result<UdpSocket, StartError> {
+    let udp_error = |source| StartError::new(address, Protocol::Udp, source);
+    let udp = UdpSocket::bind(address).await.map_err(udp_error)?;
+    // So that what the kernel drops is known.
+    setsockopt(&udp, RxqOvfl, &1).map_err(|errno| udp_error(errno.into()))?;
+    Ok(udp)
 }
 
 /// Listens without delay at the end of answers: each is written at once and whole, and a second
@@ -137,7 +196,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_accepted_connection_does_not_delay_its_answers() {
-        let sockets = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let _client = TcpStream::connect(sockets.address).await.unwrap();
         let (accepted, _) = sockets.tcp.accept().await.unwrap();
         assert!(accepted.nodelay().unwrap());

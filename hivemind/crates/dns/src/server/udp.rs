@@ -21,18 +21,20 @@ use crate::losses::Loss;
 use crate::responder::Pending;
 use batch::Batch;
 
-/// Answers on `socket` until `stopped` says so, then abandons what waits.
+/// Answers on `socket` until `stopped` says so, then abandons what waits. What was dropped of a socket that is adopted is
+/// not counted once more.
 ///
 /// # Errors
 /// The socket fails.
 pub(super) async fn serve(
     socket: UdpSocket,
+    is_adopted: bool,
     context: Arc<Context>,
     mut stopped: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let socket = Arc::new(socket);
     let room = Room::new(WAITING_PER_SOCKET_MAX, WAITING_RESERVE);
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(is_adopted);
     let mut waiting = JoinSet::new();
     let ended = loop {
         tokio::select! {

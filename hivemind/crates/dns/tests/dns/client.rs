@@ -77,6 +77,20 @@ pub(crate) async fn send(server: SocketAddr, message: &Message) -> Message {
     answer
 }
 
+/// Asks until the queue has room for the question.
+pub(crate) async fn ask_until_answered(at: SocketAddr) -> Message {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let question = query("web.local", RecordType::A).to_vec().unwrap();
+    let mut buffer = [0; 512];
+    loop {
+        socket.send_to(&question, at).await.unwrap();
+        let answer = timeout(Duration::from_millis(100), socket.recv(&mut buffer)).await;
+        if let Ok(length) = answer {
+            return Message::from_vec(&buffer[..length.unwrap()]).unwrap();
+        }
+    }
+}
+
 /// Tries until `holds`; each time is given to the server.
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let trying = async {

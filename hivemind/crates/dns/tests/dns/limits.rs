@@ -6,7 +6,9 @@ use hivemind_dns::{DnsServer, Lost, Records, limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
-use crate::client::{addresses_in, ask, code, config, query, records, send, send_tcp, with_edns};
+use crate::client::{
+    addresses_in, ask, ask_until_answered, code, config, query, records, send, send_tcp, with_edns,
+};
 use crate::upstream::{Reaction, Upstream, addresses};
 
 async fn with_many_addresses(count: u16) -> DnsServer {
@@ -250,20 +252,6 @@ async fn datagrams_that_the_kernel_dropped_are_counted() {
     let statistics = server.statistics();
     assert!(statistics.lost.datagrams > 1000, "{statistics:?}");
     assert!(statistics.outcomes.local + statistics.lost.datagrams >= 20_000, "{statistics:?}");
-}
-
-/// Asks until the queue has room for the question.
-async fn ask_until_answered(at: std::net::SocketAddr) -> Message {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let question = query("web.local", RecordType::A).to_vec().unwrap();
-    let mut buffer = [0; 512];
-    loop {
-        socket.send_to(&question, at).await.unwrap();
-        let answer = tokio::time::timeout(Duration::from_millis(100), socket.recv(&mut buffer)).await;
-        if let Ok(length) = answer {
-            return Message::from_vec(&buffer[..length.unwrap()]).unwrap();
-        }
-    }
 }
 
 async fn converse(stream: &mut TcpStream, question: &Message) -> Message {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "everything here is test code, also what has no test attribute")]
 
+mod adoption;
 mod client;
 mod forwarding;
 mod limits;

@@ -29,21 +29,22 @@ pub(super) struct Batch {
     parts: Vec<(SocketAddr, Range<usize>)>,
     /// When the queries were read.
     began: Instant,
-    /// How many datagrams the kernel has dropped since the socket was made.
-    dropped: u32,
+    /// How many datagrams the kernel had dropped, since the socket was made, when the last one that was read arrived. Not
+    /// known of a socket that was another server's, until the first one is read.
+    dropped: Option<u32>,
 }
 
 /// What needs the upstreams.
 type Waiting = Vec<(SocketAddr, Box<Pending>)>;
 
 impl Batch {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(is_adopted: bool) -> Self {
         Self {
             queries: vec![0; DATAGRAMS_PER_TURN_MAX * QUERY_BYTES_MAX].into_boxed_slice(),
             replies: Vec::new(),
             parts: Vec::with_capacity(DATAGRAMS_PER_TURN_MAX),
             began: Instant::now(),
-            dropped: 0,
+            dropped: (!is_adopted).then_some(0),
         }
     }
 
@@ -76,10 +77,11 @@ impl Batch {
         let flags = MsgFlags::MSG_DONTWAIT;
         let read = recvmmsg(socket.as_raw_fd(), &mut headers, buffers.iter_mut(), flags, None)?;
         self.began = Instant::now();
-        let (mut count, mut dropped) = (0, self.dropped);
+        let (mut count, mut before, mut dropped) = (0, self.dropped, self.dropped);
         for message in read {
             count += 1;
-            dropped = drops(&message).unwrap_or(dropped);
+            dropped = Some(drops(&message).or(dropped).unwrap_or(0));
+            before = before.or(dropped);
             let Some(client) = message.address.as_ref().and_then(socket_address) else { continue };
             let packet = message.iovs().next().unwrap_or_default();
             let start = self.replies.len();
@@ -89,7 +91,9 @@ impl Batch {
                 Step::Forward(pending) => waiting.push((client, pending)),
             }
         }
-        context.responder.losses.count(Loss::Datagrams, dropped.wrapping_sub(self.dropped).into());
+        if let (Some(before), Some(now)) = (before, dropped) {
+            context.responder.losses.count(Loss::Datagrams, now.wrapping_sub(before).into());
+        }
         self.dropped = dropped;
         Ok(count)
     }
@@ -129,7 +133,7 @@ impl Batch {
     }
 }
 
-/// How many datagrams the kernel has dropped so far; it says nothing as long as there are none.
+/// How many datagrams the kernel had dropped when this one arrived; it says nothing as long as there are none.
 fn drops(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<u32> {
     message.cmsgs().ok()?.find_map(|control| match control {
         ControlMessageOwned::RxqOvfl(dropped) => Some(dropped),
