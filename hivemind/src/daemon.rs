@@ -9,6 +9,8 @@ mod memory;
 mod metrics;
 mod parts;
 mod problems;
+mod serving;
+mod sockets;
 mod teardown;
 
 use std::process::ExitCode;
@@ -25,6 +27,7 @@ pub(crate) fn run(args: DaemonArgs) -> ExitCode {
     let teardown = args.teardown;
     let ended = Config::load(args).and_then(|config| {
         start_logging(&config.log_level)?;
+        let inherited = sockets::Inherited::from_environment();
         hivemind_runtime::install_crypto();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -33,8 +36,9 @@ pub(crate) fn run(args: DaemonArgs) -> ExitCode {
             .enable_all()
             .build()
             .map_err(|e| ApiError::new(ErrorCode::Internal, format!("threads cannot be started: {e}"), ""))?;
-        let done = runtime
-            .block_on(async { if teardown { teardown::run(config).await } else { serve(config).await } });
+        let done = runtime.block_on(async {
+            if teardown { teardown::run(config, inherited).await } else { serve(config, inherited).await }
+        });
         runtime.shutdown_timeout(std::time::Duration::from_secs(2));
         done
     });
@@ -59,11 +63,11 @@ fn start_logging(level: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-async fn serve(config: Config) -> Result<(), ApiError> {
+async fn serve(config: Config, inherited: sockets::Inherited) -> Result<(), ApiError> {
     let began = std::time::Instant::now();
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| fault::file("a signal handler", &e))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| fault::file("a signal handler", &e))?;
-    let parts = parts::start(&config).await?;
+    let parts = parts::start(&config, inherited).await?;
     memory::give_back();
     info!(
         socket = %config.socket.display(),

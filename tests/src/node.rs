@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use hivemind_supervisor::FdStore;
 
 use crate::background::Background;
 use crate::fabric::{Addresses, Fabric};
@@ -58,9 +59,11 @@ pub struct NodeOptions {
 /// A machine on a fabric; dropping it removes everything. When the test panics, the daemon's log is printed.
 #[derive(Debug)]
 pub struct Node {
-    // Dropped in this order: the programs, their machine, then the network.
+    // Dropped in this order: the programs and their sockets, their machine, then the network.
     daemon: Mutex<Option<Background>>,
     containerd: Mutex<Option<Background>>,
+    /// The daemon's sockets while none runs; they would keep the machine's network.
+    fd_store: FdStore,
     sandbox: Sandbox,
     link: Link,
     fabric: Arc<Fabric>,
@@ -91,10 +94,13 @@ impl Node {
         };
         fs::write(sandbox.outside(&sandbox.directory().join("config.toml")), "")
             .context("cannot write the daemon's configuration")?;
+        let notify = sandbox.directory().join("notify");
+        let fd_store = FdStore::start(&sandbox.outside(&notify), &notify)?;
         let baseline = Inventory::take(&sandbox)?;
         Ok(Self {
             daemon: Mutex::new(None),
             containerd: Mutex::new(containerd),
+            fd_store,
             sandbox,
             link,
             fabric,
@@ -137,6 +143,13 @@ impl Node {
     #[must_use]
     pub fn link(&self) -> &Link {
         &self.link
+    }
+
+    /// What keeps the daemon's sockets while it is away, as systemd does where it runs. [`FdStore::clear`] makes it as after
+    /// `systemctl stop`: whoever asks is refused.
+    #[must_use]
+    pub fn fd_store(&self) -> &FdStore {
+        &self.fd_store
     }
 
     /// The daemon's socket, as seen inside.

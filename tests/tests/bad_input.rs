@@ -198,6 +198,7 @@ fn without_a_daemon_every_command_says_how_to_start_one() -> Result<()> {
     // A daemon that was killed leaves its socket.
     node.daemon_start()?;
     node.daemon_kill9()?;
+    node.fd_store().clear();
     let said = node.refused(&["app", "ls"], "HM0601", 7)?;
     assert!(said.contains("nobody listens at"), "{said}");
     Ok(())

@@ -111,6 +111,7 @@ fn a_node_that_leaves_moves_its_replicas_first_and_forgets_the_cluster() -> Resu
     until_all_on_server(&cluster)?;
     assert_eq!(node_count(&cluster)?, 1);
     node.daemon_end()?;
+    node.fd_store().clear();
     assert_eq!(node.hivemind(&["status"])?.status.code(), Some(7));
     ensure!(node.containers()?.is_empty(), "it has containers: {:?}", node.containers()?);
     ensure!(!node.sandbox().run(&["ip", "link", "show", "hivemind1"])?.status.success(), "the overlay stays");

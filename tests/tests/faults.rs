@@ -358,6 +358,7 @@ fn the_status_tells_how_the_daemon_and_its_machine_are() -> Result<()> {
     }
     assert_eq!(node.hivemind_ok(&["status", "-o", "name"])?, format!("node/{}\n", node.name()));
     node.daemon_term()?;
+    node.fd_store().clear();
     let silent = node.hivemind(&["status"])?;
     assert_refused(&silent, "HM0601", 7, &["daemon"]);
     drop(registry);

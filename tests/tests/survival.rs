@@ -211,7 +211,7 @@ fn a_container_that_ended_while_no_daemon_ran_is_back_when_one_returns() -> Resu
     let (node, _registry) = Node::with_daemon()?;
     deploy_web_and_client(&node, "3")?;
     node.daemon_kill9()?;
-    // With the daemon, its socket went; what it knew last is asked of the next one.
+    // What the daemon knew last is asked of the next one.
     node.daemon_start()?;
     let pid = pid_of(&node.replicas("web")?[0])?;
     node.daemon_term()?;
@@ -468,10 +468,7 @@ fn what_containers_write_while_the_log_process_is_dead_is_not_lost() -> Result<(
 
 /// Starts the daemon from another file than the one that is tested otherwise, and waits until it answers.
 fn start_from(node: &Node, program: &std::path::Path) -> Result<Background> {
-    let mut command = node.sandbox().command(program);
-    command.arg("daemon").args(node.daemon_flags());
-    let log = node.sandbox().directory().join("daemon.log");
-    let mut daemon = node.sandbox().spawn_command(command, Some(&log))?;
+    let mut daemon = node.daemon_spawn_from(program, &[])?;
     let socket = node.sandbox().outside(&node.socket());
     daemon.until_ready(LIMIT, "the daemon", || {
         let answer = get_unix(&socket, "/healthz", Duration::from_secs(5))?;

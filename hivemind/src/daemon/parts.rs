@@ -1,8 +1,6 @@
 //! The daemon's parts: started in the order in which they need one another, stopped in the reverse.
 
 use std::{
-    io,
-    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::Arc,
@@ -13,23 +11,20 @@ use hivemind_agent::{Agent, AgentConfig, BeforeForgetting, Zone};
 use hivemind_api::{Api, ApiConfig, ClusterAccess, Role, ServiceRanges};
 use hivemind_controller::{Controller, ControllerConfig};
 use hivemind_datapath::{Datapath, MapSizes};
-use hivemind_dns::{DnsServer, Records};
+use hivemind_dns::DnsServer;
 use hivemind_model::{ApiError, ClusterFacts, ErrorCode};
 use hivemind_pki::{Authority, NodeIdentity, NodeKey};
 use hivemind_runtime::{PrivateContainerd, Registries, Runtime};
 use hivemind_store::{Objects, Options, RedbStore, Store};
 use hivemind_volume::Volumes;
 use ipnet::{Ipv4Net, Ipv6Net};
-use tokio::{
-    net::{TcpListener, UnixListener},
-    task::{JoinHandle, JoinSet},
-};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
     access::LocalNode,
-    certificates::{self, Certificates, of_pki, open_authority},
+    certificates::{of_pki, open_authority},
     cluster::{
         access::{Part, Wiring},
         facts::Cluster,
@@ -44,6 +39,8 @@ use super::{
     config::Config,
     fault,
     metrics::{Scrapes, last_traffic},
+    serving::{serve, start_dns},
+    sockets::{Inherited, Sockets},
 };
 
 /// A daemon that serves.
@@ -66,7 +63,7 @@ pub(crate) struct Parts {
 ///
 /// # Errors
 /// The first part that does not start; what others made in the kernel or in containerd stays, as after a stop.
-pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
+pub(crate) async fn start(config: &Config, inherited: Inherited) -> Result<Parts, ApiError> {
     for directory in [&config.data_dir, &config.run_dir] {
         make_directory(directory)?;
     }
@@ -76,6 +73,7 @@ pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
         membership.apply(&mut config)?;
     }
     let config = &config;
+    let mut sockets = tokio::task::block_in_place(|| Sockets::sort_out(inherited, config));
     let store: Arc<dyn Store> = Arc::new(open_store(config, member.is_some()).await?);
     let objects = Objects::new(Arc::clone(&store));
     let (facts, number) = match &member {
@@ -105,7 +103,7 @@ pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
         ],
     };
     let names = hivemind_agent::names(&objects, &zone).await?;
-    let dns = Arc::new(start_dns(config, names).await?);
+    let dns = Arc::new(start_dns(config, names, &mut sockets).await?);
 
     let agent_config = AgentConfig {
         node: config.node_name.clone(),
@@ -162,7 +160,7 @@ pub(crate) async fn start(config: &Config) -> Result<Parts, ApiError> {
         web_url: config.web_url(),
     });
     opener.start(api.clone());
-    let servers = serve(config, api, &stop).await?;
+    let servers = serve(config, api, &mut sockets, &stop).await?;
     Ok(Parts { stop, servers, controller, agent, dns, store, opener, tasks, ended })
 }
 
@@ -462,87 +460,4 @@ async fn open_datapath(config: &Config, ranges: &Ranges) -> Result<Datapath, Api
 
 async fn start_runtime(config: &Config) -> Result<Runtime, ApiError> {
     Runtime::connect(runtime_config(config)?).await.map_err(|e| hivemind_agent::explain_runtime(&e))
-}
-
-async fn start_dns(config: &Config, names: Records) -> Result<DnsServer, ApiError> {
-    let own = [config.dns.0.into(), config.dns.1.into()];
-    let listen = own.map(|address| SocketAddr::new(address, 53));
-    let upstreams = match &config.dns_upstreams {
-        Some(upstreams) => upstreams.clone(),
-        None => hivemind_dns::upstreams_from_resolv_conf(Path::new("/etc/resolv.conf"), &own).unwrap_or_else(
-            |error| {
-                warn!(%error, "/etc/resolv.conf names no servers; only our own names resolve");
-                Vec::new()
-            },
-        ),
-    };
-    let dns = hivemind_dns::Config {
-        listen: listen.to_vec(),
-        domain: config.cluster_domain.clone(),
-        upstreams,
-        ..hivemind_dns::Config::default()
-    };
-    DnsServer::start(dns, names).await.map_err(|error| {
-        ApiError::new(
-            ErrorCode::AddressInUse,
-            format!("the DNS server does not start: {error}"),
-            "another program answers there; give others with --dns-address and --dns-address-v6",
-        )
-    })
-}
-
-/// The API on its socket and on the web port, and metrics on a port of their own if that is wanted.
-async fn serve(config: &Config, api: Api, stop: &CancellationToken) -> Result<Vec<JoinHandle<()>>, ApiError> {
-    let unix = listen_unix(&config.socket)?;
-    let tcp = TcpListener::bind(config.web).await.map_err(|error| {
-        let mut fault = fault::file(&format!("the web port {}", config.web), &error);
-        if fault.code == ErrorCode::AddressInUse {
-            fault.hint = "choose another with --web-port, or stop what uses it".into();
-        }
-        fault
-    })?;
-    let mut tasks = vec![tokio::spawn(hivemind_api::serve_unix(unix, api.clone(), stop.clone()))];
-    if let Some(address) = config.metrics {
-        let listener = TcpListener::bind(address).await.map_err(|error| {
-            let mut fault = fault::file(&format!("the address of metrics {address}"), &error);
-            fault.hint = "choose another with --metrics-address".into();
-            fault
-        })?;
-        info!(%address, "Metrics are served without a token");
-        tasks.push(tokio::spawn(hivemind_api::serve_metrics(listener, api.clone(), stop.clone())));
-    }
-    let hosts = certificates::names(config);
-    let mut tls = None;
-    if config.is_encrypted() {
-        let certificates = Certificates::open(config)?;
-        tls = Some(certificates.server_config()?);
-        tasks.push(tokio::spawn(certificates.keep(stop.clone())));
-    }
-    let (web, stop) = (hivemind_api::Web { hosts, tls }, stop.clone());
-    tasks.push(tokio::spawn(async move {
-        if let Err(error) = hivemind_api::serve_web(tcp, web, api, stop).await {
-            warn!(%error, "The web port is not served");
-        }
-    }));
-    Ok(tasks)
-}
-
-/// Binds the API's socket for root and the group `hivemind`. The store's lock shows that no other daemon of this data
-/// directory lives; a socket that answers belongs to one with another data directory.
-fn listen_unix(path: &Path) -> Result<UnixListener, ApiError> {
-    let what = format!("the socket {}", path.display());
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(fault::file(&what, &io::Error::from(io::ErrorKind::AddrInUse)));
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fault::file(&what, &error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(|e| fault::file(&what, &e))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
-        .map_err(|e| fault::file(&what, &e))?;
-    if let Ok(Some(group)) = nix::unistd::Group::from_name("hivemind") {
-        nix::unistd::chown(path, None, Some(group.gid)).map_err(|e| fault::file(&what, &e.into()))?;
-    }
-    Ok(listener)
 }

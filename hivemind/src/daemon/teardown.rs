@@ -15,6 +15,7 @@ use super::{
     },
     config::Config,
     parts::{Ranges, cgroup_parent, datapath_config, open_store, runtime_config},
+    sockets::{Inherited, let_go},
 };
 
 /// Stops the containers and removes networks, maps, links, rules, sockets and the private containerd. The store, volumes and
@@ -22,7 +23,7 @@ use super::{
 ///
 /// # Errors
 /// When a daemon still runs on the data directory (nothing was done), or a part cannot be removed (the rest is).
-pub(crate) async fn run(config: Config) -> Result<(), ApiError> {
+pub(crate) async fn run(config: Config, inherited: Inherited) -> Result<(), ApiError> {
     let mut first_error = None;
     let mut keep = |error: ApiError| {
         warn!(%error, "A part could not be removed");
@@ -53,6 +54,7 @@ pub(crate) async fn run(config: Config) -> Result<(), ApiError> {
         keep(hivemind_agent::explain_datapath(&error));
     }
     remove_cgroups(&cgroup_parent(&config));
+    tokio::task::block_in_place(|| let_go(inherited));
     for leftover in ["replicas", "netns", "containerd", "runtime"] {
         let _ = std::fs::remove_dir_all(config.run_dir.join(leftover));
     }

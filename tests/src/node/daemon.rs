@@ -1,12 +1,13 @@
 //! Starting, killing and stopping a node's daemon.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use hivemind_supervisor::AS_MAIN_PROCESS;
 use nix::sys::signal::Signal;
 
 use super::{Node, containerd};
@@ -85,12 +86,23 @@ impl Node {
     /// # Errors
     /// When the program is missing or cannot be started.
     pub fn daemon_spawn(&self, further: &[&str]) -> Result<Background> {
-        let mut command = self.sandbox.command(programs::hivemind_binary()?);
+        self.daemon_spawn_from(&programs::hivemind_binary()?, further)
+    }
+
+    /// As [`Self::daemon_spawn`], from another file than the one that is tested otherwise.
+    ///
+    /// # Errors
+    /// As [`Self::daemon_spawn`].
+    pub fn daemon_spawn_from(&self, program: &Path, further: &[&str]) -> Result<Background> {
+        let mut command = self.sandbox.command(AS_MAIN_PROCESS[0]);
+        command.args(&AS_MAIN_PROCESS[1..]).arg(program);
         command.arg("daemon").args(self.daemon_flags()).args(further);
+        self.fd_store.equip(&mut command)?;
         self.sandbox.spawn_command(command, Some(&self.daemon_log()))
     }
 
-    /// Runs the daemon with further flags to its end, for one that is expected not to stay. `before` are words that the
+    /// Runs the daemon with further flags to its end, for one that is expected not to stay; it gets no sockets of earlier
+    /// ones. `before` are words that the
     /// program is started by, such as `env NAME=VALUE`.
     ///
     /// # Errors
@@ -112,7 +124,7 @@ impl Node {
         slot.as_ref().map(Background::id).context("no daemon runs")
     }
 
-    /// Kills the daemon with SIGKILL and waits until it is gone.
+    /// Kills the daemon with SIGKILL and waits until it is gone. Its sockets stay open, as long as the node is there.
     ///
     /// # Errors
     /// When none runs.

@@ -1,11 +1,12 @@
 //! Listeners, connections and their end.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, middleware, serve::Listener};
 use hivemind_pki::Peer;
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
@@ -53,8 +54,12 @@ pub struct Web {
 pub async fn serve_unix(listener: UnixListener, api: Api, shutdown: CancellationToken) {
     let serving = Serving::new(api, &shutdown);
     let router = routes::router(serving.clone());
-    serve(listener, |stream| async { Some(Opened::from(Box::new(stream) as Connection)) }, router, serving)
-        .await;
+    let open = |stream| async {
+        // One that only says no more waits for its answer.
+        let is_gone = is_abandoned(&stream, PollFlags::empty());
+        (!is_gone).then(|| Opened::from(Box::new(stream) as Connection))
+    };
+    serve(listener, open, router, serving).await;
 }
 
 /// Serves the dashboard to everyone, and the API to those who have a token or a session. Only requests to the names that
@@ -84,6 +89,13 @@ pub async fn serve_metrics(listener: TcpListener, api: Api, shutdown: Cancellati
     let serving = Serving::new(api, &shutdown);
     let router = routes::metrics_router(serving.clone());
     serve(listener, |stream| tls::open(stream, None, HANDSHAKE_TIMEOUT), router, serving).await;
+}
+
+/// Whether who connected has hung up. They may have waited for a daemon that was away, and given up: what they asked is not to
+/// be done any more. The peer having closed its connection is seen by `sign`, or always if it is that of a Unix socket.
+pub(crate) fn is_abandoned(stream: &impl AsFd, sign: PollFlags) -> bool {
+    let mut polled = [PollFd::new(stream, sign)];
+    matches!(poll(&mut polled, Some(&Timespec::default())), Ok(1..))
 }
 
 /// A connection over which requests come.

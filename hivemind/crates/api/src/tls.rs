@@ -4,6 +4,7 @@ use std::{io, time::Duration};
 
 use hivemind_model::{ApiError, ErrorCode};
 use hivemind_pki::Peer;
+use rustix::event::PollFlags;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -11,7 +12,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::serve::{Connection, Opened};
+use crate::serve::{Connection, Opened, is_abandoned};
 
 /// What a TLS record with a handshake begins with (RFC 8446, section 5.1).
 const HANDSHAKE: u8 = 22;
@@ -28,7 +29,8 @@ pub(crate) async fn open(
     // What is written is written whole: a keystroke is not to wait for the answer to the one before.
     let _ = stream.set_nodelay(true);
     let Some(acceptor) = acceptor else {
-        return Some((Box::new(stream) as Connection).into());
+        let is_gone = is_abandoned(&stream, PollFlags::RDHUP);
+        return (!is_gone).then(|| (Box::new(stream) as Connection).into());
     };
     let agreeing = async {
         let mut first = [0];

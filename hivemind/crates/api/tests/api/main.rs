@@ -14,6 +14,7 @@ mod openapi;
 mod policies;
 mod streams;
 mod things;
+mod waiting;
 mod watches;
 mod web;
 mod web_port;
