@@ -78,7 +78,7 @@ export class Link<Line extends object> {
       try {
         const body = await open(this.#follower.path(), attempt.signal);
         this.#follower.begin();
-        await read<Line | ErrorLine>(body, attempt, (line) => {
+        await read<Line | ErrorLine>(body, (line) => {
           if ("type" in line && line.type === "error" && "error" in line) throw new Fault(line.error, 200);
           this.#follower.line(line as Line);
         });
@@ -95,6 +95,8 @@ export class Link<Line extends object> {
         } else {
           continue;
         }
+      } finally {
+        attempt.abort();
       }
       await this.#wait();
     }
@@ -115,24 +117,16 @@ export class Link<Line extends object> {
 }
 
 /** Hands each line of a body to `take`; blank ones only say that the stream lives. */
-async function read<Line>(
-  body: ReadableStream<Uint8Array>,
-  attempt: AbortController,
-  take: (line: Line) => void,
-): Promise<void> {
+async function read<Line>(body: ReadableStream<Uint8Array>, take: (line: Line) => void): Promise<void> {
   const reader = body.pipeThrough(new TextDecoderStream() as ReadableWritablePair<string, Uint8Array>).getReader();
   let rest = "";
-  try {
-    for (;;) {
-      const silence = window.setTimeout(() => void reader.cancel(), SILENCE_MS);
-      const { done, value } = await reader.read().finally(() => clearTimeout(silence));
-      if (done) return;
-      const lines = (rest + value).split("\n");
-      rest = lines.pop() ?? "";
-      if (rest.length > LINE_LENGTH_MAX) throw new TypeError("a line without an end");
-      for (const line of lines) if (line !== "") take(JSON.parse(line) as Line);
-    }
-  } finally {
-    attempt.abort();
+  for (;;) {
+    const silence = window.setTimeout(() => void reader.cancel(), SILENCE_MS);
+    const { done, value } = await reader.read().finally(() => clearTimeout(silence));
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop() ?? "";
+    if (rest.length > LINE_LENGTH_MAX) throw new TypeError("a line without an end");
+    for (const line of lines) if (line !== "") take(JSON.parse(line) as Line);
   }
 }
