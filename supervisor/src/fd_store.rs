@@ -48,6 +48,8 @@ pub struct FdStore {
 struct Shared {
     socket: UnixDatagram,
     kept: Mutex<Vec<Kept>>,
+    /// A program has said that it is ready.
+    was_ready: AtomicBool,
     is_ending: AtomicBool,
 }
 
@@ -71,7 +73,12 @@ impl FdStore {
         }
         let socket =
             UnixDatagram::bind(path).with_context(|| format!("cannot listen at {}", path.display()))?;
-        let shared = Arc::new(Shared { socket, kept: Mutex::default(), is_ending: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            socket,
+            kept: Mutex::default(),
+            was_ready: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
+        });
         let reading = Arc::clone(&shared);
         let reader = thread::Builder::new()
             .name("fd-store".to_owned())
@@ -105,6 +112,11 @@ impl FdStore {
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.shared.kept().iter().map(|kept| kept.name.clone()).collect()
+    }
+
+    /// Whether a program has said that it is ready, be it this one or an earlier one.
+    pub(crate) fn was_ready(&self) -> bool {
+        self.shared.was_ready.load(Ordering::Acquire)
     }
 
     /// Closes all that is kept, as when a service is stopped.
@@ -169,6 +181,7 @@ impl Shared {
                 }
             }
             Message::Remove(name) => kept.retain(|kept| kept.name != name),
+            Message::Ready => self.was_ready.store(true, Ordering::Release),
             Message::Nothing => {}
         }
     }
@@ -181,7 +194,7 @@ fn are_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
     use std::io::{IoSlice, PipeWriter, Read};
@@ -189,16 +202,16 @@ mod tests {
     use std::process::Stdio;
     use tempfile::TempDir;
 
-    fn store() -> (TempDir, FdStore) {
+    pub(crate) fn store() -> (TempDir, FdStore) {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("notify");
         let store = FdStore::start(&path, &path).unwrap();
         (directory, store)
     }
 
-    fn send(store: &FdStore, text: &str, descriptors: &[BorrowedFd<'_>]) {
+    pub(crate) fn send(path: &Path, text: &str, descriptors: &[BorrowedFd<'_>]) {
         let socket = UnixDatagram::unbound().unwrap();
-        socket.connect(&store.path).unwrap();
+        socket.connect(path).unwrap();
         let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PER_MESSAGE_MAX))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() {
@@ -209,9 +222,9 @@ mod tests {
     }
 
     /// Waits until all that was sent before is done, as sd_notify_barrier(3) does.
-    fn barrier(store: &FdStore) {
+    pub(crate) fn barrier(path: &Path) {
         let (mut reader, writer): (_, PipeWriter) = io::pipe().unwrap();
-        send(store, "BARRIER=1", &[writer.as_fd()]);
+        send(path, "BARRIER=1", &[writer.as_fd()]);
         drop(writer);
         assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     }
@@ -224,16 +237,16 @@ mod tests {
     fn what_is_sent_is_kept_by_name_and_let_go_by_name() {
         let (_directory, store) = store();
         let (one, two, three) = (socket(), socket(), socket());
-        send(&store, "FDSTORE=1\nFDNAME=a\nFDPOLL=0\n", &[one.as_fd()]);
-        send(&store, "FDSTORE=1\nFDNAME=a\n", &[two.as_fd()]);
-        send(&store, "FDSTORE=1\nFDNAME=b\n", &[three.as_fd()]);
-        send(&store, "FDSTORE=1\nFDNAME=again\n", &[one.as_fd()]);
-        send(&store, "READY=1\n", &[socket().as_fd()]);
-        barrier(&store);
+        send(&store.path, "FDSTORE=1\nFDNAME=a\nFDPOLL=0\n", &[one.as_fd()]);
+        send(&store.path, "FDSTORE=1\nFDNAME=a\n", &[two.as_fd()]);
+        send(&store.path, "FDSTORE=1\nFDNAME=b\n", &[three.as_fd()]);
+        send(&store.path, "FDSTORE=1\nFDNAME=again\n", &[one.as_fd()]);
+        send(&store.path, "READY=1\n", &[socket().as_fd()]);
+        barrier(&store.path);
         assert_eq!(store.names(), ["a", "a", "b"]);
-        send(&store, "FDSTOREREMOVE=1\nFDNAME=a\n", &[]);
-        send(&store, "FDSTOREREMOVE=1\nFDNAME=unknown\n", &[]);
-        barrier(&store);
+        send(&store.path, "FDSTOREREMOVE=1\nFDNAME=a\n", &[]);
+        send(&store.path, "FDSTOREREMOVE=1\nFDNAME=unknown\n", &[]);
+        barrier(&store.path);
         assert_eq!(store.names(), ["b"]);
         store.clear();
         assert!(store.names().is_empty());
@@ -243,9 +256,9 @@ mod tests {
     fn no_more_are_kept_than_there_is_room_for() {
         let (_directory, store) = store();
         for number in 0..DESCRIPTORS_MAX + 3 {
-            send(&store, &format!("FDSTORE=1\nFDNAME={number}\n"), &[socket().as_fd()]);
+            send(&store.path, &format!("FDSTORE=1\nFDNAME={number}\n"), &[socket().as_fd()]);
         }
-        barrier(&store);
+        barrier(&store.path);
         assert_eq!(store.names().len(), DESCRIPTORS_MAX);
         assert_eq!(store.names().last().map(String::as_str), Some("15"));
     }
@@ -255,8 +268,8 @@ mod tests {
         let (_directory, store) = store();
         let kept = socket();
         let address = kept.local_addr().unwrap();
-        send(&store, "FDSTORE=1\nFDNAME=a\n", &[kept.as_fd()]);
-        barrier(&store);
+        send(&store.path, "FDSTORE=1\nFDNAME=a\n", &[kept.as_fd()]);
+        barrier(&store.path);
         drop(kept);
         assert!(UdpSocket::bind(address).is_err());
         drop(store);
@@ -267,9 +280,9 @@ mod tests {
     fn a_program_gets_what_is_kept_with_its_names_and_its_own_process_id() {
         let (_directory, store) = store();
         let (one, two) = (socket(), socket());
-        send(&store, "FDSTORE=1\nFDNAME=a\n", &[one.as_fd()]);
-        send(&store, "FDSTORE=1\nFDNAME=b\n", &[two.as_fd()]);
-        barrier(&store);
+        send(&store.path, "FDSTORE=1\nFDNAME=a\n", &[one.as_fd()]);
+        send(&store.path, "FDSTORE=1\nFDNAME=b\n", &[two.as_fd()]);
+        barrier(&store.path);
         let script = "test $LISTEN_PID = $$ && test -S /dev/fd/3 && test -S /dev/fd/4 && ! test -e /dev/fd/5 && \
                       echo $LISTEN_FDS $LISTEN_FDNAMES $NOTIFY_SOCKET";
         let mut command = Command::new(AS_MAIN_PROCESS[0]);

@@ -13,6 +13,8 @@ pub(crate) enum Message {
     Keep(String),
     /// Let go of those with this name.
     Remove(String),
+    /// The program is ready.
+    Ready,
     /// Nothing: descriptors that came along are closed. So is the one of a `BARRIER=1`, by which its sender knows that all
     /// that it said before is done.
     Nothing,
@@ -21,11 +23,12 @@ pub(crate) enum Message {
 impl Message {
     pub(crate) fn parse(text: &str) -> Self {
         let mut name = None;
-        let (mut keep, mut remove) = (false, false);
+        let (mut keep, mut remove, mut ready) = (false, false, false);
         for line in text.lines() {
             match line.split_once('=') {
                 Some(("FDSTORE", "1")) => keep = true,
                 Some(("FDSTOREREMOVE", "1")) => remove = true,
+                Some(("READY", "1")) => ready = true,
                 Some(("FDNAME", said)) if is_name(said) => name = Some(said.to_owned()),
                 _ => {}
             }
@@ -33,6 +36,7 @@ impl Message {
         match (keep, remove, name) {
             (_, true, Some(name)) => Message::Remove(name),
             (true, false, name) => Message::Keep(name.unwrap_or_else(|| UNNAMED.to_owned())),
+            _ if ready => Message::Ready,
             _ => Message::Nothing,
         }
     }
@@ -53,7 +57,8 @@ mod tests {
         assert_eq!(Message::parse("FDSTORE=1\nFDNAME=web\nFDPOLL=0\n"), keep);
         assert_eq!(Message::parse("FDNAME=web\nFDSTORE=1"), keep);
         assert_eq!(Message::parse("FDSTOREREMOVE=1\nFDNAME=web"), Message::Remove("web".to_owned()));
-        for nothing in ["READY=1\n", "BARRIER=1", "FDSTOREREMOVE=1", "FDNAME=web", "FDSTORE=0", "", "\n=\n"] {
+        assert_eq!(Message::parse("READY=1\nSTATUS=here\n"), Message::Ready);
+        for nothing in ["READY=0\n", "BARRIER=1", "FDSTOREREMOVE=1", "FDNAME=web", "FDSTORE=0", "", "\n=\n"] {
             assert_eq!(Message::parse(nothing), Message::Nothing, "{nothing:?}");
         }
     }

@@ -4,7 +4,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -35,11 +35,14 @@ impl<F: FnMut() -> Command> Supervisor<F> {
     /// heed that. `tell` hears of every end that came by itself.
     ///
     /// # Errors
-    /// When the program cannot be started or waited for.
+    /// When the program cannot be started or waited for, or when it ends before it was ready for once: it would go on so.
     pub fn run(&mut self, is_wanted: impl Fn() -> bool, mut tell: impl FnMut(ExitStatus)) -> Result<()> {
         while is_wanted() {
             let mut child = self.start()?;
             match wait_while(&mut child, &is_wanted)? {
+                Some(status) if !self.store.was_ready() => {
+                    bail!("the program ended before it was ready ({status})")
+                }
                 Some(status) => tell(status),
                 None => return end(&mut child),
             }
@@ -84,28 +87,40 @@ fn end(child: &mut Child) -> Result<()> {
 mod tests {
     use super::*;
     use crate::AS_MAIN_PROCESS;
-    use std::cell::RefCell;
+    use crate::fd_store::tests::{barrier, send, store};
+    use std::cell::Cell;
     use std::os::unix::process::ExitStatusExt;
-    use tempfile::TempDir;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new(AS_MAIN_PROCESS[0]);
+        command.args(&AS_MAIN_PROCESS[1..]).args(["sh", "-c", script]);
+        command
+    }
 
     #[test]
     fn a_program_is_started_again_until_it_is_wanted_no_more_and_then_asked_to_end() {
-        let directory = TempDir::new().unwrap();
+        let (directory, store) = store();
         let path = directory.path().join("notify");
-        let store = FdStore::start(&path, &path).unwrap();
-        let starts = RefCell::new(0);
+        let starts = Cell::new(0);
         // The first one ends by itself, the second one waits to be ended.
         let command = || {
-            *starts.borrow_mut() += 1;
-            let script = if *starts.borrow() == 1 { "exit 3" } else { "exec sleep 600" };
-            let mut command = Command::new(AS_MAIN_PROCESS[0]);
-            command.args(&AS_MAIN_PROCESS[1..]).args(["sh", "-c", script]);
-            command
+            starts.set(starts.get() + 1);
+            send(&path, "READY=1", &[]);
+            barrier(&path);
+            shell(if starts.get() == 1 { "exit 3" } else { "exec sleep 600" })
         };
         let began = Instant::now();
         let mut ends = Vec::new();
-        Supervisor::new(store, command).run(|| *starts.borrow() < 2, |status| ends.push(status)).unwrap();
-        assert_eq!(ends, [ExitStatus::from_raw(3 << 8)]);
+        Supervisor::new(store, command).run(|| starts.get() < 2, |status| ends.push(status)).unwrap();
+        assert_eq!((starts.get(), ends), (2, vec![ExitStatus::from_raw(3 << 8)]));
         assert!(began.elapsed() < STOP_LIMIT, "the second one was not asked to end");
+    }
+
+    #[test]
+    fn a_program_that_never_gets_ready_is_given_up() {
+        let (_directory, store) = store();
+        let mut supervisor = Supervisor::new(store, || shell("exit 3"));
+        let error = supervisor.run(|| true, |status| panic!("started again after {status}")).unwrap_err();
+        assert!(error.to_string().contains("before it was ready"), "{error}");
     }
 }

@@ -62,6 +62,15 @@ pub(crate) fn end(child: &mut Child) -> Result<()> {
     Ok(())
 }
 
+/// Waits for a program that has been told to end, and kills it if it does not.
+pub(crate) fn finish(child: &mut Child) -> Result<()> {
+    if wait_until(child, Instant::now() + 2 * TERMINATION_GRACE)?.is_none() {
+        child.kill().context("cannot kill a program that this one started")?;
+        child.wait().context("cannot wait for a program that this one started")?;
+    }
+    Ok(())
+}
+
 /// The command as a person would type it, without its environment.
 pub(crate) fn line(command: &Command) -> String {
     let mut words = vec![program(command)];

@@ -30,6 +30,9 @@ const WEB_PORT: &str = "3000";
 const DEMO_PORT: &str = "8080";
 const RUN_DIR: &str = "/run/hivemind-up";
 
+/// Where the daemon gives its sockets to be kept; whoever keeps them is root.
+const NOTIFY_SOCKET: &str = "/run/hivemind-up.notify";
+
 /// Plays the stories of a node and of a cluster, and prints each step.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let debug = build_harness(workspace)?;
@@ -72,7 +75,8 @@ pub(crate) fn cluster(workspace: &Workspace, nodes: &str) -> Result<()> {
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let interrupts = block_interrupts()?;
     prepare(workspace)?;
-    process::run(workspace.cargo()?.args(["build", "--release", "--package", "hivemind"]))?;
+    let packages = ["--package", "hivemind", "--package", "hivemind-supervisor"];
+    process::run(workspace.cargo()?.args(["build", "--release"]).args(packages))?;
     let demo = Demo::new(workspace);
     demo.remove().context("what an earlier run left could not be removed")?;
     let mut daemon = demo.start()?;
@@ -125,6 +129,7 @@ pub(crate) fn as_root(program: &Path) -> Command {
 
 struct Demo {
     program: PathBuf,
+    supervisor: PathBuf,
     directory: PathBuf,
 }
 
@@ -132,12 +137,28 @@ impl Demo {
     fn new(workspace: &Workspace) -> Self {
         Demo {
             program: workspace.cargo_target().join("release/hivemind"),
+            supervisor: workspace.cargo_target().join("release/hivemind-supervise"),
             directory: workspace.artifacts().join("up"),
         }
     }
 
     fn daemon(&self) -> Command {
         let mut command = as_root(&self.program);
+        self.daemon_words(&mut command);
+        command
+    }
+
+    /// The daemon as a service manager runs it: started again when it dies, and its sockets kept meanwhile. It ends when its
+    /// input does.
+    fn service(&self) -> Command {
+        let mut command = as_root(&self.supervisor);
+        command.arg(NOTIFY_SOCKET).arg(&self.program);
+        self.daemon_words(&mut command);
+        command.stdin(Stdio::piped());
+        command
+    }
+
+    fn daemon_words(&self, command: &mut Command) {
         command.args([
             "daemon",
             "--web-port",
@@ -151,7 +172,6 @@ impl Demo {
         command.args(["--containerd-socket", "/run/hivemind-up/no-containerd.sock"]);
         command.arg("--data-dir").arg(self.directory.join("data"));
         command.arg("--config").arg(self.directory.join("config.toml"));
-        command
     }
 
     fn hivemind(&self, words: &[&str]) -> Command {
@@ -165,8 +185,8 @@ impl Demo {
         fs::create_dir_all(&self.directory)?;
         fs::write(self.directory.join("config.toml"), "# The daemon of `cargo xtask up`.\n")?;
         let log = File::create(self.directory.join("daemon.log"))?;
-        let mut command = self.daemon();
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        let mut command = self.service();
+        command.stdout(log.try_clone()?).stderr(log).process_group(0);
         println!("+ {}", process::line(&command));
         command.spawn().context("cannot start the daemon")
     }
@@ -221,9 +241,10 @@ impl Demo {
         }
     }
 
-    /// Ends the daemon itself; sudo passes the signal on.
+    /// Ends the daemon, by the end of its supervisor's input.
     fn end(&self, daemon: &mut Child) -> Result<()> {
-        process::end(daemon)
+        drop(daemon.stdin.take());
+        process::finish(daemon)
     }
 
     /// Removes what a daemon of this kind made on the machine, and its directory.
