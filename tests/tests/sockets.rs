@@ -212,7 +212,8 @@ fn programs_that_the_daemon_starts_get_none_of_its_sockets() -> Result<()> {
     let shared: Vec<_> = sockets_of(log)?.intersection(&sockets_of(node.daemon_pid()?)?).cloned().collect();
     ensure!(shared.is_empty(), "it has {shared:?}");
     let variables = fs::read(format!("/proc/{log}/environ"))?;
-    ensure!(!String::from_utf8_lossy(&variables).contains("LISTEN_"), "it is told of them");
+    let variables = String::from_utf8_lossy(&variables);
+    ensure!(!variables.contains("LISTEN_") && !variables.contains("NOTIFY_"), "it is told of them");
     Ok(())
 }
 

@@ -92,7 +92,7 @@ pub async fn serve_metrics(listener: TcpListener, api: Api, shutdown: Cancellati
 }
 
 /// Whether who connected has hung up. They may have waited for a daemon that was away, and given up: what they asked is not to
-/// be done any more. The peer having closed its connection is seen by `sign`, or always if it is that of a Unix socket.
+/// be done any more. Of a Unix socket the kernel tells that always, of another one by `sign`.
 pub(crate) fn is_abandoned(stream: &impl AsFd, sign: PollFlags) -> bool {
     let mut polled = [PollFd::new(stream, sign)];
     matches!(poll(&mut polled, Some(&Timespec::default())), Ok(1..))
@@ -137,7 +137,9 @@ pub(crate) async fn serve<L: Listener, F>(
             let permit = places.clone().acquire_owned().await;
             (permit.expect("the semaphore is never closed"), listener.accept().await.0)
         };
+        // Who comes later waits for the next server.
         let (permit, io) = tokio::select! {
+            biased;
             () = shutdown.cancelled() => break,
             next = next => next,
         };
@@ -145,9 +147,11 @@ pub(crate) async fn serve<L: Listener, F>(
         let (abort, shutdown) = (abort.clone(), shutdown.clone());
         connections.spawn(async move {
             let serving = async {
+                // What has been asked by now is answered.
                 let opened = tokio::select! {
-                    () = shutdown.cancelled() => None,
+                    biased;
                     opened = opened => opened,
+                    () = shutdown.cancelled() => None,
                 };
                 if let Some(io) = opened {
                     connection(io, router, permit, shutdown).await;
@@ -196,6 +200,7 @@ async fn connection(opened: Opened, router: Router, permit: Permit, shutdown: Ca
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();

@@ -146,8 +146,10 @@ fn write_config(private: &PrivateContainerd) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// Lets the command run in a session of its own, out of reach of the terminal's signals.
+/// Lets the command run in a session of its own, out of reach of the terminal's signals, and without a word to our own
+/// service manager: containerd would tell it that it is ready.
 pub(crate) fn detach(command: &mut Command) {
+    command.env_remove("NOTIFY_SOCKET");
     // SAFETY: between fork and exec only setsid(2) is called, which is async-signal-safe and touches no memory.
     unsafe {
         command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from));
