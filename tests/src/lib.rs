@@ -5,7 +5,8 @@
 //! own. A [`Fabric`] is a router with a machine outside, and a [`Node`] is a sandbox on it in which a Hivemind daemon,
 //! a containerd and a registry can run. Its [`Link`] to the fabric can be cut, delayed and made lossy. A [`Cluster`] is
 //! some nodes on one fabric. Everything a sandbox made goes when it is dropped, and also when the test is killed. It
-//! does not mock anything: what runs in a node is what runs on a machine.
+//! does not mock anything: what runs in a node is what runs on a machine. Where systemd would run the daemon, the harness
+//! does: it keeps its sockets while it is away ([`Node::fd_store`]).
 //!
 //! Start at [`Node::start`] or [`Cluster::start`]; [`eventually`] is how to wait. All of it needs root.
 #![forbid(unsafe_code)]

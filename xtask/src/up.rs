@@ -1,5 +1,5 @@
-//! `cargo xtask up`: a daemon with a demo app on this machine, from nothing, until Ctrl-C; `up --nodes N`, which does so with a
-//! cluster in namespaces; and `up --check`, which plays the whole stories of a node and of a cluster there.
+//! `cargo xtask up`: a daemon, started again if it dies, with a demo app on this machine, from nothing, until Ctrl-C; `up --nodes N`,
+//! which does so with a cluster in namespaces; and `up --check`, which plays the whole stories of a node and of a cluster there.
 //!
 //! Everything lies in directories of its own beside an installed Hivemind's: `target/up`, `/run/hivemind-up` and
 //! `/sys/fs/bpf/hivemind-up`. Programs are built as whoever runs this; only the daemon and what talks to it need root.

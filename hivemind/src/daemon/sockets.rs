@@ -169,6 +169,13 @@ mod tests {
     }
 
     #[test]
+    fn the_unit_has_room_for_all_of_them() {
+        let unit = include_str!("../../../packaging/hivemind.service");
+        let room = unit.lines().find_map(|line| line.strip_prefix("FileDescriptorStoreMax="));
+        assert!(room.unwrap().parse::<usize>().unwrap() >= Name::ALL.len());
+    }
+
+    #[test]
     fn one_socket_of_a_name_is_taken_and_what_does_not_fit_is_told() {
         let (web, other) = (TcpListener::bind(ANY).unwrap(), TcpListener::bind(ANY).unwrap());
         let address = web.local_addr().unwrap();
