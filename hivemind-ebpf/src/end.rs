@@ -150,7 +150,7 @@ pub(crate) fn receiver<F: Maps>(flow: &Flow<F>, entry: &mut Entry) -> Result<(),
 /// since it may have translated. [`OWN`] if it was none.
 #[inline(always)]
 fn node_that_brought<F: Maps>(flow: &Flow<F>) -> u32 {
-    match flow.entry() {
+    match flow.known() {
         Some(known) if known.expires_ns > flow.now && known.begun_by() != flow.side() => {
             known.node(flow.to())
         }
@@ -161,7 +161,7 @@ fn node_that_brought<F: Maps>(flow: &Flow<F>) -> u32 {
 /// The identity that whoever the packet goes to had when it was judged last.
 #[inline(always)]
 fn known_identity<F: Maps>(flow: &Flow<F>) -> u32 {
-    match flow.entry() {
+    match flow.known() {
         Some(known) => known.identities[flow.to()],
         None => IDENTITY_UNKNOWN,
     }

@@ -138,12 +138,14 @@ impl<F: Functions> Flow<F> {
     /// [`DropReason::ConntrackFull`] if the table is full of live connections.
     #[inline(always)]
     pub(crate) fn remember(&self, entry: &Entry) -> Result<(), DropReason> {
+        // A copy: see `known`.
+        let key = self.key;
         // Replaced as a whole: another CPU sees the old entry or the new one, never a mixture.
-        if F::conntrack().insert(&self.key, entry, 0).is_ok() {
+        if F::conntrack().insert(&key, entry, 0).is_ok() {
             return Ok(());
         }
         collect_if_due(self.now);
-        F::conntrack().insert(&self.key, entry, 0).map_err(|_| DropReason::ConntrackFull)
+        F::conntrack().insert(&key, entry, 0).map_err(|_| DropReason::ConntrackFull)
     }
 }
 
@@ -191,6 +193,15 @@ impl<F: Maps> Flow<F> {
         // SAFETY: a value of the map. Other CPUs may write it at the same time; every field stays a number, and the
         // meaning of a torn entry is bounded by its generations, which are read whole.
         F::conntrack().get_ptr_mut(&self.key).map(|entry| unsafe { &mut *entry })
+    }
+
+    /// As [`Flow::entry`], for functions that were handed the flow: as a map's key Linux 6.1 takes nothing that lies in the
+    /// argument of a function that it verifies on its own, but a copy on that function's stack.
+    #[inline(always)]
+    pub(crate) fn known(&self) -> Option<&'static mut Entry> {
+        let key = self.key;
+        // SAFETY: as above.
+        F::conntrack().get_ptr_mut(&key).map(|entry| unsafe { &mut *entry })
     }
 }
 

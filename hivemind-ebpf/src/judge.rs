@@ -41,7 +41,7 @@ pub(crate) fn settle<F: Functions>(
     flow: &Flow<F>,
     entry: &mut Entry,
 ) -> Result<(), DropReason> {
-    let known = flow.entry().filter(|known| {
+    let known = flow.known().filter(|known| {
         known.expires_ns > flow.now && !conntrack::reopens(known.seen, flow.key.protocol, flow.tcp_flags())
     });
     let side = flow.from();

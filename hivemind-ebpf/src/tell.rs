@@ -49,7 +49,7 @@ pub(crate) fn drop_flow<F: Functions>(frame: Frame, flow: &Flow<F>, reason: Drop
     if does(FEATURE_TELEMETRY)
         && let Some(entry) = SCRATCH.get_ptr(0)
     {
-        let begun_by = match flow.entry() {
+        let begun_by = match flow.known() {
             Some(known) => known.begun_by(),
             None => flow.side(),
         };
