@@ -46,6 +46,12 @@ impl PackageSource {
         Ok(table.lines().filter_map(|line| line.split('|').nth(1)).map(|v| v.trim().to_owned()).collect())
     }
 
+    /// A field of a package, `NAME` or `NAME=VERSION`, such as `Depends`; empty if it has none.
+    pub(crate) fn field(&self, package: &str, field: &str) -> Result<String> {
+        let record = process::capture(self.apt("apt-cache").args(["show", package]))?;
+        Ok(field_of(&record, field).unwrap_or_default().to_owned())
+    }
+
     /// Downloads packages, `NAME` or `NAME=VERSION`, into an empty directory and returns their files, sorted.
     pub(crate) fn download(&self, packages: &[&str], into: &Path) -> Result<Vec<PathBuf>> {
         recreate(into)?;
@@ -66,6 +72,11 @@ impl PackageSource {
         command.arg("-qq").env("APT_CONFIG", self.directory.join("apt.conf"));
         command
     }
+}
+
+/// The value of a field of one line in a package's record.
+fn field_of<'a>(record: &'a str, field: &str) -> Option<&'a str> {
+    record.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).map(str::trim)
 }
 
 /// An apt configuration that keeps everything in one directory.
@@ -155,6 +166,13 @@ mod tests {
         assert_eq!(mirror_in(deb822, "debian").as_deref(), Some("http://mirror.example/debian"));
         assert_eq!(mirror_in(one_line, "debian").as_deref(), Some("https://a.example/debian"));
         assert_eq!(mirror_in("URIs: https://deb.example/node_20.x\n", "debian"), None);
+    }
+
+    #[test]
+    fn a_field_is_found_by_its_whole_name() {
+        let record = "Package: linux\nPre-Depends: x\nDepends: a (= 1), b\nDescription: y\n";
+        assert_eq!(field_of(record, "Depends"), Some("a (= 1), b"));
+        assert_eq!(field_of(record, "Recommends"), None);
     }
 
     #[test]

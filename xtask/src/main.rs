@@ -1,7 +1,7 @@
 //! `cargo xtask COMMAND`: every command that CI or a person runs on this repository.
 //!
 //! It prepares a machine (`setup`), makes what cargo alone cannot make (`build-ebpf`, `ui`, `images`), checks everything
-//! (`test`), measures (`bench`) and packs a release (`dist`). It holds no logic of the product itself. Start at
+//! (`test`), on other kernels too (`kernels`), measures (`bench`) and packs a release (`dist`). It holds no logic of the product itself. Start at
 //! [`workspace`] for where things lie, then at the module named after the command.
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,7 @@ mod debian;
 mod dist;
 mod ebpf;
 mod images;
+mod kernels;
 mod process;
 mod setup;
 mod test;
@@ -33,6 +34,10 @@ usage: cargo xtask COMMAND
   up [--nodes N | --check] start the daemon with a demo app until Ctrl-C; --nodes makes a cluster in namespaces instead;
                           --check plays the stories of a node and of a cluster and tears them down
   test [--fast] [FILTER]  everything that must pass before a change lands; --fast leaves out the end-to-end tests
+                          and other kernels
+  kernels [--update] [--emulate] [KERNEL [FILTER]]
+                          boot Debian's kernels 6.1, 6.12 and newest in virtual machines and run the data path's tests there;
+                          --update fetches newer packages of them, --emulate leaves /dev/kvm alone
   bench NAME [--json] [--check]
                           measure footprint, containers, telemetry, dns, policy, cluster or all; --check fails if a promise is broken
   dist [--check]          pack a release into dist/; --check installs and runs it in a bare Debian 12
@@ -63,6 +68,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["up", "--check"] => up::check(&workspace),
         ["up", "--nodes", nodes] => up::cluster(&workspace, nodes),
         ["test", rest @ ..] => test::run(&workspace, &test::Options::parse(rest)?),
+        ["kernels", rest @ ..] => kernels::run(&workspace, &kernels::Options::parse(rest)?),
         ["bench", rest @ ..] => bench::run(&workspace, &bench::Options::parse(rest)?),
         ["dist"] => dist::build(&workspace).map(drop),
         ["dist", "--check"] => dist::check(&workspace),

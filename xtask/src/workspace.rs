@@ -62,6 +62,11 @@ impl Workspace {
         self.artifacts().join("images")
     }
 
+    /// Kernels that are booted in virtual machines, and what was said there.
+    pub(crate) fn kernels(&self) -> PathBuf {
+        self.artifacts().join("kernels")
+    }
+
     /// Where cargo builds: `CARGO_TARGET_DIR` if it is set.
     pub(crate) fn cargo_target(&self) -> PathBuf {
         env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.artifacts(), |path| self.root.join(path))

@@ -1,0 +1,37 @@
+//! Whether the kernel takes the programs at all, and what it says of those that it refuses.
+
+use crate::programs::{OBJECT, verify_one};
+use aya::{EbpfLoader, programs::ProgramError};
+use std::time::{Duration, Instant};
+
+#[test]
+fn the_kernel_accepts_every_program() {
+    let mut ebpf = EbpfLoader::new().load(OBJECT).unwrap();
+    let (mut programs, mut followed, mut took) = (0, 0, Duration::ZERO);
+    let mut refused = Vec::new();
+    for (name, program) in ebpf.programs_mut() {
+        let begun = Instant::now();
+        let result = verify_one(program);
+        took += begun.elapsed();
+        if let Err(error) = result {
+            // Not by `Debug`: a verifier's log is read line by line.
+            match &error {
+                ProgramError::LoadError { io_error, verifier_log } => {
+                    println!("{name} is refused: {io_error}\n{verifier_log}");
+                }
+                other => println!("{name} is refused: {other}"),
+            }
+            refused.push(name.to_owned());
+            continue;
+        }
+        programs += 1;
+        followed += program.info().unwrap().verified_instruction_count().unwrap_or_default();
+    }
+    let all = programs + refused.len();
+    println!(
+        "loaded: {programs} of {all} programs, {followed} instructions followed, {} ms",
+        took.as_millis()
+    );
+    assert!(all > 0, "the object has no programs");
+    assert!(refused.is_empty(), "refused: {refused:?}");
+}
