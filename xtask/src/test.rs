@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
-use crate::{dist, ebpf, images, process, setup, ui};
+use crate::{dist, ebpf, images, kernels, process, setup, ui};
 
 /// All of it ends within this.
 const TOTAL_LIMIT: Duration = Duration::from_secs(80 * 60);
@@ -14,7 +14,7 @@ const TOTAL_LIMIT: Duration = Duration::from_secs(80 * 60);
 /// What to run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// Leave out the end-to-end tests and the check of the packages.
+    /// Leave out the end-to-end tests, other kernels, and the check of the packages.
     fast: bool,
     /// Only tests whose name contains this, and none of the other checks.
     filter: Option<String>,
@@ -127,6 +127,11 @@ fn steps<'a>(workspace: &'a Workspace, options: &'a Options) -> Vec<Step<'a>> {
             &["test", "--workspace", "--doc", "--quiet"],
         ));
         if !options.fast {
+            // Those are kernels of x86-64.
+            if cfg!(target_arch = "x86_64") {
+                let run = |_| kernels::run(workspace, &kernels::Options::default());
+                steps.push(step("kernels", Failure::Counts, Box::new(run)));
+            }
             steps.push(step("packages", Failure::Counts, Box::new(|_| dist::check(workspace))));
         }
     }
@@ -186,6 +191,7 @@ mod tests {
         let filtered = names(Options { filter: Some("x".to_owned()), fast: false });
         assert_eq!(filtered, ["setup", "build-ebpf", "ui", "images", "build", "tests"]);
         assert!(names(Options::default()).contains(&"packages"));
-        assert!(!names(Options { fast: true, filter: None }).contains(&"packages"));
+        let fast = names(Options { fast: true, filter: None });
+        assert!(!fast.contains(&"packages") && !fast.contains(&"kernels"));
     }
 }

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::kernels;
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -24,7 +25,7 @@ enum Presence {
     File(&'static str),
 }
 
-const PACKAGES: [SystemPackage; 18] = [
+const PACKAGES: [SystemPackage; 20] = [
     program("gcc", "gcc", "links Rust programs"),
     file("libc6-dev", "/usr/include/stdlib.h", "links Rust programs"),
     program("containerd", "containerd", "runs containers"),
@@ -42,6 +43,12 @@ const PACKAGES: [SystemPackage; 18] = [
     program("dnsperf", "dnsperf", "asks it many times"),
     program("dnsmasq-base", "dnsmasq", "is its upstream, and what it is measured beside"),
     program("util-linux", "nsenter", "enters namespaces"),
+    program(
+        kernels::EMULATOR_PACKAGE,
+        kernels::EMULATOR,
+        "boots other kernels for the tests of the data path",
+    ),
+    program("xz-utils", "xz", "unpacks the modules of those"),
     file("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "registries over HTTPS"),
 ];
 
