@@ -9,13 +9,13 @@ if [ "$(id -u)" -ne 0 ]; then
     echo "install.sh needs root: sudo sh install.sh" >&2
     exit 1
 fi
-for program in containerd runc nft; do
+for program in containerd runc; do
     if ! command -v "$program" >/dev/null 2>&1; then
         missing="${missing:-} $program"
     fi
 done
 if [ -n "${missing:-}" ]; then
-    echo "Missing on this machine:$missing. On Debian: apt-get install containerd runc nftables" >&2
+    echo "Missing on this machine:$missing. On Debian: apt-get install containerd runc" >&2
     exit 1
 fi
 

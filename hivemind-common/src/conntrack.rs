@@ -75,17 +75,24 @@ impl<A: Address> Key<A> {
     /// The canonical key of a packet, and the side that sent it.
     #[inline(always)]
     pub fn of(packet: &packet::Packet<A>) -> (Self, Side) {
-        let source_first = if packet.source == packet.destination {
-            packet.source_port <= packet.destination_port
+        let ports = [packet.source_port, packet.destination_port];
+        Self::between([packet.source, packet.destination], ports, packet.protocol)
+    }
+
+    /// The canonical key of two ends, and the side of the first one.
+    #[inline(always)]
+    pub fn between(addresses: [A; 2], ports: [u16; 2], protocol: u8) -> (Self, Side) {
+        let in_order = if addresses[0] == addresses[1] {
+            ports[0] <= ports[1]
         } else {
-            packet.source.is_before(packet.destination)
+            addresses[0].is_before(addresses[1])
         };
-        let (addresses, ports, side) = if source_first {
-            ([packet.source, packet.destination], [packet.source_port, packet.destination_port], Side::Low)
+        let (addresses, ports, side) = if in_order {
+            (addresses, ports, Side::Low)
         } else {
-            ([packet.destination, packet.source], [packet.destination_port, packet.source_port], Side::High)
+            ([addresses[1], addresses[0]], [ports[1], ports[0]], Side::High)
         };
-        (Self { addresses, ports, protocol: packet.protocol, padding: 0, more_padding: 0 }, side)
+        (Self { addresses, ports, protocol, padding: 0, more_padding: 0 }, side)
     }
 }
 
@@ -96,6 +103,10 @@ pub const END_TOLD: u8 = 2;
 /// `flags` of an [`Entry`]: a policy refuses it now. It is kept so that a packet of either side is known for what it is:
 /// part of a connection that one certain side began.
 pub const REFUSED: u8 = 4;
+/// `flags` of an [`Entry`]: one side knows the connection under another tuple, which [`crate::translation`] has.
+pub const TRANSLATED: u8 = 8;
+/// `flags` of an [`Entry`]: it leaves the node under one of the node's own addresses.
+pub const MASQUERADED: u8 = 16;
 
 /// In an [`Entry::way`]: packets go to the node as they are, without the overlay.
 pub const AS_IS: u32 = 1 << 31;
@@ -134,7 +145,7 @@ pub struct Entry {
     pub frame_macs: [[u32; 3]; 2],
     /// What each side has sent so far: see [`observe`].
     pub seen: [u8; 2],
-    /// [`BEGUN_BY_HIGH`], [`END_TOLD`], [`REFUSED`].
+    /// [`BEGUN_BY_HIGH`], [`END_TOLD`], [`REFUSED`], [`TRANSLATED`], [`MASQUERADED`].
     pub flags: u8,
     /// Always zero.
     pub padding: u8,
@@ -263,38 +274,25 @@ mod tests {
     use super::*;
     use crate::{
         family::{Address4, Address6},
-        packet::{Packet, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, UDP},
+        packet::{TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, UDP},
     };
     use proptest::prelude::*;
-
-    fn reversed<A: Copy>(packet: Packet<A>) -> Packet<A> {
-        Packet {
-            source: packet.destination,
-            destination: packet.source,
-            source_port: packet.destination_port,
-            destination_port: packet.source_port,
-            ..packet
-        }
-    }
 
     proptest! {
         #[test]
         fn both_directions_of_a_flow_have_one_key_and_opposite_sides(
-            source: u32, destination: u32, source_port: u16, destination_port: u16, protocol: u8
+            source: u32, destination: u32, ports: [u16; 2], protocol: u8
         ) {
-            let packet = Packet {
-                source: Address4(source), destination: Address4(destination),
-                source_port, destination_port, protocol, tcp_flags: 0,
-            };
-            let (key, side) = Key::of(&packet);
-            let (reply_key, reply_side) = Key::of(&reversed(packet));
+            let ends = [Address4(source), Address4(destination)];
+            let (key, side) = Key::between(ends, ports, protocol);
+            let (reply_key, reply_side) = Key::between([ends[1], ends[0]], [ports[1], ports[0]], protocol);
             prop_assert_eq!(key, reply_key);
-            if (source, source_port) != (destination, destination_port) {
+            if (source, ports[0]) != (destination, ports[1]) {
                 prop_assert_eq!(side.other(), reply_side);
             }
-            prop_assert_eq!(key.addresses[side.index()], packet.source);
-            prop_assert_eq!(key.ports[side.index()], packet.source_port);
-            prop_assert_eq!(key.addresses[side.other().index()], packet.destination);
+            prop_assert_eq!(key.addresses[side.index()], ends[0]);
+            prop_assert_eq!(key.ports[side.index()], ports[0]);
+            prop_assert_eq!(key.addresses[side.other().index()], ends[1]);
         }
 
         #[test]
@@ -303,22 +301,17 @@ mod tests {
         ) {
             let mut destination = destination;
             destination[..common].copy_from_slice(&source[..common]);
-            let packet = Packet {
-                source: Address6(source), destination: Address6(destination),
-                source_port: ports[0], destination_port: ports[1], protocol: UDP, tcp_flags: 0,
-            };
-            prop_assert_eq!(Key::of(&packet).0, Key::of(&reversed(packet)).0);
+            let ends = [Address6(source), Address6(destination)];
+            let back = Key::between([ends[1], ends[0]], [ports[1], ports[0]], UDP).0;
+            prop_assert_eq!(Key::between(ends, ports, UDP).0, back);
         }
 
         #[test]
         fn different_flows_have_different_keys(a: [u32; 2], b: [u32; 2], ports_a: [u16; 2], ports_b: [u16; 2]) {
-            let packet = |addresses: [u32; 2], ports: [u16; 2]| Packet {
-                source: Address4(addresses[0]), destination: Address4(addresses[1]),
-                source_port: ports[0], destination_port: ports[1], protocol: TCP, tcp_flags: 0,
-            };
-            let (first, second) = (packet(a, ports_a), packet(b, ports_b));
-            prop_assume!(first != second && first != reversed(second));
-            prop_assert_ne!(Key::of(&first).0, Key::of(&second).0);
+            let key = |ends: [u32; 2], ports| Key::between(ends.map(Address4), ports, TCP).0;
+            let turned = ([b[1], b[0]], [ports_b[1], ports_b[0]]);
+            prop_assume!((a, ports_a) != (b, ports_b) && (a, ports_a) != turned);
+            prop_assert_ne!(key(a, ports_a), key(b, ports_b));
         }
 
         #[test]

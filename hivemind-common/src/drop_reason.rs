@@ -38,11 +38,26 @@ pub enum DropReason {
     UnknownNode = 15,
     /// There is no way to the node that has the destination.
     NoNodeRoute = 16,
+    /// A fragment whose first one, which alone says which connection it is of, was not seen.
+    LostFragment = 17,
+    /// An ICMP error about a connection that is not known.
+    UnrelatedError = 18,
+    /// The service has no endpoint: the sender is told so.
+    NoBackend = 19,
+    /// The table of translations is full: the new connection is refused.
+    TranslationFull = 20,
+    /// No port of the node's address is left for a connection to this destination.
+    NoPort = 21,
+    /// A destination that no replica may reach unless a policy names its address: the node's own servers, the cloud's
+    /// metadata.
+    Guarded = 22,
+    /// A replica's own address on its way to where nobody knows it.
+    InternalAddress = 23,
 }
 
 impl DropReason {
     /// How many reasons there are: the size of `drop_counters`.
-    pub const COUNT: u32 = 17;
+    pub const COUNT: u32 = 24;
 
     /// All reasons, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -63,7 +78,30 @@ impl DropReason {
         Self::NoPolicy,
         Self::UnknownNode,
         Self::NoNodeRoute,
+        Self::LostFragment,
+        Self::UnrelatedError,
+        Self::NoBackend,
+        Self::TranslationFull,
+        Self::NoPort,
+        Self::Guarded,
+        Self::InternalAddress,
     ];
+
+    /// The reason of a number that stands for why a packet could not be translated, told without a table.
+    #[inline(always)]
+    pub const fn translating(number: u32) -> Self {
+        if number == Self::TranslationFull as u32 {
+            Self::TranslationFull
+        } else if number == Self::NoPort as u32 {
+            Self::NoPort
+        } else if number == Self::InternalAddress as u32 {
+            Self::InternalAddress
+        } else if number == Self::Rewrite as u32 {
+            Self::Rewrite
+        } else {
+            Self::Internal
+        }
+    }
 
     /// The stable name, as in metrics and events.
     pub const fn name(self) -> &'static str {
@@ -85,6 +123,13 @@ impl DropReason {
             Self::NoPolicy => "no_policy",
             Self::UnknownNode => "unknown_node",
             Self::NoNodeRoute => "no_node_route",
+            Self::LostFragment => "lost_fragment",
+            Self::UnrelatedError => "unrelated_error",
+            Self::NoBackend => "no_backend",
+            Self::TranslationFull => "translation_full",
+            Self::NoPort => "no_port",
+            Self::Guarded => "guarded",
+            Self::InternalAddress => "internal_address",
         }
     }
 
@@ -118,6 +163,15 @@ impl DropReason {
             Self::NoPolicy => "the endpoint has no policy state yet",
             Self::UnknownNode => "the sender of the overlay packet is no node of the cluster",
             Self::NoNodeRoute => "there is no way to the node of the destination",
+            Self::LostFragment => "the first fragment of the packet was not seen",
+            Self::UnrelatedError => "an ICMP error about no connection that is known",
+            Self::NoBackend => "the service has no endpoint",
+            Self::TranslationFull => "the table of translations is full",
+            Self::NoPort => "no port is left for a connection to this destination",
+            Self::Guarded => {
+                "the node's own servers and the cloud's metadata are reached only by a policy that names their address"
+            }
+            Self::InternalAddress => "a replica's address must not leave the node untranslated",
         }
     }
 }

@@ -76,6 +76,8 @@ pub struct CollectorState {
     pub live: [u64; 2],
     /// Expired connections removed by all of them together: IPv4, IPv6.
     pub removed: [u64; 2],
+    /// Records of translations after the last one, two a connection: IPv4, IPv6.
+    pub translations: [u64; 2],
 }
 
 #[cfg(test)]

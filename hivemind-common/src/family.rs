@@ -24,6 +24,8 @@ pub trait Address: Copy + Eq + Default + 'static {
     fn unspecified() -> Self;
     /// As four words in memory order; what an IPv4 address leaves over is zero.
     fn words(self) -> [u32; 4];
+    /// Whether it lies in the block of which this is the mask.
+    fn is_in(self, network: Self, mask: Self) -> bool;
 }
 
 impl Address for Address4 {
@@ -51,6 +53,11 @@ impl Address for Address4 {
     #[inline(always)]
     fn words(self) -> [u32; 4] {
         [self.0, 0, 0, 0]
+    }
+
+    #[inline(always)]
+    fn is_in(self, network: Self, mask: Self) -> bool {
+        self.0 & mask.0 == network.0
     }
 }
 
@@ -90,6 +97,12 @@ impl Address for Address6 {
     #[inline(always)]
     fn words(self) -> [u32; 4] {
         self.0
+    }
+
+    #[inline(always)]
+    fn is_in(self, network: Self, mask: Self) -> bool {
+        let (a, n, m) = (self.0, network.0, mask.0);
+        a[0] & m[0] == n[0] && a[1] & m[1] == n[1] && a[2] & m[2] == n[2] && a[3] & m[3] == n[3]
     }
 }
 

@@ -8,7 +8,8 @@
 //!
 //! Start with [`family::Family`], by which everything exists once for IPv4 and once for IPv6 without
 //! being written twice; then [`packet`] (bytes to headers), [`conntrack`] (headers to a connection's
-//! entry and its state), [`policy`] (who may speak to whom), [`service`] (service address to backend), [`node`] and
+//! entry and its state), [`policy`] (who may speak to whom), [`service`] (service address to backend), [`translation`]
+//! (connections with two faces), [`node`] and
 //! [`overlay`] (other nodes, and how packets travel to them), [`telemetry`] (what is
 //! counted and told) and [`drop_reason`].
 #![no_std]
@@ -23,8 +24,10 @@ pub mod overlay;
 pub mod packet;
 mod plain;
 pub mod policy;
+pub mod refusal;
 pub mod service;
 pub mod telemetry;
+pub mod translation;
 
 /// The version of the layout of all maps. Part of the path under which they are pinned.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

@@ -62,11 +62,41 @@ pub const NODE_BY_ADDRESS: &str = "node_by_address";
 pub const NODE_RANGE_V4: &str = "node_range_v4";
 /// As [`NODE_RANGE_V4`], for IPv6.
 pub const NODE_RANGE_V6: &str = "node_range_v6";
+/// Hash of [`crate::conntrack::Key`] to [`crate::translation::Translation`]: the other face of a connection.
+pub const TRANSLATION_V4: &str = "translation_v4";
+/// As [`TRANSLATION_V4`], for IPv6.
+pub const TRANSLATION_V6: &str = "translation_v6";
+/// LRU hash of [`crate::packet::FragmentKey`] to the ports of a packet that comes in pieces.
+pub const FRAGMENT_V4: &str = "fragment_v4";
+/// As [`FRAGMENT_V4`], for IPv6.
+pub const FRAGMENT_V6: &str = "fragment_v6";
+/// LRU hash of [`crate::service::AffinityKey`] to [`crate::service::Affinity`].
+pub const AFFINITY: &str = "affinity";
+/// Hash of interface index to [`crate::translation::Uplink`]: the interfaces by which the outside is reached.
+pub const UPLINK: &str = "uplink";
+/// Hash of [`crate::service::ServiceKey`] of what replicas reach only by a policy that names its address.
+pub const GUARDED_V4: &str = "guarded_v4";
+/// As [`GUARDED_V4`], for IPv6.
+pub const GUARDED_V6: &str = "guarded_v6";
+/// LPM trie of the destinations to which replicas keep their own addresses.
+pub const UNMASKED_V4: &str = "unmasked_v4";
+/// As [`UNMASKED_V4`], for IPv6.
+pub const UNMASKED_V6: &str = "unmasked_v6";
+/// Per-CPU hash of [`crate::telemetry::DropKey`] to packets dropped.
+pub const ENDPOINT_DROPS: &str = "endpoint_drops";
+/// Per-CPU array with room for both records of a translation in the making.
+pub const BINDING: &str = "binding";
+/// Per-CPU array with room for a question about a route.
+pub const ROUTE: &str = "route";
+/// Per-CPU array with what one program hands to the next.
+pub const HANDED: &str = "handed";
+/// Program array of the steps that programs have in common, by [`step`].
+pub const STEPS: &str = "steps";
 /// Per-CPU array with room for one connection's entry in the making.
 pub const SCRATCH: &str = "scratch";
 
 /// Every map, in the order in which they are shown.
-pub const MAPS: [&str; 32] = [
+pub const MAPS: [&str; 47] = [
     CONNTRACK_V4,
     CONNTRACK_V6,
     ENDPOINT_BY_INTERFACE,
@@ -99,6 +129,21 @@ pub const MAPS: [&str; 32] = [
     NODE_RANGE_V4,
     NODE_RANGE_V6,
     SCRATCH,
+    TRANSLATION_V4,
+    TRANSLATION_V6,
+    FRAGMENT_V4,
+    FRAGMENT_V6,
+    AFFINITY,
+    UPLINK,
+    GUARDED_V4,
+    GUARDED_V6,
+    UNMASKED_V4,
+    UNMASKED_V6,
+    ENDPOINT_DROPS,
+    BINDING,
+    ROUTE,
+    HANDED,
+    STEPS,
 ];
 
 /// Program at the ingress of an endpoint's host end: what leaves a replica.
@@ -107,6 +152,10 @@ pub const FROM_REPLICA: &str = "from_replica";
 pub const TO_REPLICA: &str = "to_replica";
 /// Program at the ingress of an interface by which other nodes are reached: what comes from them.
 pub const FROM_UNDERLAY: &str = "from_underlay";
+/// Program at the egress of such an interface: nothing leaves under an address that is known only here.
+pub const TO_UNDERLAY: &str = "to_underlay";
+/// Program at the egress of the services' own interface: what the host's stack sends to services.
+pub const TO_SERVICE: &str = "to_service";
 /// Program at the egress of the overlay's own interface: what the host's stack sends to other nodes' replicas.
 pub const TO_OVERLAY: &str = "to_overlay";
 /// Program that collects expired connections and arms the timer; run by the daemon with a test run.
@@ -114,9 +163,51 @@ pub const COLLECT: &str = "collect";
 /// Program at the cgroup: round-trip times and retransmissions, as the kernel's own TCP knows them.
 pub const SOCK_OPS: &str = "sock_ops";
 
+/// The slots of [`STEPS`].
+pub mod step {
+    /// Decides about a packet of which the ends are known.
+    pub const SETTLE: u32 = 0;
+    /// Sends a packet to whoever knows its connection by the outer tuple.
+    pub const OUTWARD: u32 = 1;
+    /// Answers a packet that nobody takes.
+    pub const REFUSE: u32 = 2;
+    /// Looks at what comes in and is no overlay packet.
+    pub const OUTSIDE: u32 = 3;
+    /// How many there are.
+    pub const COUNT: u32 = 4;
+    /// The programs, each at its slot.
+    pub const PROGRAMS: [&str; COUNT as usize] = ["settle", "outward", "refuse", "outside"];
+}
+
 /// Global: cookie of the node's own network namespace (u64).
 pub const NODE_NETNS_COOKIE: &str = "NODE_NETNS_COOKIE";
 /// Global: nanoseconds between two collections of expired connections (u64).
 pub const COLLECT_INTERVAL_NS: &str = "COLLECT_INTERVAL_NS";
+/// Globals: network and mask of the services' addresses, IPv4 (u32 in network order) and IPv6 (four of them).
+pub const SERVICE_RANGE_V4: &str = "SERVICE_RANGE_V4";
+/// As [`SERVICE_RANGE_V4`]: the mask.
+pub const SERVICE_MASK_V4: &str = "SERVICE_MASK_V4";
+/// As [`SERVICE_RANGE_V4`], for IPv6.
+pub const SERVICE_RANGE_V6: &str = "SERVICE_RANGE_V6";
+/// As [`SERVICE_RANGE_V6`]: the mask.
+pub const SERVICE_MASK_V6: &str = "SERVICE_MASK_V6";
+/// Globals: the same of this node's replicas.
+pub const REPLICA_RANGE_V4: &str = "REPLICA_RANGE_V4";
+/// As [`REPLICA_RANGE_V4`]: the mask.
+pub const REPLICA_MASK_V4: &str = "REPLICA_MASK_V4";
+/// As [`REPLICA_RANGE_V4`], for IPv6.
+pub const REPLICA_RANGE_V6: &str = "REPLICA_RANGE_V6";
+/// As [`REPLICA_RANGE_V6`]: the mask.
+pub const REPLICA_MASK_V6: &str = "REPLICA_MASK_V6";
+/// Global: the address under which a replica meets itself through a service, IPv4.
+pub const HAIRPIN_V4: &str = "HAIRPIN_V4";
+/// As [`HAIRPIN_V4`], for IPv6.
+pub const HAIRPIN_V6: &str = "HAIRPIN_V6";
+/// Global: index of the services' own interface (u32).
+pub const SERVICE_INTERFACE: &str = "SERVICE_INTERFACE";
+/// Globals: the first port for connections that leave under the node's address, and how many there are (u32).
+pub const MASQUERADE_PORT_FIRST: &str = "MASQ_PORT_FIRST";
+/// As [`MASQUERADE_PORT_FIRST`]: how many.
+pub const MASQUERADE_PORT_COUNT: &str = "MASQ_PORT_COUNT";
 /// Global: which parts of the work are done, bits of [`crate::telemetry::FEATURES_ALL`] (u32). For measuring what each costs.
 pub const FEATURES: &str = "FEATURES";

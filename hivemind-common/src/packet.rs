@@ -24,6 +24,11 @@ pub const ICMPV6: u8 = 58;
 /// SCTP's protocol number.
 pub const SCTP: u8 = 132;
 
+/// The length of an ICMP header, behind which an error has the packet that it is about.
+pub const ICMP_BYTES: u32 = 8;
+/// Of IPv4's fragment field: more follow.
+const MORE_FRAGMENTS: u16 = 0x2000;
+
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -45,6 +50,79 @@ pub trait Bytes {
     ///
     /// Words, because the eBPF target cannot join bytes on its stack: it would load them one by one.
     fn read<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
+
+    /// What [`extension`] says. A method, so that it can be a function that the kernel verifies once and not for each header.
+    #[inline(always)]
+    fn extension(&self, kind: u8, offset: u32) -> u64
+    where
+        Self: Sized,
+    {
+        extension(self, kind, offset)
+    }
+}
+
+/// In what [`extension`] returns: the header was there.
+const STEP: u64 = 1 << 63;
+/// In what [`extension`] returns: it was a fragment header, of the first fragment of several.
+const FIRST_FRAGMENT: u64 = 1 << 24;
+/// In what [`extension`] returns: it was a fragment header, of a later fragment.
+const LATER_FRAGMENT: u64 = 1 << 25;
+
+/// Reads one IPv6 extension header of this kind: in one number, the kind of the next header, where it begins in the two bytes
+/// above, and which fragment this is. Zero if the frame ends before.
+#[inline(always)]
+pub fn extension(bytes: &impl Bytes, kind: u8, offset: u32) -> u64 {
+    let Some([word]) = bytes.read(offset) else { return 0 };
+    let header = word.to_ne_bytes();
+    let mut step = STEP | header[0] as u64;
+    let units = header[1] as u32;
+    let length = if kind == FRAGMENT {
+        let field = u16::from_be_bytes([header[2], header[3]]);
+        if field & 0xfff8 != 0 {
+            step |= LATER_FRAGMENT;
+        } else if field & 1 != 0 {
+            step |= FIRST_FRAGMENT;
+        }
+        8
+    } else if kind == AUTHENTICATION {
+        (units + 2) * 4
+    } else {
+        (units + 1) * 8
+    };
+    step | ((offset + length) as u64 & 0xffff) << 8
+}
+
+/// What later fragments of a packet need to know of the first one, which alone has the transport header.
+pub trait Fragments<A> {
+    /// Notes the first fragment's ports: source, then destination, as they lie in the packet.
+    fn remember(&self, key: &FragmentKey<A>, ports: u32);
+    /// The ports of the fragment's first one, if it was seen.
+    fn recall(&self, key: &FragmentKey<A>) -> Option<u32>;
+}
+
+/// Key of `fragment_v4` and `fragment_v6`: what all fragments of a packet have in common (RFC 791, RFC 8200).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct FragmentKey<A> {
+    /// Source address.
+    pub source: A,
+    /// Destination address.
+    pub destination: A,
+    /// The identification, as it lies in the packet.
+    pub identification: u32,
+    /// Transport protocol.
+    pub protocol: u32,
+}
+
+/// What a packet is, besides its tuple.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// It has a transport header.
+    Whole,
+    /// A fragment after the first: it has none; its ports are those of the first one.
+    Later,
+    /// An ICMP error: its tuple is that of the connection which it is about, seen from whoever did not get the packet.
+    Error,
 }
 
 /// What the data path wants to know of a packet. Ports are as in the packet: network order.
@@ -62,21 +140,36 @@ pub struct Packet<A> {
     pub protocol: u8,
     /// TCP's flags, zero for everything else and for fragments after the first.
     pub tcp_flags: u8,
+    /// What it is.
+    pub kind: Kind,
+    /// Where the transport header begins in the frame; of an ICMP error, the ICMP header.
+    pub transport: u32,
+    /// Where the transport header of the packet inside an ICMP error begins; else zero.
+    pub inner: u32,
 }
 
 struct Transport {
-    source_port: u16,
-    destination_port: u16,
+    ports: u32,
     tcp_flags: u8,
+    is_error: bool,
 }
 
-/// Parses an IPv4 packet (RFC 791) behind an Ethernet header.
+/// Which fragment a packet is.
+struct Piece {
+    /// What all fragments of a packet have in common; while headers are followed, where it stands.
+    identification: u32,
+    is_first: bool,
+    is_later: bool,
+}
+
+/// Parses an IPv4 packet (RFC 791) behind an Ethernet header. Of an ICMP error only the outer headers are read: its
+/// [`Packet::kind`] says that [`parse_error_v4`] has more to say.
 ///
 /// # Errors
-/// The reason to drop it: [`DropReason::Truncated`] or [`DropReason::WrongVersion`].
+/// The reason to drop it: [`DropReason::Truncated`], [`DropReason::WrongVersion`] or [`DropReason::LostFragment`].
 #[inline(always)]
-pub fn parse_v4(bytes: &impl Bytes) -> Result<Packet<Address4>, DropReason> {
-    let ip: [u32; 5] = bytes.read(ETHERNET_BYTES).ok_or(DropReason::Truncated)?;
+pub fn parse_v4(frame: &(impl Bytes + Fragments<Address4>)) -> Result<Packet<Address4>, DropReason> {
+    let ip: [u32; 5] = frame.read(ETHERNET_BYTES).ok_or(DropReason::Truncated)?;
     let [version_and_length, _, total_high, total_low] = ip[0].to_ne_bytes();
     if version_and_length >> 4 != 4 {
         return Err(DropReason::WrongVersion);
@@ -87,75 +180,212 @@ pub fn parse_v4(bytes: &impl Bytes) -> Result<Packet<Address4>, DropReason> {
     if header_bytes < 20 || (total_bytes != 0 && total_bytes < header_bytes) {
         return Err(DropReason::Truncated);
     }
-    let [_, _, fragment_high, fragment_low] = ip[1].to_ne_bytes();
-    let later_fragment = u16::from_be_bytes([fragment_high, fragment_low]) & 0x1fff != 0;
     let [_, protocol, _, _] = ip[2].to_ne_bytes();
-    let transport = transport(bytes, ETHERNET_BYTES + header_bytes, protocol, later_fragment)?;
-    Ok(Packet {
-        source: Address4(ip[3]),
-        destination: Address4(ip[4]),
-        source_port: transport.source_port,
-        destination_port: transport.destination_port,
-        protocol,
-        tcp_flags: transport.tcp_flags,
-    })
+    let (source, destination) = (Address4(ip[3]), Address4(ip[4]));
+    let offset = ETHERNET_BYTES + header_bytes;
+    let piece = piece_v4(ip[1]);
+    let transport = transport(frame, offset, protocol, &piece, source, destination)?;
+    Ok(packet(source, destination, protocol, &transport, piece.is_later, offset))
 }
 
-/// Parses an IPv6 packet (RFC 8200) behind an Ethernet header, through at most [`EXTENSION_HEADERS_MAX`] headers.
+/// Parses an IPv6 packet (RFC 8200) behind an Ethernet header, through at most [`EXTENSION_HEADERS_MAX`] headers. Of an ICMP
+/// error only the outer headers are read, as by [`parse_v4`].
 ///
 /// # Errors
-/// The reason to drop it: [`DropReason::Truncated`], [`DropReason::WrongVersion`] or
+/// The reason to drop it: [`DropReason::Truncated`], [`DropReason::WrongVersion`], [`DropReason::LostFragment`] or
 /// [`DropReason::TooManyExtensionHeaders`].
 #[inline(always)]
-pub fn parse_v6(bytes: &impl Bytes) -> Result<Packet<Address6>, DropReason> {
-    let ip: [u32; 2] = bytes.read(ETHERNET_BYTES).ok_or(DropReason::Truncated)?;
+pub fn parse_v6(frame: &(impl Bytes + Fragments<Address6>)) -> Result<Packet<Address6>, DropReason> {
+    let ip: [u32; 2] = frame.read(ETHERNET_BYTES).ok_or(DropReason::Truncated)?;
     if ip[0].to_ne_bytes()[0] >> 4 != 6 {
         return Err(DropReason::WrongVersion);
     }
     let [_, _, next, _] = ip[1].to_ne_bytes();
-    let (protocol, offset, later_fragment) = skip_extensions(bytes, next)?;
-    let transport = transport(bytes, offset, protocol, later_fragment)?;
-    // Last, so that the eBPF compiler need not keep eight words on its small stack over the calls above.
-    let [a, b, c, d, e, f, g, h] = bytes.read(ETHERNET_BYTES + 8).ok_or(DropReason::Truncated)?;
-    Ok(Packet {
-        source: Address6([a, b, c, d]),
-        destination: Address6([e, f, g, h]),
-        source_port: transport.source_port,
-        destination_port: transport.destination_port,
-        protocol,
-        tcp_flags: transport.tcp_flags,
-    })
+    let (protocol, offset, piece) = skip_extensions(frame, next, ETHERNET_BYTES + 40)?;
+    let [a, b, c, d, e, f, g, h] = frame.read(ETHERNET_BYTES + 8).ok_or(DropReason::Truncated)?;
+    let (source, destination) = (Address6([a, b, c, d]), Address6([e, f, g, h]));
+    let transport = transport(frame, offset, protocol, &piece, source, destination)?;
+    Ok(packet(source, destination, protocol, &transport, piece.is_later, offset))
 }
 
-/// The transport protocol, where its header begins, and whether this is a fragment after the first.
 #[inline(always)]
-fn skip_extensions(bytes: &impl Bytes, first: u8) -> Result<(u8, u32, bool), DropReason> {
-    let mut next = first;
-    let mut offset = ETHERNET_BYTES + 40;
-    let mut later_fragment = false;
-    let mut followed = 0;
-    while is_extension(next) {
-        if followed == EXTENSION_HEADERS_MAX {
-            return Err(DropReason::TooManyExtensionHeaders);
-        }
-        followed += 1;
-        let [word] = bytes.read(offset).ok_or(DropReason::Truncated)?;
-        let header = word.to_ne_bytes();
-        if next == FRAGMENT {
-            later_fragment = u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0;
-            offset += 8;
-        } else if next == AUTHENTICATION {
-            offset += (header[1] as u32 + 2) * 4;
-        } else {
-            offset += (header[1] as u32 + 1) * 8;
-        }
-        next = header[0];
-        // What follows a later fragment's header is payload, whatever that header says.
-        if later_fragment {
-            break;
+fn packet<A>(
+    source: A,
+    destination: A,
+    protocol: u8,
+    transport: &Transport,
+    is_later: bool,
+    offset: u32,
+) -> Packet<A> {
+    let (source_port, destination_port) = halves(transport.ports);
+    let kind = if transport.is_error {
+        Kind::Error
+    } else if is_later {
+        Kind::Later
+    } else {
+        Kind::Whole
+    };
+    Packet {
+        source,
+        destination,
+        source_port,
+        destination_port,
+        protocol,
+        tcp_flags: transport.tcp_flags,
+        kind,
+        transport: offset,
+        inner: 0,
+    }
+}
+
+/// The connection that an ICMP error is about, whose header begins at `icmp`: an error goes to whoever sent the packet inside
+/// it, so the tuple is that packet's, turned round.
+///
+/// # Errors
+/// [`DropReason::Truncated`] if the packet inside has no ports any more, [`DropReason::WrongVersion`] if it is of another
+/// family.
+#[inline(always)]
+pub fn parse_error_v4(frame: &impl Bytes, icmp: u32) -> Result<Packet<Address4>, DropReason> {
+    let start = icmp + ICMP_BYTES;
+    let ip: [u32; 5] = frame.read(start).ok_or(DropReason::Truncated)?;
+    let version_and_length = ip[0].to_ne_bytes()[0];
+    let header_bytes = (version_and_length & 0xf) as u32 * 4;
+    if version_and_length >> 4 != 4 {
+        return Err(DropReason::WrongVersion);
+    }
+    if header_bytes < 20 {
+        return Err(DropReason::Truncated);
+    }
+    let [_, protocol, _, _] = ip[2].to_ne_bytes();
+    let inner = start + header_bytes;
+    let ports = quoted_ports(frame, inner, protocol, piece_v4(ip[1]).is_later)?;
+    Ok(about(Address4(ip[3]), Address4(ip[4]), protocol, ports, icmp, inner))
+}
+
+/// As [`parse_error_v4`], for IPv6.
+///
+/// # Errors
+/// As there, and [`DropReason::TooManyExtensionHeaders`].
+#[inline(always)]
+pub fn parse_error_v6(frame: &impl Bytes, icmp: u32) -> Result<Packet<Address6>, DropReason> {
+    let start = icmp + ICMP_BYTES;
+    let ip: [u32; 2] = frame.read(start).ok_or(DropReason::Truncated)?;
+    if ip[0].to_ne_bytes()[0] >> 4 != 6 {
+        return Err(DropReason::WrongVersion);
+    }
+    let [_, _, next, _] = ip[1].to_ne_bytes();
+    let (protocol, inner, piece) = skip_extensions(frame, next, start + 40)?;
+    let ports = quoted_ports(frame, inner, protocol, piece.is_later)?;
+    let [a, b, c, d, e, f, g, h] = frame.read(start + 8).ok_or(DropReason::Truncated)?;
+    Ok(about(Address6([a, b, c, d]), Address6([e, f, g, h]), protocol, ports, icmp, inner))
+}
+
+#[inline(always)]
+fn about<A>(source: A, destination: A, protocol: u8, ports: u32, icmp: u32, inner: u32) -> Packet<A> {
+    let (source_port, destination_port) = halves(ports);
+    Packet {
+        source: destination,
+        destination: source,
+        source_port: destination_port,
+        destination_port: source_port,
+        protocol,
+        tcp_flags: 0,
+        kind: Kind::Error,
+        transport: icmp,
+        inner,
+    }
+}
+
+/// The ports of the packet inside an ICMP error, of which there may be no more than eight bytes.
+#[inline(always)]
+fn quoted_ports(frame: &impl Bytes, offset: u32, protocol: u8, is_later: bool) -> Result<u32, DropReason> {
+    if is_later {
+        return Ok(0);
+    }
+    if has_ports(protocol) {
+        let [ports] = frame.read(offset).ok_or(DropReason::Truncated)?;
+        return Ok(ports);
+    }
+    if protocol == ICMP || protocol == ICMPV6 {
+        let icmp: [u32; 2] = frame.read(offset).ok_or(DropReason::Truncated)?;
+        if is_echo(protocol, icmp[0].to_ne_bytes()[0]) {
+            return Ok(echo_ports(icmp[1]));
         }
     }
-    Ok((next, offset, later_fragment))
+    Ok(0)
+}
+
+#[inline(always)]
+fn piece_v4(word: u32) -> Piece {
+    let [id_high, id_low, high, low] = word.to_ne_bytes();
+    let field = u16::from_be_bytes([high, low]);
+    Piece {
+        identification: u32::from_ne_bytes([id_high, id_low, 0, 0]),
+        is_first: field & 0x3fff == MORE_FRAGMENTS,
+        is_later: field & 0x1fff != 0,
+    }
+}
+
+/// The transport protocol, where its header begins, and which fragment this is.
+#[inline(always)]
+fn skip_extensions(bytes: &impl Bytes, first: u8, start: u32) -> Result<(u8, u32, Piece), DropReason> {
+    let mut at = Place {
+        next: first,
+        offset: start,
+        piece: Piece { identification: 0, is_first: false, is_later: false },
+    };
+    // One by one and not in a loop: the compiler would turn it so that its end falls into its beginning, which Linux 6.1 takes
+    // for one without an end. There are EXTENSION_HEADERS_MAX of them.
+    const { assert!(EXTENSION_HEADERS_MAX == 4) };
+    at.follow(bytes)?;
+    at.follow(bytes)?;
+    at.follow(bytes)?;
+    at.follow(bytes)?;
+    if at.is_at_extension() {
+        return Err(DropReason::TooManyExtensionHeaders);
+    }
+    let Place { next, offset, mut piece } = at;
+    if piece.is_first || piece.is_later {
+        [piece.identification] = bytes.read(piece.identification).ok_or(DropReason::Truncated)?;
+    }
+    Ok((next, offset, piece))
+}
+
+/// How far the extension headers were followed.
+struct Place {
+    next: u8,
+    offset: u32,
+    piece: Piece,
+}
+
+impl Place {
+    /// What follows a later fragment's header is payload, whatever that header says.
+    #[inline(always)]
+    fn is_at_extension(&self) -> bool {
+        is_extension(self.next) && !self.piece.is_later
+    }
+
+    /// Goes behind an extension header, if it is at one.
+    #[inline(always)]
+    fn follow(&mut self, bytes: &impl Bytes) -> Result<(), DropReason> {
+        if !self.is_at_extension() {
+            return Ok(());
+        }
+        let step = bytes.extension(self.next, self.offset);
+        if step == 0 {
+            return Err(DropReason::Truncated);
+        }
+        if self.next == FRAGMENT {
+            self.piece = Piece {
+                identification: self.offset + 4,
+                is_first: step & FIRST_FRAGMENT != 0,
+                is_later: step & LATER_FRAGMENT != 0,
+            };
+        }
+        self.next = step as u8;
+        self.offset = (step >> 8) as u32 & 0xffff;
+        Ok(())
+    }
 }
 
 #[inline(always)]
@@ -167,38 +397,74 @@ fn is_extension(next: u8) -> bool {
         || next == DESTINATION_OPTIONS
 }
 
+/// Whether a protocol's header begins with two ports: RFC 9293, RFC 768 and RFC 9260.
 #[inline(always)]
-fn transport(
-    bytes: &impl Bytes,
+pub const fn has_ports(protocol: u8) -> bool {
+    protocol == TCP || protocol == UDP || protocol == SCTP
+}
+
+/// Whether an ICMP message is an echo request or reply (RFC 792, RFC 4443), whose identifier tells one ping from another.
+#[inline(always)]
+pub const fn is_echo(protocol: u8, kind: u8) -> bool {
+    if protocol == ICMP { kind == 8 || kind == 0 } else { kind == 128 || kind == 129 }
+}
+
+/// Whether an ICMP message is an error about a packet, which it holds: destination unreachable, (packet too big,) time
+/// exceeded, parameter problem (RFC 792, RFC 4443).
+#[inline(always)]
+pub const fn is_error(protocol: u8, kind: u8) -> bool {
+    if protocol == ICMP { kind == 3 || kind == 11 || kind == 12 } else { kind >= 1 && kind <= 4 }
+}
+
+/// An echo's identifier in the place of both ports.
+#[inline(always)]
+fn echo_ports(word: u32) -> u32 {
+    let [a, b, _, _] = word.to_ne_bytes();
+    u32::from_ne_bytes([a, b, a, b])
+}
+
+#[inline(always)]
+fn transport<A: Copy, F: Bytes + Fragments<A>>(
+    frame: &F,
     offset: u32,
     protocol: u8,
-    later_fragment: bool,
+    piece: &Piece,
+    source: A,
+    destination: A,
 ) -> Result<Transport, DropReason> {
-    let mut found = Transport { source_port: 0, destination_port: 0, tcp_flags: 0 };
-    // Only the first fragment carries ports; the others are tracked as a flow without any.
-    if later_fragment {
+    let mut found = Transport { ports: 0, tcp_flags: 0, is_error: false };
+    let is_icmp = protocol == ICMP || protocol == ICMPV6;
+    if piece.is_later {
+        if has_ports(protocol) || is_icmp {
+            let key = fragment_key(source, destination, protocol, piece);
+            found.ports = frame.recall(&key).ok_or(DropReason::LostFragment)?;
+        }
         return Ok(found);
     }
     if protocol == TCP {
-        let tcp: [u32; 4] = bytes.read(offset).ok_or(DropReason::Truncated)?;
-        (found.source_port, found.destination_port) = halves(tcp[0]);
+        let tcp: [u32; 4] = frame.read(offset).ok_or(DropReason::Truncated)?;
+        found.ports = tcp[0];
         found.tcp_flags = tcp[3].to_ne_bytes()[1];
-    } else if protocol == UDP || protocol == SCTP {
-        // RFC 768 and RFC 9260: both begin with the two ports.
-        let [ports] = bytes.read(offset).ok_or(DropReason::Truncated)?;
-        (found.source_port, found.destination_port) = halves(ports);
-    } else if protocol == ICMP || protocol == ICMPV6 {
-        let icmp: [u32; 2] = bytes.read(offset).ok_or(DropReason::Truncated)?;
+    } else if has_ports(protocol) {
+        let [ports] = frame.read(offset).ok_or(DropReason::Truncated)?;
+        found.ports = ports;
+    } else if is_icmp {
+        let icmp: [u32; 2] = frame.read(offset).ok_or(DropReason::Truncated)?;
         let kind = icmp[0].to_ne_bytes()[0];
-        // Echo request and reply (RFC 792, RFC 4443): the identifier tells one ping from another.
-        let echo = if protocol == ICMP { kind == 8 || kind == 0 } else { kind == 128 || kind == 129 };
-        if echo {
-            let (identifier, _) = halves(icmp[1]);
-            found.source_port = identifier;
-            found.destination_port = identifier;
+        if is_echo(protocol, kind) {
+            found.ports = echo_ports(icmp[1]);
         }
+        found.is_error = is_error(protocol, kind);
+    }
+    if piece.is_first {
+        frame.remember(&fragment_key(source, destination, protocol, piece), found.ports);
     }
     Ok(found)
+}
+
+#[inline(always)]
+fn fragment_key<A>(source: A, destination: A, protocol: u8, piece: &Piece) -> FragmentKey<A> {
+    FragmentKey { source, destination, identification: piece.identification, protocol: protocol as u32 }
 }
 
 /// The two 16-bit fields of a word in memory order, each as it lies there.
@@ -212,10 +478,32 @@ fn halves(word: u32) -> (u16, u16) {
 mod tests {
     extern crate std;
     use super::*;
+    use crate::family::Address;
+    use core::cell::RefCell;
     use proptest::prelude::*;
     use std::{vec, vec::Vec};
 
-    struct Frame<'a>(&'a [u8]);
+    struct Frame<'a>(&'a [u8], Memory);
+
+    type Memory = RefCell<Vec<(Vec<u8>, u32)>>;
+
+    fn seen(bytes: &[u8]) -> Frame<'_> {
+        Frame(bytes, Memory::default())
+    }
+
+    fn name<A: Address>(key: &FragmentKey<A>) -> Vec<u8> {
+        let words = [key.source.words(), key.destination.words(), [key.identification, key.protocol, 0, 0]];
+        words.as_flattened().iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+
+    impl<A: Address> Fragments<A> for Frame<'_> {
+        fn remember(&self, key: &FragmentKey<A>, ports: u32) {
+            self.1.borrow_mut().push((name(key), ports));
+        }
+        fn recall(&self, key: &FragmentKey<A>) -> Option<u32> {
+            self.1.borrow().iter().find(|(known, _)| *known == name(key)).map(|(_, ports)| *ports)
+        }
+    }
 
     impl Bytes for Frame<'_> {
         fn read<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
@@ -270,7 +558,7 @@ mod tests {
     fn tcp_over_ipv4_is_read_behind_any_options() {
         for options in [0, 4, 20, 40] {
             let frame = ipv4(options, TCP, 0, &tcp(TCP_SYN));
-            let packet = parse_v4(&Frame(&frame)).unwrap();
+            let packet = parse_v4(&seen(&frame)).unwrap();
             assert_eq!(packet.source, Address4::from_octets([10, 0, 0, 1]));
             assert_eq!(packet.destination, Address4::from_octets([10, 0, 0, 2]));
             assert_eq!(u16::from_be(packet.source_port), 0x1234);
@@ -280,63 +568,103 @@ mod tests {
     }
 
     #[test]
-    fn a_later_fragment_has_no_ports_whatever_its_payload_says() {
-        let frame = ipv4(0, TCP, 185, &tcp(TCP_SYN));
-        let packet = parse_v4(&Frame(&frame)).unwrap();
-        assert_eq!((packet.source_port, packet.destination_port, packet.tcp_flags), (0, 0, 0));
-        let first = ipv4(0, UDP, 0x2000, &[0, 1, 0, 2, 0, 0, 0, 0]);
-        assert_eq!(u16::from_be(parse_v4(&Frame(&first)).unwrap().destination_port), 2);
+    fn a_later_fragment_has_the_ports_of_its_first_one_whatever_its_payload_says() {
+        let later = ipv4(0, TCP, 185, &tcp(TCP_SYN));
+        let mut before = seen(&later);
+        assert_eq!(parse_v4(&before), Err(DropReason::LostFragment));
+        let first = ipv4(0, TCP, 0x2000, &[&[0, 1, 0, 2][..], &[0; 16]].concat());
+        before.0 = &first;
+        let begin = parse_v4(&before).unwrap();
+        before.0 = &later;
+        let packet = parse_v4(&before).unwrap();
+        assert_eq!((packet.kind, packet.tcp_flags), (Kind::Later, 0));
+        assert_eq!(packet.source_port, begin.source_port);
+        assert_eq!(u16::from_be(packet.destination_port), 2);
+        // Of another packet, by its identification.
+        let mut other = later.clone();
+        other[19] = 9;
+        before.0 = &other;
+        assert_eq!(parse_v4(&before), Err(DropReason::LostFragment));
     }
 
     #[test]
     fn an_echo_is_told_apart_by_its_identifier_and_an_error_is_not() {
-        let echo = parse_v4(&Frame(&ipv4(0, ICMP, 0, &[8, 0, 0, 0, 0xab, 0xcd, 0, 1]))).unwrap();
+        let echo = parse_v4(&seen(&ipv4(0, ICMP, 0, &[8, 0, 0, 0, 0xab, 0xcd, 0, 1]))).unwrap();
         assert_eq!(u16::from_be(echo.source_port), 0xabcd);
         assert_eq!(echo.source_port, echo.destination_port);
-        let error = parse_v4(&Frame(&ipv4(0, ICMP, 0, &[3, 0, 0, 0, 0xab, 0xcd, 0, 1]))).unwrap();
+        let error = parse_v4(&seen(&ipv4(0, ICMP, 0, &[3, 0, 0, 0, 0xab, 0xcd, 0, 1]))).unwrap();
         assert_eq!(error.source_port, 0);
     }
 
     #[test]
     fn tcp_over_ipv6_is_read_behind_four_extension_headers_and_not_behind_five() {
         let four = [(HOP_BY_HOP, 0), (DESTINATION_OPTIONS, 2), (ROUTING, 1), (AUTHENTICATION, 1)];
-        let packet = parse_v6(&Frame(&ipv6(&four, TCP, &tcp(TCP_ACK)))).unwrap();
+        let packet = parse_v6(&seen(&ipv6(&four, TCP, &tcp(TCP_ACK)))).unwrap();
         assert_eq!(u16::from_be(packet.destination_port), 80);
         assert_eq!(packet.protocol, TCP);
         let five = [(DESTINATION_OPTIONS, 0); 5];
-        assert_eq!(parse_v6(&Frame(&ipv6(&five, TCP, &tcp(0)))), Err(DropReason::TooManyExtensionHeaders));
+        assert_eq!(parse_v6(&seen(&ipv6(&five, TCP, &tcp(0)))), Err(DropReason::TooManyExtensionHeaders));
     }
 
     #[test]
-    fn a_later_ipv6_fragment_keeps_its_protocol_and_loses_its_ports() {
+    fn a_later_ipv6_fragment_has_the_protocol_and_the_ports_of_its_first_one() {
         let mut frame = ipv6(&[(FRAGMENT, 0)], UDP, &[0, 1, 0, 2, 0, 0, 0, 0]);
-        assert_eq!(u16::from_be(parse_v6(&Frame(&frame)).unwrap().destination_port), 2);
+        frame[57] = 1;
+        let (first, memory) = (frame.clone(), Memory::default());
+        let first = Frame(&first, memory);
+        assert_eq!(u16::from_be(parse_v6(&first).unwrap().destination_port), 2);
         frame[56..58].copy_from_slice(&(8u16 << 3).to_be_bytes());
-        let later = parse_v6(&Frame(&frame)).unwrap();
-        assert_eq!((later.protocol, later.destination_port), (UDP, 0));
+        let later = parse_v6(&Frame(&frame, first.1)).unwrap();
+        assert_eq!((later.kind, later.protocol, u16::from_be(later.destination_port)), (Kind::Later, UDP, 2));
+        assert_eq!(parse_v6(&seen(&frame)), Err(DropReason::LostFragment));
+    }
+
+    #[test]
+    fn an_error_is_about_the_connection_of_the_packet_inside_turned_round() {
+        let inside = &ipv4(4, UDP, 0, &[0x30, 0x39, 0, 53, 0, 0, 0, 0])[14..];
+        let frame = ipv4(0, ICMP, 0, &[&[3, 3, 0, 0, 0, 0, 0, 0][..], inside].concat());
+        let outer = parse_v4(&seen(&frame)).unwrap();
+        assert_eq!((outer.kind, outer.transport), (Kind::Error, 34));
+        let error = parse_error_v4(&seen(&frame), outer.transport).unwrap();
+        assert_eq!(error.source, Address4::from_octets([10, 0, 0, 2]));
+        assert_eq!(error.destination, Address4::from_octets([10, 0, 0, 1]));
+        assert_eq!((u16::from_be(error.source_port), u16::from_be(error.destination_port)), (53, 12345));
+        assert_eq!((error.protocol, error.inner), (UDP, 34 + 8 + 24));
+        assert_eq!(parse_error_v4(&seen(&frame[..64]), 34), Err(DropReason::Truncated));
+
+        let inside = &ipv6(&[(DESTINATION_OPTIONS, 0)], TCP, &[0x30, 0x39, 0, 80, 0, 0, 0, 0])[14..];
+        let frame = ipv6(&[], ICMPV6, &[&[2, 0, 0, 0, 0, 0, 5, 0][..], inside].concat());
+        let outer = parse_v6(&seen(&frame)).unwrap();
+        let error = parse_error_v6(&seen(&frame), outer.transport).unwrap();
+        assert_eq!((error.source, error.destination), (outer.destination, outer.source));
+        assert_eq!((error.protocol, u16::from_be(error.source_port), error.inner), (TCP, 80, 54 + 8 + 48));
     }
 
     #[test]
     fn a_header_that_lies_about_its_length_or_version_is_refused() {
         let mut frame = ipv4(0, UDP, 0, &[0; 8]);
         frame[14] = 0x44;
-        assert_eq!(parse_v4(&Frame(&frame)), Err(DropReason::Truncated));
+        assert_eq!(parse_v4(&seen(&frame)), Err(DropReason::Truncated));
         frame[14] = 0x65;
-        assert_eq!(parse_v4(&Frame(&frame)), Err(DropReason::WrongVersion));
-        assert_eq!(parse_v6(&Frame(&ipv4(40, UDP, 0, &[0; 8]))), Err(DropReason::WrongVersion));
+        assert_eq!(parse_v4(&seen(&frame)), Err(DropReason::WrongVersion));
+        assert_eq!(parse_v6(&seen(&ipv4(40, UDP, 0, &[0; 8]))), Err(DropReason::WrongVersion));
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_the_parser_fail_other_than_with_a_reason(frame in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = parse_v4(&Frame(&frame));
-            let _ = parse_v6(&Frame(&frame));
+            let _ = parse_v4(&seen(&frame));
+            let _ = parse_v6(&seen(&frame));
+            for icmp in [34, 54] {
+                let _ = parse_error_v4(&seen(&frame), icmp);
+                let _ = parse_error_v6(&seen(&frame), icmp);
+            }
         }
 
         #[test]
         fn a_frame_cut_anywhere_before_its_ports_is_truncated(cut in 14usize..48) {
             let frame = ipv4(0, TCP, 0, &tcp(TCP_SYN));
-            prop_assert_eq!(parse_v4(&Frame(&frame[..cut])), Err(DropReason::Truncated));
+            prop_assert_eq!(parse_v4(&seen(&frame[..cut])), Err(DropReason::Truncated));
         }
     }
 }

@@ -92,6 +92,8 @@ pub const ALLOW: u8 = 1;
 pub const DENY: u8 = 2;
 /// `flags` of a [`PolicyEntry`] for any peer: the direction has prefixes to look at.
 pub const HAS_PREFIXES: u8 = 1;
+/// `flags` of what [`decide`] returns: the entry is that of a prefix.
+pub const BY_PREFIX: u8 = 2;
 
 /// Value of `policy`.
 #[repr(C)]
@@ -144,7 +146,9 @@ pub fn decide(lookup: &impl Lookup, direction: u32, identity: u32) -> Option<Pol
         best = stronger(best, lookup.entry(direction | identity));
     }
     if has_prefixes && let Some(prefix) = lookup.prefix() {
-        best = stronger(best, lookup.entry(direction | PREFIX_PEER | prefix));
+        let entry = lookup.entry(direction | PREFIX_PEER | prefix);
+        let entry = entry.map(|entry| PolicyEntry { flags: entry.flags | BY_PREFIX, ..entry });
+        best = stronger(best, entry);
     }
     Some(best)
 }

@@ -41,6 +41,8 @@ pub struct Service {
     pub target_port: u16,
     /// Number of backends, for people; programs do not read it.
     pub backends: u16,
+    /// How long a client that comes back gets the backend that it had, in seconds; zero: each connection is a new one.
+    pub affinity_s: u32,
 }
 
 /// One cell of `service_table`.
@@ -96,6 +98,38 @@ pub struct Reverse<A> {
     pub padding: u16,
 }
 
+/// Key of `affinity`: a client of a service.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct AffinityKey {
+    /// The client: its address, or of a socket the cookie of its network namespace, which is another client than any address.
+    pub client: [u32; 4],
+    /// The service.
+    pub service: u32,
+    /// 4 or 6: addresses of two families are two clients.
+    pub family: u32,
+}
+
+/// Value of `affinity`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Affinity {
+    /// When the client came last, in nanoseconds of the monotonic clock.
+    pub used_ns: u64,
+    /// The backend that it got.
+    pub backend: u32,
+    /// Always zero.
+    pub padding: u32,
+}
+
+impl Affinity {
+    /// Whether it still counts at `now_ns`, of a service that remembers clients for `affinity_s`.
+    #[inline(always)]
+    pub fn counts(&self, now_ns: u64, affinity_s: u32) -> bool {
+        now_ns.wrapping_sub(self.used_ns) < affinity_s as u64 * 1_000_000_000
+    }
+}
+
 impl<A: Address> ServiceKey<A> {
     /// The key of one port.
     #[inline(always)]
@@ -133,4 +167,15 @@ pub fn hash(value: u64) -> u32 {
     h = h.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     h ^= h >> 33;
     h as u32
+}
+
+/// A 32-bit hash of a connection's tuple, the same on all machines: the table of a service sends its packets to one backend
+/// wherever they come in.
+#[inline(always)]
+pub fn hash_of<A: Address>(source: A, source_port: u16, destination_port: u16, protocol: u8) -> u32 {
+    let [a, b, c, d] = source.words();
+    let ports = (source_port as u64) << 32 | (destination_port as u64) << 16 | protocol as u64;
+    let low = hash((a as u64) << 32 | b as u64) as u64;
+    let high = hash((c as u64) << 32 | d as u64) as u64;
+    hash((low << 32 | high) ^ ports.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }

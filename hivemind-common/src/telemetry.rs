@@ -51,6 +51,16 @@ pub struct RttKey {
     pub node: u32,
 }
 
+/// Key of `endpoint_drops`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct DropKey {
+    /// The endpoint at whose interface, or on whose way, the packet was dropped.
+    pub endpoint: u32,
+    /// The number of the [`DropReason`].
+    pub reason: u32,
+}
+
 /// How many buckets an [`RttHistogram`] has.
 pub const RTT_BUCKETS: usize = 20;
 /// The first bucket counts round trips below two to this power, in microseconds; each further one twice as long.

@@ -5,7 +5,7 @@
 use crate::{
     flow::now_ns,
     functions::Functions,
-    maps::{COLLECT_INTERVAL_NS, COLLECTOR, Collector, conntrack_pointers, does},
+    maps::{COLLECT_INTERVAL_NS, COLLECTOR, Collector, conntrack_pointers, does, translation_pointers},
     tell::begun_first,
 };
 use aya_ebpf::{
@@ -18,9 +18,10 @@ use aya_ebpf::{
 };
 use core::ffi::c_void;
 use hivemind_common::{
-    conntrack::{END_TOLD, Entry, Key},
+    conntrack::{END_TOLD, Entry, Key, Side},
     family::{Family, V4, V6},
     telemetry::{EVENT_CLOSED, FEATURE_TELEMETRY},
+    translation::{OUTER, Translation, UNUSED_NS},
 };
 
 /// `CLOCK_MONOTONIC` of `<linux/time.h>`.
@@ -94,6 +95,13 @@ unsafe fn sweep(collector: *mut Collector, now: u64) {
         bpf_for_each_map_elem(v6, sweep_v6 as *mut c_void, (&raw mut found).cast(), 0);
         (*collector).live[1] = found.live;
         (*collector).removed[1] += found.removed;
+        let [v4, v6] = translation_pointers();
+        let mut found = Sweep { now, live: 0, removed: 0 };
+        bpf_for_each_map_elem(v4, sweep_translation_v4 as *mut c_void, (&raw mut found).cast(), 0);
+        (*collector).translations[0] = found.live;
+        let mut found = Sweep { now, live: 0, removed: 0 };
+        bpf_for_each_map_elem(v6, sweep_translation_v6 as *mut c_void, (&raw mut found).cast(), 0);
+        (*collector).translations[1] = found.live;
         (*collector).runs += 1;
     }
 }
@@ -141,6 +149,53 @@ unsafe fn sweep_entry<F: Functions>(
         }
         bpf_map_delete_elem(map, key.cast());
         (*sweep).removed += 1;
+    }
+    0
+}
+
+extern "C" fn sweep_translation_v4(
+    map: *mut c_void,
+    key: *mut Key<<V4 as Family>::Address>,
+    record: *mut Translation<<V4 as Family>::Address>,
+    sweep: *mut Sweep,
+) -> i64 {
+    // SAFETY: the kernel hands a live record, its key, and the caller's `Sweep`.
+    unsafe { sweep_translation::<V4>(map, key, record, sweep) }
+}
+
+extern "C" fn sweep_translation_v6(
+    map: *mut c_void,
+    key: *mut Key<<V6 as Family>::Address>,
+    record: *mut Translation<<V6 as Family>::Address>,
+    sweep: *mut Sweep,
+) -> i64 {
+    // SAFETY: as above.
+    unsafe { sweep_translation::<V6>(map, key, record, sweep) }
+}
+
+/// # Safety
+/// A live record, its key, its map, and the caller's `Sweep`.
+#[inline(always)]
+unsafe fn sweep_translation<F: Functions>(
+    map: *mut c_void,
+    key: *mut Key<F::Address>,
+    record: *mut Translation<F::Address>,
+    sweep: *mut Sweep,
+) -> i64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let known = *record;
+        let own = *key;
+        let inner = if known.flags & OUTER != 0 { known.turn(Side::Low, own.protocol).0 } else { own };
+        let is_live = match F::conntrack().get_ptr(&inner) {
+            Some(entry) => (*entry).expires_ns > (*sweep).now,
+            None => false,
+        };
+        if is_live || (*sweep).now.wrapping_sub(known.used_ns) < UNUSED_NS {
+            (*sweep).live += 1;
+        } else {
+            bpf_map_delete_elem(map, key.cast());
+        }
     }
     0
 }

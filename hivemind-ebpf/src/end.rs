@@ -76,6 +76,15 @@ fn put_remote(entry: &mut Entry, i: usize, identity: u32, way: u32) {
     entry.frame_macs[i][0] = way;
 }
 
+/// Writes one end as it was when the connection was judged last.
+#[inline(always)]
+pub(crate) fn put_known(entry: &mut Entry, i: usize, known: &Entry) {
+    let i = i & 1;
+    put_outside(entry, i, known.identities[i]);
+    entry.interfaces[i] = known.interfaces[i];
+    entry.frame_macs[i] = known.frame_macs[i];
+}
+
 /// The way to a replica of another node. The network between nodes carries IPv4: IPv6 always needs the overlay.
 #[inline(always)]
 fn way_to<F: Family>(node: u32) -> u32 {
@@ -91,7 +100,13 @@ pub(crate) fn sender<F: Maps>(frame: Frame, flow: &Flow<F>, entry: &mut Entry) -
     let interface = frame.interface();
     let (index, generation, state) = endpoint_at(interface)?;
     put(entry, flow.from(), index, generation, interface, state);
-    if F::address_of(state) != flow.source() {
+    // Who meets itself was given another name, after this was looked at once.
+    let meets_itself = flow.was_outer() && flow.source() == F::hairpin();
+    if !meets_itself && F::address_of(state) != flow.source() {
+        return Err(DropReason::SpoofedSource);
+    }
+    // An ICMP error says whose it is besides.
+    if flow.is_error() && !flow.was_outer() && frame.source::<F>() != Some(flow.source()) {
         return Err(DropReason::SpoofedSource);
     }
     let (first, last) = frame.source_mac()?;
@@ -99,6 +114,16 @@ pub(crate) fn sender<F: Maps>(frame: Frame, flow: &Flow<F>, entry: &mut Entry) -
         return Err(DropReason::SpoofedMac);
     }
     Ok(())
+}
+
+/// Whether a frame is from the endpoint at whose interface it came in, as its source address says.
+///
+/// # Errors
+/// [`DropReason::SpoofedSource`] if not.
+#[inline(always)]
+pub(crate) fn check_source<F: Maps>(frame: Frame) -> Result<(), DropReason> {
+    let (_, _, state) = endpoint_at(frame.interface())?;
+    if frame.source::<F>() == Some(F::address_of(state)) { Ok(()) } else { Err(DropReason::SpoofedSource) }
 }
 
 /// The endpoint behind the interface by which a frame leaves, if the frame is addressed to it.
@@ -139,6 +164,34 @@ pub(crate) fn receiver<F: Maps>(flow: &Flow<F>, entry: &mut Entry) -> Result<(),
     }
     let (index, generation, state) = endpoint(index)?;
     // The index may have gone to another endpoint between the two lookups.
+    if F::address_of(state) != flow.destination() {
+        return Err(DropReason::NoEndpoint);
+    }
+    put(entry, side, index, generation, state.interface, state);
+    Ok(())
+}
+
+/// The endpoint that a service has chosen, on whatever node. By the overlay, if it is on another one: answers are to come back
+/// by it, to be translated.
+///
+/// # Errors
+/// [`DropReason::NoEndpoint`] if it is gone.
+#[inline(always)]
+pub(crate) fn chosen<F: Maps>(flow: &Flow<F>, entry: &mut Entry) -> Result<(), DropReason> {
+    let side = flow.to();
+    let (identity, index, node) = match F::address_exact().get_ptr(flow.destination()) {
+        // SAFETY: a value of the map, as above.
+        Some(found) => unsafe { ((*found).identity, (*found).endpoint, (*found).node) },
+        None => (IDENTITY_UNKNOWN, OUTSIDE, node_of::<F>(flow.destination()).unwrap_or(OWN)),
+    };
+    if index == OUTSIDE {
+        if node == OWN {
+            return Err(DropReason::NoEndpoint);
+        }
+        put_remote(entry, side, identity, node);
+        return Ok(());
+    }
+    let (index, generation, state) = endpoint(index)?;
     if F::address_of(state) != flow.destination() {
         return Err(DropReason::NoEndpoint);
     }
@@ -218,12 +271,7 @@ pub(crate) fn visitor<F: Maps>(
 
 /// Whoever the host's stack brings a frame from.
 #[inline(always)]
-pub(crate) fn stranger<F: Maps>(frame: Frame, flow: &Flow<F>, entry: &mut Entry) -> Result<(), DropReason> {
-    // A replica that reached another by the host: its address was replaced by the host's on the way.
-    if let Some(identity) = frame.marked_identity() {
-        put_outside(entry, flow.from(), identity);
-        return Ok(());
-    }
+pub(crate) fn stranger<F: Maps>(flow: &Flow<F>, entry: &mut Entry) -> Result<(), DropReason> {
     let Some(found) = F::address_exact().get_ptr(flow.source()) else {
         put_outside(entry, flow.from(), identity_outside::<F>(flow.source()));
         return match node_of::<F>(flow.source()) {
@@ -238,10 +286,28 @@ pub(crate) fn stranger<F: Maps>(frame: Frame, flow: &Flow<F>, entry: &mut Entry)
     if index == OUTSIDE && node == OWN { Ok(()) } else { Err(DropReason::SpoofedSource) }
 }
 
-/// The identity of an address that is in no table: one of the node's own, or anybody's.
+/// Whether the address is one of the node's own.
+#[inline(always)]
+pub(crate) fn is_own_address<F: Maps>(address: F::Address) -> bool {
+    F::node_address().get_ptr(address).is_some()
+}
+
+/// Whether the address is in the table of those whose identity is known.
+#[inline(always)]
+pub(crate) fn is_known<F: Maps>(address: F::Address) -> bool {
+    F::address_exact().get_ptr(address).is_some()
+}
+
+/// The identity of an address that is in no table: one of the node's own, another node's, or anybody's.
 #[inline(always)]
 pub(crate) fn identity_outside<F: Maps>(address: F::Address) -> u32 {
-    if F::node_address().get_ptr(address).is_some() { IDENTITY_HOST } else { IDENTITY_WORLD }
+    if is_own_address::<F>(address) {
+        IDENTITY_HOST
+    } else if F::node_at(address).is_some() {
+        IDENTITY_NODE
+    } else {
+        IDENTITY_WORLD
+    }
 }
 
 /// The identity of any address, and the number of the other node that it is on.

@@ -13,8 +13,9 @@ use hivemind_common::{
     conntrack::{self, END_TOLD, Entry, Key, Phase, REFUSED, Side},
     drop_reason::DropReason,
     family::Family,
-    packet::{self, Packet},
+    packet::{self, Kind, Packet},
     telemetry::{EVENT_CLOSED, FEATURE_TELEMETRY},
+    translation::Translation,
 };
 
 /// Nanoseconds of the monotonic clock, a tick coarse.
@@ -37,6 +38,13 @@ pub(crate) unsafe fn empty<T>(place: *mut T) {
     }
 }
 
+/// In [`Flow::bits`], above TCP's flags: it is a fragment after the first.
+const LATER: u32 = 1 << 8;
+/// In [`Flow::bits`]: it is an ICMP error about the flow.
+const ERROR: u32 = 1 << 9;
+/// In [`Flow::bits`]: it came under the flow's outer tuple.
+const WAS_OUTER: u32 = 1 << 10;
+
 /// A packet's flow. Without padding, since it goes to functions that the kernel verifies on their own.
 #[repr(C)]
 pub(crate) struct Flow<F: Family> {
@@ -44,7 +52,12 @@ pub(crate) struct Flow<F: Family> {
     /// The index of the side that sent the packet. Not a [`Side`]: read back from memory, of one the compiler knows that it
     /// is 0 or 1, and leaves out the mask by which the verifier would know it too.
     sender: u32,
-    tcp_flags: u32,
+    /// TCP's flags, and what else the packet is.
+    bits: u32,
+    /// Where the transport header begins; of an ICMP error, the ICMP header.
+    transport: u32,
+    /// Where the transport header of the packet inside an ICMP error begins.
+    inner: u32,
     pub(crate) now: u64,
 }
 
@@ -60,15 +73,21 @@ impl<F: Functions> Flow<F> {
     }
 
     #[inline(always)]
-    pub(crate) fn of(packet: Packet<F::Address>) -> Self {
-        let (key, side) = Key::of(&packet);
-        Self { key, sender: side.index() as u32, tcp_flags: packet.tcp_flags.into(), now: now_ns() }
-    }
-
-    /// TCP's flags, zero for everything else.
-    #[inline(always)]
-    pub(crate) fn tcp_flags(&self) -> u8 {
-        self.tcp_flags as u8
+    pub(crate) fn of(packet: &Packet<F::Address>) -> Self {
+        let (key, side) = Key::of(packet);
+        let what = match packet.kind {
+            Kind::Whole => 0,
+            Kind::Later => LATER,
+            Kind::Error => ERROR,
+        };
+        Self {
+            key,
+            sender: side.index() as u32,
+            bits: u32::from(packet.tcp_flags) | what,
+            transport: packet.transport,
+            inner: packet.inner,
+            now: now_ns(),
+        }
     }
 
     /// Whether nothing that the entry's verdicts depended on has changed since, and the packet is part of it.
@@ -87,6 +106,10 @@ impl<F: Functions> Flow<F> {
         let seen = conntrack::observe(entry.seen, self.side(), self.tcp_flags());
         if does(FEATURE_TELEMETRY) {
             self.count(frame, entry);
+        }
+        if self.is_error() {
+            // It says nothing about what the ends do.
+            return;
         }
         if seen[0] != entry.seen[0] {
             entry.seen[0] = seen[0];
@@ -150,6 +173,55 @@ impl<F: Functions> Flow<F> {
 }
 
 impl<F: Family> Flow<F> {
+    /// TCP's flags, zero for everything else.
+    #[inline(always)]
+    pub(crate) fn tcp_flags(&self) -> u8 {
+        self.bits as u8
+    }
+
+    /// Whether the packet is an ICMP error about the flow.
+    #[inline(always)]
+    pub(crate) fn is_error(&self) -> bool {
+        self.bits & ERROR != 0
+    }
+
+    /// Whether the packet is a fragment without a transport header.
+    #[inline(always)]
+    pub(crate) fn is_later_fragment(&self) -> bool {
+        self.bits & LATER != 0
+    }
+
+    /// Whether the packet came under the flow's outer tuple.
+    #[inline(always)]
+    pub(crate) fn was_outer(&self) -> bool {
+        self.bits & WAS_OUTER != 0
+    }
+
+    /// Notes that the packet came under the flow's outer tuple.
+    #[inline(always)]
+    pub(crate) fn set_was_outer(&mut self) {
+        self.bits |= WAS_OUTER;
+    }
+
+    /// Where the transport header begins, or an ICMP error's own.
+    #[inline(always)]
+    pub(crate) fn transport(&self) -> u32 {
+        self.transport
+    }
+
+    /// Where the transport header of the packet inside an ICMP error begins.
+    #[inline(always)]
+    pub(crate) fn inner(&self) -> u32 {
+        self.inner
+    }
+
+    /// Takes the tuple of the connection's other face.
+    #[inline(always)]
+    pub(crate) fn become_other(&mut self, key: Key<F::Address>, side: Side) {
+        self.key = key;
+        self.sender = side.index() as u32;
+    }
+
     /// The side that sent the packet.
     #[inline(always)]
     pub(crate) fn side(&self) -> Side {
@@ -185,6 +257,24 @@ impl<F: Maps> Flow<F> {
             Side::Low => self.key.addresses[1],
             Side::High => self.key.addresses[0],
         }
+    }
+
+    /// The ports of the sender and of the receiver, in network order.
+    #[inline(always)]
+    pub(crate) fn ports(&self) -> (u16, u16) {
+        match self.side() {
+            Side::Low => (self.key.ports[0], self.key.ports[1]),
+            Side::High => (self.key.ports[1], self.key.ports[0]),
+        }
+    }
+
+    /// The flow's other face, if it has one.
+    #[inline(always)]
+    pub(crate) fn translation(&self) -> Option<&'static mut Translation<F::Address>> {
+        // A copy: see `known`.
+        let key = self.key;
+        // SAFETY: a value of the map, of which only the time is ever written again.
+        F::translation().get_ptr_mut(&key).map(|found| unsafe { &mut *found })
     }
 
     /// What is remembered of the flow.

@@ -1,21 +1,25 @@
 //! The frame under a program's hands.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_OK},
-    helpers::generated::{bpf_redirect_peer, bpf_skb_load_bytes, bpf_skb_store_bytes},
+    bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_OK},
+    helpers::generated::{bpf_redirect, bpf_redirect_peer, bpf_skb_load_bytes, bpf_skb_store_bytes},
     programs::TcContext,
 };
 use core::mem::MaybeUninit;
 use hivemind_common::{
     drop_reason::DropReason,
-    packet::{Bytes, ETHERNET_BYTES},
+    family::{Address4, Address6, Family, V4},
+    node::OVERLAY_MAC,
+    packet::{self, Bytes, ETHERNET_BYTES, FragmentKey, Fragments},
 };
 
-use crate::end::IDENTITY_HOST;
+use crate::maps::Maps;
 
-/// The first byte of the mark that says: the rest is the identity of the replica that sent the packet. The host's stack may
-/// replace the packet's source address by the host's own; the mark stays.
+/// The first byte of the mark that says: the rest is the identity of the replica that sent the packet, which the host's stack
+/// is to send on to another node.
 const MARK: u32 = 0x48 << 24;
+/// The mark of a packet about which all was decided before the host's end of a replica's pair.
+const JUDGED: u32 = 0x49 << 24;
 /// Bits of an identity.
 const IDENTITY_MASK: u32 = (1 << 24) - 1;
 
@@ -83,15 +87,6 @@ impl Frame {
         if segments == 0 { 1 } else { u64::from(segments) }
     }
 
-    /// Notes who sends, on a frame for one of the node's own addresses: it may come back to another replica.
-    #[inline(always)]
-    pub(crate) fn mark(self, sender: u32, receiver: u32) {
-        if receiver == IDENTITY_HOST {
-            // SAFETY: as above.
-            unsafe { (*self.skb).mark = MARK | (sender & IDENTITY_MASK) };
-        }
-    }
-
     /// Notes who sends, on a frame that the host's stack is to send to another node.
     #[inline(always)]
     pub(crate) fn mark_sender(self, sender: u32) {
@@ -121,6 +116,67 @@ impl Frame {
         if mark & !IDENTITY_MASK == MARK { Some(mark & IDENTITY_MASK) } else { None }
     }
 
+    /// Notes that all was decided about the frame.
+    #[inline(always)]
+    pub(crate) fn mark_judged(self) {
+        // SAFETY: as above.
+        unsafe { (*self.skb).mark = JUDGED };
+    }
+
+    /// Whether [`Frame::mark_judged`] was called.
+    #[inline(always)]
+    pub(crate) fn is_judged(self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.skb).mark == JUDGED }
+    }
+
+    /// The length of its IP packet, or of the longest of the segments that it is cut into; the greatest number if it cannot be
+    /// read.
+    #[inline(always)]
+    pub(crate) fn longest_piece(self, ethertype: u16) -> u32 {
+        // SAFETY: as above.
+        let payload = unsafe { (*self.skb).gso_size };
+        if payload == 0 {
+            return self.ip_bytes() as u32;
+        }
+        // What is cut has no IPv6 extension headers.
+        let (network, protocol) = if ethertype == V4::ETHERTYPE {
+            let Some(ip): Option<[u32; 3]> = self.read(ETHERNET_BYTES) else { return u32::MAX };
+            ((ip[0].to_ne_bytes()[0] & 0xf) as u32 * 4, ip[2].to_ne_bytes()[1])
+        } else {
+            let Some(ip): Option<[u32; 2]> = self.read(ETHERNET_BYTES) else { return u32::MAX };
+            (40, ip[1].to_ne_bytes()[2])
+        };
+        if protocol != packet::TCP {
+            return network + 8 + payload;
+        }
+        let Some([tcp]) = self.read(ETHERNET_BYTES + network + 12) else { return u32::MAX };
+        network + (tcp.to_ne_bytes()[0] >> 4) as u32 * 4 + payload
+    }
+
+    /// Hands the frame to the host's stack, as one that has come in by an interface of ours.
+    #[inline(always)]
+    pub(crate) fn hand_to_host(self, interface: u32) -> Result<i32, DropReason> {
+        let mac = OVERLAY_MAC;
+        // SAFETY: six readable bytes; the helper checks the packet's side.
+        if unsafe { bpf_skb_store_bytes(self.skb, 0, mac.as_ptr().cast(), 6, 0) } != 0 {
+            return Err(DropReason::Rewrite);
+        }
+        // SAFETY: a helper without pointers.
+        Ok(unsafe { bpf_redirect(interface, u64::from(BPF_F_INGRESS)) } as i32)
+    }
+
+    /// Puts the frame before the program at the host end of an endpoint's pair, addressed to the endpoint.
+    #[inline(always)]
+    pub(crate) fn queue(self, interface: u32, macs: &[u32; 3]) -> Result<i32, DropReason> {
+        // SAFETY: `macs` is twelve readable bytes; the helper checks the packet's side.
+        if unsafe { bpf_skb_store_bytes(self.skb, 0, macs.as_ptr().cast(), 12, 0) } != 0 {
+            return Err(DropReason::Rewrite);
+        }
+        // SAFETY: a helper without pointers.
+        Ok(unsafe { bpf_redirect(interface, 0) } as i32)
+    }
+
     /// Hands the frame to an endpoint: into its namespace if `interface` names one, else to the host's stack.
     #[inline(always)]
     pub(crate) fn deliver(self, interface: u32, macs: &[u32; 3]) -> Result<i32, DropReason> {
@@ -140,6 +196,11 @@ impl Frame {
 const NEAR: u32 = 255;
 
 impl Bytes for Frame {
+    #[inline(always)]
+    fn extension(&self, kind: u8, offset: u32) -> u64 {
+        crate::functions::extension(self.skb, kind.into(), offset)
+    }
+
     #[inline(always)]
     fn read<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
         // Nearly always the headers lie in one piece with the socket buffer: no call of a helper then.
@@ -165,3 +226,24 @@ impl Bytes for Frame {
         }
     }
 }
+
+macro_rules! fragments {
+    ($address:ty, $family:ty) => {
+        impl Fragments<$address> for Frame {
+            #[inline(always)]
+            fn remember(&self, key: &FragmentKey<$address>, ports: u32) {
+                // The least recently used give way: at worst the rest of a packet is lost.
+                let _ = <$family>::fragment().insert(key, &ports, 0);
+            }
+
+            #[inline(always)]
+            fn recall(&self, key: &FragmentKey<$address>) -> Option<u32> {
+                // SAFETY: a value of the map.
+                <$family>::fragment().get_ptr(key).map(|ports| unsafe { *ports })
+            }
+        }
+    };
+}
+
+fragments!(Address4, V4);
+fragments!(Address6, hivemind_common::family::V6);

@@ -2,20 +2,25 @@
 //! it counts for.
 
 use crate::{
+    end::{IDENTITY_HOST, IDENTITY_NODE},
     flow::{Flow, empty},
     frame::Frame,
-    functions::{self, Functions},
+    functions::{self, Functions, OUTWARD},
     maps::{ENDPOINT_STATE, Maps, PAIR, PAIR_COUNTERS, PAIR_FREE, POLICY, SCRATCH, does, longest},
     tell::begun_first,
 };
 use aya_ebpf::bindings::BPF_NOEXIST;
 use hivemind_common::{
-    conntrack::{self, BEGUN_BY_HIGH, END_TOLD, Entry, REFUSED, REFUSED_NS, Side},
+    conntrack::{self, BEGUN_BY_HIGH, END_TOLD, Entry, MASQUERADED, REFUSED, REFUSED_NS, Side, TRANSLATED},
     drop_reason::DropReason,
     endpoint::OUTSIDE,
+    node::OWN,
     packet,
-    policy::{self, ALLOW, DENY, EGRESS, KEY_BITS, Lookup, PolicyEntry, PolicyKey, PrefixKey, SET_BITS},
-    telemetry::{EVENT_NEW, FEATURE_POLICY, FEATURE_TELEMETRY, PAIR_OTHER, PairKey},
+    policy::{
+        self, ALLOW, BY_PREFIX, DENY, EGRESS, KEY_BITS, Lookup, PolicyEntry, PolicyKey, PrefixKey, SET_BITS,
+    },
+    service::ServiceKey,
+    telemetry::{EVENT_NEW, FEATURE_POLICY, FEATURE_TELEMETRY, FEATURE_TRACKING, PAIR_OTHER, PairKey},
 };
 
 /// The place where this CPU puts an entry together, emptied.
@@ -31,16 +36,27 @@ pub(crate) fn scratch() -> Result<&'static mut Entry, DropReason> {
     Ok(entry)
 }
 
-/// Decides about a packet whose two ends are written in `entry`, and remembers the decision.
+/// The scratch entry as it was left.
+#[inline(always)]
+pub(crate) fn found_out() -> Result<&'static mut Entry, DropReason> {
+    let entry = SCRATCH.get_ptr_mut(0).ok_or(DropReason::Internal)?;
+    // SAFETY: as above.
+    Ok(unsafe { &mut *entry })
+}
+
+/// Decides about a packet whose two ends are written in the scratch entry, and remembers the decision.
 ///
 /// # Errors
 /// Why the packet must not pass.
 #[inline(always)]
-pub(crate) fn settle<F: Functions>(
-    frame: Frame,
-    flow: &Flow<F>,
-    entry: &mut Entry,
-) -> Result<(), DropReason> {
+pub(crate) fn settle<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<(), DropReason> {
+    if !does(FEATURE_TRACKING) {
+        return Ok(());
+    }
+    let entry = found_out()?;
+    if flow.is_error() {
+        return related(frame, flow);
+    }
     let known = flow.known().filter(|known| {
         known.expires_ns > flow.now && !conntrack::reopens(known.seen, flow.key.protocol, flow.tcp_flags())
     });
@@ -53,7 +69,10 @@ pub(crate) fn settle<F: Functions>(
             (conntrack::beginner(flow.side(), flow.key.protocol, flow.tcp_flags(), own, other), [0; 2])
         }
     };
-    let verdict = if does(FEATURE_POLICY) { F::verdict(flow, entry, begun_by.index() as u32) } else { 0 };
+    // Nobody keeps an endpoint from itself.
+    let is_itself = entry.endpoints[0] == entry.endpoints[1] && entry.endpoints[0] != OUTSIDE;
+    let verdict =
+        if does(FEATURE_POLICY) && !is_itself { F::verdict(flow, entry, begun_by.index() as u32) } else { 0 };
     if verdict != 0 {
         let reason = denial(verdict);
         let mut attempts = 1;
@@ -70,11 +89,17 @@ pub(crate) fn settle<F: Functions>(
     let is_new = known.is_none();
     entry.seen = conntrack::observe(seen, flow.side(), flow.tcp_flags());
     entry.expires_ns = flow.now + conntrack::timeout_ns(flow.key.protocol, entry.seen);
-    entry.flags = if matches!(begun_by, Side::High) { BEGUN_BY_HIGH } else { 0 };
+    if matches!(begun_by, Side::High) {
+        entry.flags |= BEGUN_BY_HIGH;
+    }
+    if let Some(translation) = flow.translation() {
+        entry.flags |= TRANSLATED;
+        translation.used_ns = flow.now;
+    }
     entry.began_ns = flow.now;
     if let Some(known) = known {
         entry.began_ns = known.began_ns;
-        entry.flags |= known.flags & END_TOLD;
+        entry.flags |= known.flags & (END_TOLD | MASQUERADED);
         entry.bytes = known.bytes;
         entry.packets = known.packets;
     }
@@ -90,6 +115,18 @@ pub(crate) fn settle<F: Functions>(
     Ok(())
 }
 
+/// Lets an ICMP error pass if the connection that it is about stands.
+#[inline(always)]
+fn related<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<(), DropReason> {
+    match flow.known() {
+        Some(entry) if flow.stands(entry) => {
+            flow.observe(frame, entry);
+            Ok(())
+        }
+        _ => Err(DropReason::UnrelatedError),
+    }
+}
+
 /// The reason behind what [`verdict`] returned.
 #[inline(always)]
 fn denial(verdict: u32) -> DropReason {
@@ -97,6 +134,8 @@ fn denial(verdict: u32) -> DropReason {
         DropReason::PolicyEgress
     } else if verdict == DropReason::PolicyIngress as u32 {
         DropReason::PolicyIngress
+    } else if verdict == DropReason::Guarded as u32 {
+        DropReason::Guarded
     } else {
         DropReason::NoPolicy
     }
@@ -141,12 +180,29 @@ fn ask<F: Maps>(
         Some(decision) => {
             entry.rules[own] = decision.rule;
             match (decision.verdict, direction) {
+                (ALLOW, EGRESS) if is_guarded(flow, entry, peer) && decision.flags & BY_PREFIX == 0 => {
+                    DropReason::Guarded as u32
+                }
                 (ALLOW, _) => 0,
                 (_, EGRESS) => DropReason::PolicyEgress as u32,
                 _ => DropReason::PolicyIngress as u32,
             }
         }
     }
+}
+
+/// Whether the other end is something that a replica reaches only by a rule which names its address.
+#[inline(always)]
+fn is_guarded<F: Maps>(flow: &Flow<F>, entry: &Entry, peer: usize) -> bool {
+    if entry.endpoints[peer] != OUTSIDE {
+        return false;
+    }
+    let (address, port, protocol) = (flow.key.addresses[peer], flow.key.ports[peer], flow.key.protocol);
+    if F::guarded().get_ptr(ServiceKey::every_port(address)).is_some() {
+        return true;
+    }
+    let is_a_node = matches!(entry.identities[peer], IDENTITY_HOST | IDENTITY_NODE);
+    is_a_node && F::guarded().get_ptr(ServiceKey::published(port, protocol)).is_some()
 }
 
 /// One policy's tables, asked about one connection.
@@ -184,8 +240,7 @@ fn count_attempt<F: Maps>(
 ) -> u32 {
     let (source, destination) = (begun_by.index(), begun_by.other().index());
     // An echo's identifier stands where ports are; it would make a pair of every ping.
-    let has_ports = matches!(flow.key.protocol, packet::TCP | packet::UDP | packet::SCTP);
-    let port = if has_ports { flow.key.ports[destination] } else { 0 };
+    let port = if packet::has_ports(flow.key.protocol) { flow.key.ports[destination] } else { 0 };
     let (source, destination) = (entry.identities[source], entry.identities[destination]);
     let protocol_and_verdict = u32::from(flow.key.protocol) | u32::from(verdict) << 8;
     let number = functions::pair_number(source, destination, port.into(), protocol_and_verdict);
@@ -223,4 +278,52 @@ pub(crate) fn pair_number(source: u32, destination: u32, port: u16, protocol: u8
         Some(number) => unsafe { *number },
         None => PAIR_OTHER,
     }
+}
+
+/// Sends a packet on about which all is settled, as the scratch entry says. `interface_zero` is what becomes of one whose
+/// receiver is reached neither by an interface nor by a node.
+///
+/// # Errors
+/// Why it does not go.
+#[inline(always)]
+pub(crate) fn go_on<F: Functions>(
+    frame: Frame,
+    flow: &mut Flow<F>,
+    interface_zero: u32,
+) -> Result<i32, DropReason> {
+    let entry = found_out()?;
+    if goes_outward(flow, entry) || is_about_translated(flow) {
+        return Ok(OUTWARD);
+    }
+    let (from, to) = (flow.from(), flow.to());
+    let way = entry.way(to);
+    if way != OWN {
+        return Ok(functions::send(frame, way, entry.identities[from]));
+    }
+    if entry.interfaces[to] == 0 && interface_zero == NOWHERE {
+        return Err(DropReason::NoEndpoint);
+    }
+    frame.deliver(entry.interfaces[to], &entry.frame_macs[to])
+}
+
+/// For [`go_on`]: the host's stack gets it.
+pub(crate) const TO_HOST: u32 = 0;
+/// For [`go_on`]: it is dropped.
+pub(crate) const NOWHERE: u32 = 1;
+
+/// Whether whoever gets the packet knows the connection by another tuple.
+#[inline(always)]
+pub(crate) fn goes_outward<F: Functions>(flow: &Flow<F>, entry: &Entry) -> bool {
+    entry.flags & (TRANSLATED | MASQUERADED) != 0 && !flow.was_outer()
+}
+
+/// Whether the packet is an error about a connection that its receiver knows by another tuple. (For an error no entry is made
+/// that could say so.)
+#[inline(always)]
+pub(crate) fn is_about_translated<F: Functions>(flow: &Flow<F>) -> bool {
+    flow.is_error()
+        && match flow.known() {
+            Some(known) => goes_outward(flow, known),
+            None => false,
+        }
 }

@@ -1,11 +1,14 @@
 //! The eBPF programs of the data path.
 //!
 //! `from_replica` and `to_replica` sit on the host end of each replica's veth pair (tcx) and carry packets;
-//! `from_underlay` (on the interfaces towards other nodes) and `to_overlay` (on the overlay's own) carry them between nodes; `collect`
-//! and the timer it arms remove expired connections; the `sock_*` hooks (cgroup) turn service addresses into
-//! endpoints when a socket connects or sends; `sock_ops` reads round-trip times off the kernel's own TCP. What is pure, and every map's key and value, is in `hivemind-common`.
+//! `from_underlay` and `to_underlay` (on the interfaces towards other nodes and the outside) and `to_overlay` (on the overlay's
+//! own) carry them between nodes, out and in; `to_service` (on the services' own interface) takes what the host's stack sends
+//! to services; `settle`, `outward` and `refuse` are steps that they go on with; `collect` and the timer it arms remove expired connections; the `sock_*` hooks (cgroup) turn service addresses
+//! into endpoints when a socket connects or sends; `sock_ops` reads round-trip times off the kernel's own TCP. What is pure,
+//! and every map's key and value, is in `hivemind-common`.
 //!
-//! Start with [`replica`] for packets, from where [`judge`] decides about first packets, and with [`socket`] for services.
+//! Start with [`replica`] for packets, from where [`judge`] decides about first packets and [`translate`] gives them other
+//! ends, and with [`socket`] for services.
 #![no_std]
 #![no_main]
 
@@ -14,12 +17,19 @@ mod end;
 mod flow;
 mod frame;
 mod functions;
+mod host;
 mod judge;
 mod maps;
+mod refuse;
 mod replica;
+mod rewrite;
 mod round_trip;
+mod route;
+mod service;
 mod socket;
+mod step;
 mod tell;
+mod translate;
 mod underlay;
 
 #[panic_handler]

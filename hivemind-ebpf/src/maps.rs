@@ -1,23 +1,32 @@
 //! Every map, and the trait that finds a family's. Capacities here are placeholders that the loader overrides.
 
+use crate::{frame::Frame, route::Lookup, step::Handed};
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_NO_PREALLOC, bpf_timer},
     btf_maps,
     helpers::generated::bpf_map_lookup_elem,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, Stack, lpm_trie},
+    maps::{
+        Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf, Stack,
+        lpm_trie,
+    },
 };
 use core::ffi::c_void;
 use hivemind_common::{
     conntrack::{Entry, Key},
     drop_reason::DropReason,
     endpoint::{AddressEntry, EndpointState},
-    family::{Address4, Address6, Family, V4, V6},
+    family::{Address, Address4, Address6, Family, V4, V6},
+    name::step,
     node::{NODES_MAX, NodeState},
+    packet::{Bytes, FragmentKey},
     policy::{PolicyEntry, PolicyKey, PrefixKey},
-    service::{Backend, Cell, Reverse, ReverseKey, Service, ServiceKey},
-    telemetry::{EVENT_CLASSES, EventBudget, FEATURES_ALL, PairCounters, PairKey, RttHistogram, RttKey},
+    service::{Affinity, AffinityKey, Backend, Cell, Reverse, ReverseKey, Service, ServiceKey},
+    telemetry::{
+        DropKey, EVENT_CLASSES, EventBudget, FEATURES_ALL, PairCounters, PairKey, RttHistogram, RttKey,
+    },
+    translation::{Pair, Translation, Uplink},
 };
 
 #[unsafe(no_mangle)]
@@ -27,6 +36,34 @@ pub(crate) static COLLECT_INTERVAL_NS: Global<u64> = Global::new(10_000_000_000)
 
 #[unsafe(no_mangle)]
 pub(crate) static FEATURES: Global<u32> = Global::new(FEATURES_ALL);
+
+/// The range of services: network, mask; then the same of this node's replicas.
+#[unsafe(no_mangle)]
+pub(crate) static SERVICE_RANGE_V4: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(crate) static SERVICE_MASK_V4: Global<u32> = Global::new(u32::MAX);
+#[unsafe(no_mangle)]
+pub(crate) static SERVICE_RANGE_V6: Global<[u32; 4]> = Global::new([0; 4]);
+#[unsafe(no_mangle)]
+pub(crate) static SERVICE_MASK_V6: Global<[u32; 4]> = Global::new([u32::MAX; 4]);
+#[unsafe(no_mangle)]
+pub(crate) static REPLICA_RANGE_V4: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(crate) static REPLICA_MASK_V4: Global<u32> = Global::new(u32::MAX);
+#[unsafe(no_mangle)]
+pub(crate) static REPLICA_RANGE_V6: Global<[u32; 4]> = Global::new([0; 4]);
+#[unsafe(no_mangle)]
+pub(crate) static REPLICA_MASK_V6: Global<[u32; 4]> = Global::new([u32::MAX; 4]);
+#[unsafe(no_mangle)]
+pub(crate) static HAIRPIN_V4: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(crate) static HAIRPIN_V6: Global<[u32; 4]> = Global::new([0; 4]);
+#[unsafe(no_mangle)]
+pub(crate) static SERVICE_INTERFACE: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(crate) static MASQ_PORT_FIRST: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(crate) static MASQ_PORT_COUNT: Global<u32> = Global::new(0);
 
 #[map(name = "conntrack_v4")]
 static CONNTRACK_V4: HashMap<Key<Address4>, Entry> = HashMap::with_max_entries(1, 0);
@@ -80,6 +117,30 @@ static POLICY_PREFIX_V4: LpmTrie<PrefixKey<Address4>, u32> = LpmTrie::with_max_e
 #[map(name = "policy_cidr_v6")]
 static POLICY_PREFIX_V6: LpmTrie<PrefixKey<Address6>, u32> = LpmTrie::with_max_entries(1, 0);
 
+#[map(name = "translation_v4")]
+static TRANSLATION_V4: HashMap<Key<Address4>, Translation<Address4>> = HashMap::with_max_entries(1, 0);
+#[map(name = "translation_v6")]
+static TRANSLATION_V6: HashMap<Key<Address6>, Translation<Address6>> = HashMap::with_max_entries(1, 0);
+#[map(name = "fragment_v4")]
+static FRAGMENT_V4: LruHashMap<FragmentKey<Address4>, u32> = LruHashMap::with_max_entries(1, 0);
+#[map(name = "fragment_v6")]
+static FRAGMENT_V6: LruHashMap<FragmentKey<Address6>, u32> = LruHashMap::with_max_entries(1, 0);
+#[map(name = "affinity")]
+pub(crate) static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(1, 0);
+#[map(name = "uplink")]
+pub(crate) static UPLINK: HashMap<u32, Uplink> = HashMap::with_max_entries(1, 0);
+#[map(name = "guarded_v4")]
+static GUARDED_V4: HashMap<ServiceKey<Address4>, u32> = HashMap::with_max_entries(1, 0);
+#[map(name = "guarded_v6")]
+static GUARDED_V6: HashMap<ServiceKey<Address6>, u32> = HashMap::with_max_entries(1, 0);
+#[map(name = "unmasked_v4")]
+static UNMASKED_V4: LpmTrie<Address4, u32> = LpmTrie::with_max_entries(1, 0);
+#[map(name = "unmasked_v6")]
+static UNMASKED_V6: LpmTrie<Address6, u32> = LpmTrie::with_max_entries(1, 0);
+
+#[map(name = "endpoint_drops")]
+pub(crate) static ENDPOINT_DROPS: PerCpuHashMap<DropKey, u64> =
+    PerCpuHashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[map(name = "pair")]
 pub(crate) static PAIR: HashMap<PairKey, u32> = HashMap::with_max_entries(1, 0);
 #[map(name = "pair_free")]
@@ -98,6 +159,21 @@ pub(crate) static EVENT_BUDGETS: PerCpuArray<EventBudget> = PerCpuArray::with_ma
 #[map(name = "scratch")]
 pub(crate) static SCRATCH: PerCpuArray<Entry> = PerCpuArray::with_max_entries(1, 0);
 
+/// Where both records of a connection's translation are put together; IPv4's are smaller.
+#[map(name = "binding")]
+pub(crate) static BINDING: PerCpuArray<Pair<Address6>> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where a route is asked for: it would not fit the stack.
+#[map(name = "route")]
+pub(crate) static ROUTE: PerCpuArray<Lookup> = PerCpuArray::with_max_entries(1, 0);
+
+/// What one program hands to the next.
+#[map(name = "handed")]
+pub(crate) static HANDED: PerCpuArray<Handed> = PerCpuArray::with_max_entries(1, 0);
+/// The programs that others go on with, by [`hivemind_common::name::step`].
+#[map(name = "steps")]
+pub(crate) static STEPS: ProgramArray = ProgramArray::with_max_entries(step::COUNT, 0);
+
 /// The value of `collector`: `hivemind_common::endpoint::CollectorState` with the kernel's own type for the timer,
 /// which it recognises by name.
 #[repr(C)]
@@ -107,6 +183,7 @@ pub(crate) struct Collector {
     pub(crate) runs: u64,
     pub(crate) live: [u64; 2],
     pub(crate) removed: [u64; 2],
+    pub(crate) translations: [u64; 2],
 }
 
 // SAFETY: the kernel serialises the timer; the figures beside it may be torn between CPUs, which costs nothing.
@@ -118,6 +195,8 @@ pub(crate) static COLLECTOR: btf_maps::Array<Collector, 1> = btf_maps::Array::ne
 /// The maps of one family, and what depends on it besides.
 pub(crate) trait Maps: Family + Sized {
     fn conntrack() -> &'static HashMap<Key<Self::Address>, Entry>;
+    fn translation() -> &'static HashMap<Key<Self::Address>, Translation<Self::Address>>;
+    fn fragment() -> &'static LruHashMap<FragmentKey<Self::Address>, u32>;
     fn address_exact() -> &'static HashMap<Self::Address, AddressEntry>;
     fn service() -> &'static HashMap<ServiceKey<Self::Address>, Service>;
     fn backend() -> &'static HashMap<u32, Backend<Self::Address>>;
@@ -125,48 +204,62 @@ pub(crate) trait Maps: Family + Sized {
     fn node_address() -> &'static HashMap<Self::Address, u32>;
     fn policy_prefix() -> &'static LpmTrie<PrefixKey<Self::Address>, u32>;
     fn node_range() -> &'static LpmTrie<Self::Address, u32>;
+    fn guarded() -> &'static HashMap<ServiceKey<Self::Address>, u32>;
+    fn unmasked() -> &'static LpmTrie<Self::Address, u32>;
     /// The endpoint's address in this family.
     fn address_of(state: &EndpointState) -> Self::Address;
+    /// An uplink's address in this family.
+    fn uplink_address(uplink: &Uplink) -> Self::Address;
+    /// The address at an offset of a frame.
+    fn read_address(frame: Frame, offset: u32) -> Option<Self::Address>;
+    /// Whether the address is of the services' range.
+    fn is_service(address: Self::Address) -> bool;
+    /// Whether the address is of the range of this node's replicas.
+    fn is_replica(address: Self::Address) -> bool;
+    /// The address under which a replica meets itself.
+    fn hairpin() -> Self::Address;
+    /// The number of the other node that has this address, if one has.
+    fn node_at(address: Self::Address) -> Option<u32>;
 }
 
 macro_rules! maps {
-    ($family:ty, $field:ident, $conntrack:ident, $exact:ident, $service:ident, $backend:ident, $reverse:ident, $node:ident, $prefix:ident, $range:ident) => {
+    ($family:ty, $field:ident, { $($function:ident: $type:ty = $map:ident,)+ }, $address:expr, $read:expr, $ranges:expr, $hairpin:expr, $node_at:expr) => {
         impl Maps for $family {
-            #[inline(always)]
-            fn conntrack() -> &'static HashMap<Key<Self::Address>, Entry> {
-                &$conntrack
-            }
-            #[inline(always)]
-            fn address_exact() -> &'static HashMap<Self::Address, AddressEntry> {
-                &$exact
-            }
-            #[inline(always)]
-            fn service() -> &'static HashMap<ServiceKey<Self::Address>, Service> {
-                &$service
-            }
-            #[inline(always)]
-            fn backend() -> &'static HashMap<u32, Backend<Self::Address>> {
-                &$backend
-            }
-            #[inline(always)]
-            fn reverse() -> &'static LruHashMap<ReverseKey<Self::Address>, Reverse<Self::Address>> {
-                &$reverse
-            }
-            #[inline(always)]
-            fn node_address() -> &'static HashMap<Self::Address, u32> {
-                &$node
-            }
-            #[inline(always)]
-            fn policy_prefix() -> &'static LpmTrie<PrefixKey<Self::Address>, u32> {
-                &$prefix
-            }
-            #[inline(always)]
-            fn node_range() -> &'static LpmTrie<Self::Address, u32> {
-                &$range
-            }
+            $(
+                #[inline(always)]
+                fn $function() -> &'static $type {
+                    &$map
+                }
+            )+
             #[inline(always)]
             fn address_of(state: &EndpointState) -> Self::Address {
                 state.$field
+            }
+            #[inline(always)]
+            fn uplink_address(uplink: &Uplink) -> Self::Address {
+                uplink.$field
+            }
+            #[inline(always)]
+            fn read_address(frame: Frame, offset: u32) -> Option<Self::Address> {
+                $read(frame, offset)
+            }
+            #[inline(always)]
+            fn is_service(address: Self::Address) -> bool {
+                let [network, mask, _, _] = $ranges();
+                address.is_in(network, mask)
+            }
+            #[inline(always)]
+            fn is_replica(address: Self::Address) -> bool {
+                let [_, _, network, mask] = $ranges();
+                address.is_in(network, mask)
+            }
+            #[inline(always)]
+            fn hairpin() -> Self::Address {
+                $address($hairpin.load())
+            }
+            #[inline(always)]
+            fn node_at(address: Self::Address) -> Option<u32> {
+                $node_at(address)
             }
         }
     };
@@ -175,26 +268,52 @@ macro_rules! maps {
 maps!(
     V4,
     ipv4,
-    CONNTRACK_V4,
-    ADDRESS_EXACT_V4,
-    SERVICE_V4,
-    BACKEND_V4,
-    REVERSE_V4,
-    NODE_ADDRESS_V4,
-    POLICY_PREFIX_V4,
-    NODE_RANGE_V4
+    {
+        conntrack: HashMap<Key<Self::Address>, Entry> = CONNTRACK_V4,
+        translation: HashMap<Key<Self::Address>, Translation<Self::Address>> = TRANSLATION_V4,
+        fragment: LruHashMap<FragmentKey<Self::Address>, u32> = FRAGMENT_V4,
+        address_exact: HashMap<Self::Address, AddressEntry> = ADDRESS_EXACT_V4,
+        service: HashMap<ServiceKey<Self::Address>, Service> = SERVICE_V4,
+        backend: HashMap<u32, Backend<Self::Address>> = BACKEND_V4,
+        reverse: LruHashMap<ReverseKey<Self::Address>, Reverse<Self::Address>> = REVERSE_V4,
+        node_address: HashMap<Self::Address, u32> = NODE_ADDRESS_V4,
+        policy_prefix: LpmTrie<PrefixKey<Self::Address>, u32> = POLICY_PREFIX_V4,
+        node_range: LpmTrie<Self::Address, u32> = NODE_RANGE_V4,
+        guarded: HashMap<ServiceKey<Self::Address>, u32> = GUARDED_V4,
+        unmasked: LpmTrie<Self::Address, u32> = UNMASKED_V4,
+    },
+    Address4,
+    |frame: Frame, offset| frame.read(offset).map(|[word]| Address4(word)),
+    || [&SERVICE_RANGE_V4, &SERVICE_MASK_V4, &REPLICA_RANGE_V4, &REPLICA_MASK_V4].map(|word| Address4(word.load())),
+    HAIRPIN_V4,
+    |address| NODE_BY_ADDRESS.get_ptr(address).map(
+        // SAFETY: a value of the map.
+        |number| unsafe { *number }
+    )
 );
 maps!(
     V6,
     ipv6,
-    CONNTRACK_V6,
-    ADDRESS_EXACT_V6,
-    SERVICE_V6,
-    BACKEND_V6,
-    REVERSE_V6,
-    NODE_ADDRESS_V6,
-    POLICY_PREFIX_V6,
-    NODE_RANGE_V6
+    {
+        conntrack: HashMap<Key<Self::Address>, Entry> = CONNTRACK_V6,
+        translation: HashMap<Key<Self::Address>, Translation<Self::Address>> = TRANSLATION_V6,
+        fragment: LruHashMap<FragmentKey<Self::Address>, u32> = FRAGMENT_V6,
+        address_exact: HashMap<Self::Address, AddressEntry> = ADDRESS_EXACT_V6,
+        service: HashMap<ServiceKey<Self::Address>, Service> = SERVICE_V6,
+        backend: HashMap<u32, Backend<Self::Address>> = BACKEND_V6,
+        reverse: LruHashMap<ReverseKey<Self::Address>, Reverse<Self::Address>> = REVERSE_V6,
+        node_address: HashMap<Self::Address, u32> = NODE_ADDRESS_V6,
+        policy_prefix: LpmTrie<PrefixKey<Self::Address>, u32> = POLICY_PREFIX_V6,
+        node_range: LpmTrie<Self::Address, u32> = NODE_RANGE_V6,
+        guarded: HashMap<ServiceKey<Self::Address>, u32> = GUARDED_V6,
+        unmasked: LpmTrie<Self::Address, u32> = UNMASKED_V6,
+    },
+    Address6,
+    |frame: Frame, offset| frame.read(offset).map(Address6),
+    || [&SERVICE_RANGE_V6, &SERVICE_MASK_V6, &REPLICA_RANGE_V6, &REPLICA_MASK_V6].map(|words| Address6(words.load())),
+    HAIRPIN_V6,
+    // Nodes know one another by IPv4.
+    |_| None
 );
 
 /// The value in an LPM trie for a key of which every bit counts.
@@ -231,4 +350,10 @@ pub(crate) fn does(feature: u32) -> bool {
 #[inline(always)]
 pub(crate) fn conntrack_pointers() -> [*mut c_void; 2] {
     [(&raw const CONNTRACK_V4).cast_mut().cast(), (&raw const CONNTRACK_V6).cast_mut().cast()]
+}
+
+/// Both tables of translations, as [`conntrack_pointers`].
+#[inline(always)]
+pub(crate) fn translation_pointers() -> [*mut c_void; 2] {
+    [(&raw const TRANSLATION_V4).cast_mut().cast(), (&raw const TRANSLATION_V6).cast_mut().cast()]
 }

@@ -1,7 +1,11 @@
 //! The socket hooks: a service's address becomes an endpoint's when a socket connects or sends, and the endpoint's
 //! becomes the service's again when the socket asks whom it talks to. Packets are not touched.
 
-use crate::maps::{Maps, NODE_NETNS_COOKIE, SERVICE_TABLE};
+use crate::{
+    flow::now_ns,
+    maps::{Maps, NODE_NETNS_COOKIE},
+    service::{at, choose, published, target_port},
+};
 use aya_ebpf::{
     bindings::bpf_sock_addr,
     helpers::generated::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval},
@@ -10,14 +14,14 @@ use aya_ebpf::{
 };
 use hivemind_common::{
     family::{Address, Address4, Address6, V4, V6},
-    service::{self, BACKEND_ACTIVE, Reverse, ReverseKey, SERVICE_EVERY_PORT, Service, ServiceKey},
+    service::{self, AffinityKey, Reverse, ReverseKey, Service},
 };
 
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
 const ECONNREFUSED: i32 = 111;
-/// How many cells are tried: one that was just handed to another service, or whose backend just left, is no answer.
-const TRIES: u32 = 3;
+/// In [`AffinityKey::family`]: the client is a network namespace. (Its sockets have no address yet when they are looked at.)
+const OF_A_NAMESPACE: u32 = 0;
 
 #[cgroup_sock_addr(connect4)]
 pub fn sock_connect4(context: SockAddrContext) -> i32 {
@@ -146,11 +150,17 @@ impl Socket {
         unsafe { bpf_get_socket_cookie(self.0.cast()) }
     }
 
+    /// The cookie of the network namespace that the socket lives in.
+    #[inline(always)]
+    fn namespace(self) -> u64 {
+        // SAFETY: as above.
+        unsafe { bpf_get_netns_cookie(self.0.cast()) }
+    }
+
     /// Whether the socket lives in the node's own network namespace.
     #[inline(always)]
     fn is_the_nodes(self) -> bool {
-        // SAFETY: as above.
-        unsafe { bpf_get_netns_cookie(self.0.cast()) == NODE_NETNS_COOKIE.load() }
+        self.namespace() == NODE_NETNS_COOKIE.load()
     }
 }
 
@@ -215,66 +225,40 @@ fn way<F: Maps>(socket: Socket, address: F::Address, choice: Choice) -> Way<F::A
         Choice::Random => unsafe { bpf_get_prandom_u32() },
         Choice::BySocket => service::hash(cookie ^ ((service.id as u64) << 32)),
     };
-    let Some(backend) = backend::<F>(&service, uniform) else {
+    let namespace = socket.namespace();
+    let client = AffinityKey {
+        client: [namespace as u32, (namespace >> 32) as u32, 0, 0],
+        service: service.id,
+        family: OF_A_NAMESPACE,
+    };
+    let Some(backend) = choose::<F>(&service, uniform, client, now_ns()) else {
         return Way::Refused;
     };
-    let target_port = if service.flags & SERVICE_EVERY_PORT != 0 || service.target_port == 0 {
-        port
-    } else {
-        service.target_port
-    };
-    let key = reverse_key(cookie, backend, target_port);
+    let target_port = target_port(&service, port);
+    let key = reverse_key(cookie, backend.address, target_port);
     let asked = Reverse { address, port, padding: 0 };
     // A failure costs the socket only the sight of the service's address.
     let _ = F::reverse().insert(&key, &asked, 0);
-    Way::To(backend, target_port)
+    Way::To(backend.address, target_port)
 }
 
 /// The service at this address and port: that very port, else every port, else a port published on the node.
 #[inline(always)]
 fn service_at<F: Maps>(socket: Socket, address: F::Address, port: u16) -> Option<Service> {
     let protocol = socket.protocol();
-    let services = F::service();
-    // SAFETY: here and below a copy of a value of the map, which the daemon replaces as a whole.
-    if let Some(found) = unsafe { services.get(ServiceKey::port(address, port, protocol)) } {
-        // A key with the unspecified address is a published port; asked for literally it means loopback, below.
-        if address != F::Address::unspecified() {
-            return Some(*found);
-        }
+    // The unspecified address stands for published ports; asked for literally it means loopback.
+    if address != F::Address::unspecified()
+        && let Some(found) = at::<F>(address, port, protocol)
+    {
+        return Some(found);
     }
-    // SAFETY: as above.
-    if let Some(found) = unsafe { services.get(ServiceKey::every_port(address)) } {
-        return Some(*found);
-    }
-    // SAFETY: as above.
-    let published = *unsafe { services.get(ServiceKey::published(port, protocol)) }?;
+    let published = published::<F>(port, protocol)?;
     let is_ours = if address.is_loopback() {
         socket.is_the_nodes()
     } else {
         F::node_address().get_ptr(address).is_some()
     };
     if is_ours { Some(published) } else { None }
-}
-
-/// The address of the backend in one of the service's cells.
-#[inline(always)]
-fn backend<F: Maps>(service: &Service, uniform: u32) -> Option<F::Address> {
-    let mut uniform = uniform;
-    for _ in 0..TRIES {
-        let index = service.table_base + service::cell_of(uniform, service.table_size);
-        if let Some(cell) = SERVICE_TABLE.get(index)
-            && cell.service == service.id
-            && let Some(backend) = F::backend().get_ptr(cell.backend)
-        {
-            // SAFETY: a value of the map.
-            let (address, state) = unsafe { ((*backend).address, (*backend).state) };
-            if state == BACKEND_ACTIVE {
-                return Some(address);
-            }
-        }
-        uniform = service::hash(uniform as u64);
-    }
-    None
 }
 
 #[inline(always)]

@@ -4,14 +4,16 @@ use crate::{
     flow::{Flow, now_ns},
     frame::Frame,
     functions::Functions,
-    maps::{DROP_COUNTERS, EVENT_BUDGETS, EVENTS, SCRATCH, does},
+    maps::{DROP_COUNTERS, ENDPOINT_BY_INTERFACE, ENDPOINT_DROPS, EVENT_BUDGETS, EVENTS, SCRATCH, does},
 };
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use hivemind_common::{
     conntrack::{Entry, Key, Side},
-    drop_reason::DropReason,
+    endpoint::OUTSIDE,
     family::{Address, Family},
-    telemetry::{DROP_EVENTS_PER_S, EVENT_DROPPED, Event, FEATURE_TELEMETRY, FLOW_EVENTS_PER_S, event_class},
+    telemetry::{
+        DROP_EVENTS_PER_S, DropKey, EVENT_DROPPED, Event, FEATURE_TELEMETRY, FLOW_EVENTS_PER_S, event_class,
+    },
 };
 
 /// Which side comes first in the event, what kind it is and why it was dropped, in one word: a function has five arguments.
@@ -23,7 +25,7 @@ pub(crate) fn begun_first(side: Side, kind: u8, reason: u8) -> u32 {
 /// Drops a frame of which nothing is known.
 #[inline(always)]
 pub(crate) fn drop_unread(frame: Frame, reason: u32) -> i32 {
-    count_drop(reason);
+    count_drop(endpoint_at(frame), reason);
     if does(FEATURE_TELEMETRY) {
         let now = now_ns();
         if let Some(place) = place(event_class(EVENT_DROPPED, reason as u8), now) {
@@ -42,29 +44,51 @@ pub(crate) fn drop_unread(frame: Frame, reason: u32) -> i32 {
     TC_ACT_SHOT
 }
 
-/// Drops a frame whose flow is known; its ends, as far as they were found out, are in the scratch entry.
+/// Counts and tells that a frame whose flow is known will not reach its destination; its ends, as far as they were found out,
+/// are in the scratch entry.
 #[inline(always)]
-pub(crate) fn drop_flow<F: Functions>(frame: Frame, flow: &Flow<F>, reason: DropReason) -> i32 {
-    count_drop(reason as u32);
-    if does(FEATURE_TELEMETRY)
-        && let Some(entry) = SCRATCH.get_ptr(0)
-    {
+pub(crate) fn note_drop<F: Functions>(frame: Frame, flow: &Flow<F>, reason: u32) {
+    let Some(entry) = SCRATCH.get_ptr(0) else { return };
+    // SAFETY: this CPU's slot, which nobody else writes meanwhile.
+    let entry = unsafe { &*entry };
+    let sender = endpoint_at(frame);
+    let endpoint = if sender == OUTSIDE { entry.endpoints[flow.to()] } else { sender };
+    count_drop(endpoint, reason);
+    if does(FEATURE_TELEMETRY) {
         let begun_by = match flow.known() {
             Some(known) => known.begun_by(),
             None => flow.side(),
         };
         let what = begun_first(begun_by, EVENT_DROPPED, reason as u8);
-        // SAFETY: this CPU's slot, which nobody else writes meanwhile.
-        F::tell(&flow.key, unsafe { &*entry }, what, frame.interface(), flow.now);
+        F::tell(&flow.key, entry, what, frame.interface(), flow.now);
     }
-    TC_ACT_SHOT
+}
+
+/// The index of the endpoint at whose interface the program sits, if it is one's.
+#[inline(always)]
+fn endpoint_at(frame: Frame) -> u32 {
+    match ENDPOINT_BY_INTERFACE.get_ptr(frame.interface()) {
+        // SAFETY: a value of the map.
+        Some(index) => unsafe { *index },
+        None => OUTSIDE,
+    }
 }
 
 #[inline(always)]
-fn count_drop(reason: u32) {
+fn count_drop(endpoint: u32, reason: u32) {
     if let Some(count) = DROP_COUNTERS.get_ptr_mut(reason) {
         // SAFETY: a pointer to this CPU's slot; programs on one CPU do not preempt one another within it.
         unsafe { *count += 1 };
+    }
+    if endpoint == OUTSIDE {
+        return;
+    }
+    let key = DropKey { endpoint, reason };
+    match ENDPOINT_DROPS.get_ptr_mut(&key) {
+        // SAFETY: as above.
+        Some(count) => unsafe { *count += 1 },
+        // Fails if there is no room: the total has it all the same.
+        None => drop(ENDPOINT_DROPS.insert(&key, &1, 0)),
     }
 }
 

@@ -1,22 +1,23 @@
-//! Other nodes: the overlay's packets are made and taken apart here, without a tunnel device in their way.
+//! Interfaces towards other nodes and the outside. The overlay's packets are made and taken apart here, without a tunnel device
+//! in their way.
 
 use crate::{
     end::{self, IDENTITY_NODE, IDENTITY_WORLD},
     flow::Flow,
     frame::Frame,
-    functions::{Functions, drop_unread, send as send_function},
-    judge,
-    maps::{Maps, NODE_BY_ADDRESS, NODE_STATE, does, node_of},
+    functions::{CONTINUE, Functions, drop_unread, send as send_function},
+    judge::{self, goes_outward},
+    maps::{Maps, NODE_BY_ADDRESS, NODE_STATE, node_of},
+    step::{OR_NOWHERE, to_outside, to_outward, to_settle},
+    translate::{Served, serve},
 };
 use aya_ebpf::{
     bindings::{
         BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
-        BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, TC_ACT_OK, TC_ACT_UNSPEC,
+        BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, TC_ACT_OK, TC_ACT_UNSPEC,
         bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
     },
-    helpers::generated::{
-        bpf_get_hash_recalc, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_store_bytes,
-    },
+    helpers::generated::{bpf_get_hash_recalc, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_store_bytes},
     macros::classifier,
     programs::TcContext,
 };
@@ -26,10 +27,9 @@ use hivemind_common::{
     drop_reason::DropReason,
     endpoint::OUTSIDE,
     family::{Address, Family, V4, V6},
-    node::{DIRECT, NodeState, OVERLAY_MAC, OWN},
+    node::{DIRECT, NodeState, OWN},
     overlay::{self, BYTES},
-    packet::{self, Bytes, ETHERNET_BYTES},
-    telemetry::FEATURE_TRACKING,
+    packet::ETHERNET_BYTES,
 };
 
 /// Makes room for the headers of VXLAN: an outer IPv4 and UDP header, and an inner Ethernet one, whose length stands in the
@@ -44,20 +44,20 @@ const AF_INET: u32 = 2;
 /// Where the type stands in an Ethernet header.
 const ETHERTYPE_OFFSET: u32 = 12;
 
-/// What comes in from other nodes. Everything else goes on as if this were not here.
+/// What comes in from other nodes, and from the outside for published ports and in answer to replicas. Everything else goes
+/// on as if this were not here.
 #[classifier]
 pub fn from_underlay(context: TcContext) -> i32 {
     let frame = Frame::new(&context);
-    if frame.ethertype() != V4::ETHERTYPE {
-        return TC_ACT_UNSPEC;
-    }
-    let Some(own) = NODE_STATE.get(OWN) else { return TC_ACT_UNSPEC };
     // What is for another machine may be seen here too.
     if !frame.is_for_us() {
         return TC_ACT_UNSPEC;
     }
-    let Some(outer) = overlay::read(&frame, own.address) else {
-        return if own.flags & DIRECT != 0 { arrive_as_is::<V4>(frame) } else { TC_ACT_UNSPEC };
+    let Some(own) = NODE_STATE.get(OWN) else { return TC_ACT_UNSPEC };
+    let is_v4 = frame.ethertype() == V4::ETHERTYPE;
+    let Some(outer) = (if is_v4 { overlay::read(&frame, own.address) } else { None }) else {
+        to_outside(frame);
+        return TC_ACT_UNSPEC;
     };
     let Some(node) = NODE_BY_ADDRESS.get_ptr(outer.source) else {
         return drop_unread(frame, DropReason::UnknownNode as u32);
@@ -77,6 +77,48 @@ pub fn from_underlay(context: TcContext) -> i32 {
         }
         _ => drop_unread(frame, DropReason::NotIp as u32),
     }
+}
+
+/// What comes in and is no overlay packet.
+#[classifier]
+pub fn outside(context: TcContext) -> i32 {
+    let frame = Frame::new(&context);
+    let Some(own) = NODE_STATE.get(OWN) else { return TC_ACT_UNSPEC };
+    match frame.ethertype() {
+        V4::ETHERTYPE => arrive_from_outside::<V4>(frame, own.flags & DIRECT != 0),
+        V6::ETHERTYPE => arrive_from_outside::<V6>(frame, false),
+        _ => TC_ACT_UNSPEC,
+    }
+}
+
+/// What leaves the node. A replica's own address does not, but to other nodes and where the node was told that it may.
+#[classifier]
+pub fn to_underlay(context: TcContext) -> i32 {
+    let frame = Frame::new(&context);
+    match frame.ethertype() {
+        V4::ETHERTYPE => go_out::<V4>(frame),
+        V6::ETHERTYPE => go_out::<V6>(frame),
+        _ => TC_ACT_UNSPEC,
+    }
+}
+
+#[inline(always)]
+fn go_out<F: Functions>(frame: Frame) -> i32 {
+    let Some(source) = frame.source::<F>() else { return TC_ACT_UNSPEC };
+    if !F::is_replica(source) {
+        return TC_ACT_UNSPEC;
+    }
+    match frame.destination::<F>() {
+        Some(destination) if node_of::<F>(destination).is_none() => {}
+        _ => return TC_ACT_UNSPEC,
+    }
+    let mut room = MaybeUninit::uninit();
+    let flow = Flow::<F>::empty(&mut room);
+    let fault = F::read(frame, flow);
+    if fault != 0 {
+        return drop_unread(frame, fault - 1);
+    }
+    F::leave_by(frame, flow)
 }
 
 /// What the host's stack sends to replicas of other nodes. What else it sends here, the device drops and counts.
@@ -135,27 +177,89 @@ fn arrive<F: Functions>(frame: Frame, node: u32, identity: u32) -> i32 {
     let (from, to) = (flow.from(), flow.to());
     if let Some(entry) = flow.entry() {
         // The node has said before who this is, and it was judged so.
-        let same =
-            entry.node(from) == node && entry.identities[from] == identity && entry.endpoints[to] != OUTSIDE;
-        if same && flow.stands(entry) {
+        let same = entry.node(from) == node && entry.identities[from] == identity;
+        let is_outward = goes_outward(flow, entry);
+        if same && (is_outward || entry.endpoints[to] != OUTSIDE) && flow.stands(entry) {
             flow.observe(frame, entry);
+            if is_outward {
+                return to_outward(frame, flow);
+            }
             return match frame.deliver(entry.interfaces[to], &entry.frame_macs[to]) {
                 Ok(verdict) => verdict,
                 Err(reason) => drop_unread(frame, reason as u32),
             };
         }
     }
-    F::judge_arriving(frame, flow, node, identity)
+    let verdict = F::judge_arriving(frame, flow, node, identity);
+    if verdict != CONTINUE {
+        return verdict;
+    }
+    to_settle(frame, flow, OR_NOWHERE)
 }
 
-/// Takes a packet that a replica of another node has sent to one of this node without the overlay, and nothing else.
+/// Takes a packet that is for a published port, or part of a connection of a replica with the outside; and, if `is_direct`,
+/// one that a replica of another node has sent to one of this node without the overlay.
 #[inline(always)]
-fn arrive_as_is<F: Functions>(frame: Frame) -> i32 {
+fn arrive_from_outside<F: Functions>(frame: Frame, is_direct: bool) -> i32 {
     let mut room = MaybeUninit::uninit();
     let flow = Flow::<F>::empty(&mut room);
     if F::read(frame, flow) != 0 {
         return TC_ACT_UNSPEC;
     }
+    match serve(frame, flow) {
+        Ok(Served::Yes) => {}
+        // The socket that holds a published port has nobody listening: the host's stack says so.
+        Ok(_) if is_direct => return arrive_as_is(frame, flow),
+        Ok(_) => return TC_ACT_UNSPEC,
+        Err(reason) => return drop_unread(frame, reason as u32),
+    }
+    let verdict = F::pass_from_outside(frame, flow);
+    if verdict != CONTINUE {
+        return verdict;
+    }
+    let verdict = F::judge_from_outside(frame, flow);
+    if verdict != CONTINUE {
+        return verdict;
+    }
+    to_settle(frame, flow, OR_NOWHERE)
+}
+
+/// Delivers a packet from outside that is under its inner tuple, if its connection stands.
+///
+/// # Errors
+/// Why it is not delivered.
+#[inline(always)]
+pub(crate) fn pass_from_outside<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<i32, DropReason> {
+    let (from, to) = (flow.from(), flow.to());
+    let Some(entry) = flow.known() else { return Ok(CONTINUE) };
+    let is_same = entry.endpoints[from] == OUTSIDE && entry.node(from) == OWN;
+    let way = entry.way(to);
+    if !is_same || (way == OWN && entry.interfaces[to] == 0) || !flow.stands(entry) {
+        return Ok(CONTINUE);
+    }
+    flow.observe(frame, entry);
+    if way != OWN {
+        return Ok(send_function(frame, way, entry.identities[from]));
+    }
+    frame.deliver(entry.interfaces[to], &entry.frame_macs[to])
+}
+
+/// Finds out about a packet from outside that is under its inner tuple.
+///
+/// # Errors
+/// Why it must not pass.
+#[inline(always)]
+pub(crate) fn judge_from_outside<F: Functions>(_: Frame, flow: &Flow<F>) -> Result<(), DropReason> {
+    let entry = judge::scratch()?;
+    if !flow.is_error() {
+        end::stranger::<F>(flow, entry)?;
+    }
+    end::chosen::<F>(flow, entry)
+}
+
+/// Takes a packet that a replica of another node has sent to one of this node without the overlay, and nothing else.
+#[inline(always)]
+fn arrive_as_is<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> i32 {
     let (from, to) = (flow.from(), flow.to());
     if let Some(entry) = flow.entry()
         && entry.way(from) & AS_IS != 0
@@ -163,6 +267,9 @@ fn arrive_as_is<F: Functions>(frame: Frame) -> i32 {
         && flow.stands(entry)
     {
         flow.observe(frame, entry);
+        if goes_outward(flow, entry) {
+            return to_outward(frame, flow);
+        }
         return match frame.deliver(entry.interfaces[to], &entry.frame_macs[to]) {
             Ok(verdict) => verdict,
             Err(reason) => drop_unread(frame, reason as u32),
@@ -172,17 +279,21 @@ fn arrive_as_is<F: Functions>(frame: Frame) -> i32 {
     if node == OWN || !end::is_here::<F>(flow.destination()) {
         return TC_ACT_UNSPEC;
     }
-    F::judge_arriving(frame, flow, node, identity)
+    let verdict = F::judge_arriving(frame, flow, node, identity);
+    if verdict != CONTINUE {
+        return verdict;
+    }
+    to_settle(frame, flow, OR_NOWHERE)
 }
 
-/// Decides about a packet that another node brings, and delivers it.
+/// Finds out about a packet that another node brings. One that is for the host's stack goes there.
 ///
 /// # Errors
 /// Why it must not pass.
 #[inline(always)]
 pub(crate) fn judge_arriving<F: Functions>(
     frame: Frame,
-    flow: &Flow<F>,
+    flow: &mut Flow<F>,
     node: u32,
     identity: u32,
 ) -> Result<i32, DropReason> {
@@ -192,13 +303,14 @@ pub(crate) fn judge_arriving<F: Functions>(
     }
     end::visitor::<F>(flow, entry, node, identity)?;
     if !end::local_receiver::<F>(flow, entry)? {
-        return frame.hand_to_host();
+        let Some(known) = flow.known().filter(|known| goes_outward(flow, known)) else {
+            let Some(own) = NODE_STATE.get(OWN) else { return Err(DropReason::Internal) };
+            return frame.hand_to_host(own.interface);
+        };
+        // An answer to somebody outside, or to this node, by a connection that was translated here.
+        end::put_known(entry, flow.to(), known);
     }
-    if does(FEATURE_TRACKING) {
-        judge::settle::<F>(frame, flow, entry)?;
-    }
-    let to = flow.to();
-    frame.deliver(entry.interfaces[to], &entry.frame_macs[to])
+    Ok(CONTINUE)
 }
 
 /// Sends a frame by the way to another node on behalf of `identity`.
@@ -214,7 +326,7 @@ pub(crate) fn send(frame: Frame, way: u32, identity: u32) -> Result<i32, DropRea
         return Err(DropReason::NoNodeRoute);
     }
     let ethertype = frame.ethertype();
-    if state.mtu != 0 && frame.is_longer_than(state.mtu, ethertype) {
+    if state.mtu != 0 && frame.longest_piece(ethertype) > state.mtu {
         // The host's stack cuts it, or tells the sender; it has a route that says how long packets may be.
         frame.mark_sender(identity);
         return Ok(TC_ACT_OK);
@@ -263,40 +375,6 @@ impl Frame {
         }
         let ethertype = ethertype.to_be();
         self.store(ETHERTYPE_OFFSET, (&raw const ethertype).cast(), 2)
-    }
-
-    /// Whether its IP packet, or one of the segments that it is cut into, is longer than so many bytes.
-    #[inline(always)]
-    fn is_longer_than(self, mtu: u32, ethertype: u16) -> bool {
-        // SAFETY: the kernel hands a valid context and rewrites the access.
-        let payload = unsafe { (*self.context()).gso_size };
-        if payload == 0 {
-            return self.ip_bytes() > u64::from(mtu);
-        }
-        // What is cut has no IPv6 extension headers.
-        let (network, protocol) = if ethertype == V4::ETHERTYPE {
-            let Some(ip): Option<[u32; 3]> = self.read(ETHERNET_BYTES) else { return true };
-            ((ip[0].to_ne_bytes()[0] & 0xf) as u32 * 4, ip[2].to_ne_bytes()[1])
-        } else {
-            let Some(ip): Option<[u32; 2]> = self.read(ETHERNET_BYTES) else { return true };
-            (40, ip[1].to_ne_bytes()[2])
-        };
-        if protocol != packet::TCP {
-            return network + 8 + payload > mtu;
-        }
-        let Some([tcp]) = self.read(ETHERNET_BYTES + network + 12) else { return true };
-        network + (tcp.to_ne_bytes()[0] >> 4) as u32 * 4 + payload > mtu
-    }
-
-    /// Hands the frame to the host's stack, as one that has come in by the overlay's own interface.
-    #[inline(always)]
-    fn hand_to_host(self) -> Result<i32, DropReason> {
-        let Some(own) = NODE_STATE.get(OWN) else { return Err(DropReason::Internal) };
-        let interface = own.interface;
-        let mac = OVERLAY_MAC;
-        self.store(0, mac.as_ptr(), 6)?;
-        // SAFETY: a helper without pointers.
-        Ok(unsafe { bpf_redirect(interface, u64::from(BPF_F_INGRESS)) } as i32)
     }
 
     #[inline(always)]

@@ -130,12 +130,12 @@ mod tests {
             remedy: remedy.into(),
         };
         let findings =
-            [finding("kernel", Level::Ok, ""), finding("nft", Level::Fail, "apt install nftables")];
+            [finding("kernel", Level::Ok, ""), finding("runc", Level::Fail, "apt install runc")];
         assert_eq!(
             describe(&findings, Colours::Off),
             "ok    kernel  found\n\
-             fail  nft     found\n\
-             \x20             -> apt install nftables\n\
+             fail  runc    found\n\
+             \x20             -> apt install runc\n\
              \nThis machine lacks something; failed: 1, warnings: 0.\n"
         );
     }

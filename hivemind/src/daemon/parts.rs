@@ -395,6 +395,12 @@ pub(crate) fn datapath_config(config: &Config, ranges: &Ranges) -> hivemind_data
         cluster_range: ranges.cluster,
         service_range: ranges.services,
         dns: config.dns,
+        unmasked: config.unmasked.clone(),
+        masquerade_ports: config.masquerade_ports,
+        guarded: Guarded {
+            addresses: hivemind_datapath::Config::METADATA.into(),
+            ports: guarded_ports(config),
+        },
         mtu: config.mtu,
         collect_interval: hivemind_datapath::Config::COLLECT_INTERVAL,
         features: config.datapath_features,

@@ -70,7 +70,7 @@ fn control(release: &Release, architecture: &str, tree: &Path) -> Result<String>
          Architecture: {architecture}\n\
          Maintainer: The Hivemind authors <hivemind@localhost>\n\
          Installed-Size: {size}\n\
-         Depends: libc6 (>= {glibc}), libgcc-s1, containerd, runc, nftables, passwd\n\
+         Depends: libc6 (>= {glibc}), libgcc-s1, containerd, runc, passwd\n\
          Section: admin\n\
          Priority: optional\n\
          Description: container runner and orchestrator with its own eBPF data path\n \

@@ -31,7 +31,7 @@ const PACKAGES: [SystemPackage; 20] = [
     program("containerd", "containerd", "runs containers"),
     program("runc", "runc", "runs containers, below containerd"),
     program("protobuf-compiler", "protoc", "builds the client of containerd's API"),
-    program("nftables", "nft", "masquerades what leaves the node"),
+    program("nftables", "nft", "a yardstick, and a witness in tests"),
     program("iproute2", "ip", "lays out networks in tests"),
     program("skopeo", "skopeo", "pushes images to the registry of the tests"),
     program("debootstrap", "debootstrap", "makes the bare Debian in which a release is tried"),

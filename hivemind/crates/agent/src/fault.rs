@@ -45,7 +45,6 @@ pub(crate) fn of_datapath(error: &hivemind_datapath::Error) -> Problem {
             ErrorCode::CgroupMissing,
             "mount cgroup v2 (mount -t cgroup2 none /sys/fs/cgroup/unified), or name its directory with --cgroup-root",
         ),
-        E::NftMissing { .. } => (ErrorCode::NetworkFailed, "install the package nftables"),
         E::ProgramRefused { .. } | E::Object(_) => {
             (ErrorCode::EbpfUnavailable, "run `hivemind doctor`; the daemon's log has the verifier's")
         }

@@ -1,9 +1,10 @@
 //! What the daemon tells the data path at start.
 
+use crate::Protocol;
 use hivemind_common::telemetry::FEATURES_ALL;
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     time::Duration,
 };
@@ -11,9 +12,8 @@ use std::{
 /// Where and with what the data path runs.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The daemon's short name, 1 to 11 of `a-z`, `0-9`, `-`, beginning with a letter: names the nftables table
-    /// (`<name>`), the interface of the DNS addresses (`<name>0`) and, as a prefix of the alias, the endpoints'
-    /// interfaces.
+    /// The daemon's short name, 1 to 11 of `a-z`, `0-9`, `-`, beginning with a letter: names the interface of the services and
+    /// of the DNS addresses (`<name>0`) and, as a prefix of the alias, the endpoints' interfaces.
     pub name: String,
     /// The directory of pins, `/sys/fs/bpf/hivemind` by default. A bpffs is mounted if there is none.
     pub bpffs: PathBuf,
@@ -29,6 +29,14 @@ pub struct Config {
     pub service_range: (Ipv4Net, Ipv6Net),
     /// The addresses at which replicas ask the DNS server.
     pub dns: (Ipv4Addr, Ipv6Addr),
+    /// Destinations outside of the cluster that replicas reach under their own addresses, since they know the way back: at most
+    /// 256 in each family. To all others replicas are known by the address of the interface by which the node reaches them.
+    pub unmasked: Vec<IpNet>,
+    /// The first and the last port of the node's addresses that connections of replicas to the outside get. The node's own
+    /// connections never get one of them.
+    pub masquerade_ports: (u16, u16),
+    /// What replicas reach only if a policy names its address.
+    pub guarded: Guarded,
     /// MTU of the replicas' interfaces in bytes, at least 1280; by default that of the interface with the default
     /// route (1500 without one) less the 50 that encapsulation between nodes takes.
     pub mtu: Option<u32>,
@@ -42,7 +50,24 @@ pub struct Config {
     pub sizes: MapSizes,
 }
 
+/// Destinations that are no replica's business: a replica reaches them only by a rule of a policy for a block of addresses that
+/// holds theirs, not because nothing was said.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Guarded {
+    /// These addresses, whatever the port.
+    pub addresses: Vec<IpAddr>,
+    /// These ports of every node.
+    pub ports: Vec<(u16, Protocol)>,
+}
+
 impl Config {
+    /// Where clouds tell a machine its secrets, IPv4 and IPv6.
+    pub const METADATA: [IpAddr; 2] = [
+        IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+        IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    ];
+    /// The ports above those that Linux gives to the node's own connections by default.
+    pub const MASQUERADE_PORTS: (u16, u16) = (61_000, 65_535);
     /// How often expired connections are collected by default.
     pub const COLLECT_INTERVAL: Duration = Duration::from_secs(10);
     /// Every part of the work.
@@ -66,6 +91,13 @@ pub struct MapSizes {
     pub service_cells: u32,
     /// Sockets that are shown the service's address, for each family; the least recently used give way.
     pub reverse: u32,
+    /// Connections that are translated packet by packet, for each family: those that leave under the node's address, those by
+    /// published ports, and those with services that no socket hook saw.
+    pub translations: u32,
+    /// Packets that come in fragments and are not yet whole, for each family; the least recently seen give way.
+    pub fragments: u32,
+    /// Clients that services with session affinity remember, all together; the least recently seen give way.
+    pub affinity: u32,
     /// The node's own addresses, for each family.
     pub node_addresses: u32,
     /// Entries of all policies together; while a policy changes it takes room twice.
@@ -92,6 +124,9 @@ impl Default for MapSizes {
             backends: 16_384,
             service_cells: 262_144,
             reverse: 65_536,
+            translations: 32_768,
+            fragments: 4_096,
+            affinity: 16_384,
             node_addresses: 256,
             policies: 65_536,
             prefixes: 16_384,

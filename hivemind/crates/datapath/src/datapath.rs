@@ -49,7 +49,7 @@ impl Datapath {
     ///
     /// # Errors
     /// What the machine lacks ([`Error::NotPermitted`], [`Error::KernelTooOld`], [`Error::NoBtf`],
-    /// [`Error::NoCgroup2`], [`Error::NftMissing`]), before anything is changed; or what failed on the way, in which
+    /// [`Error::NoCgroup2`]), before anything is changed; or what failed on the way, in which
     /// case what ran before goes on running and opening again completes it.
     pub async fn open(config: Config) -> Result<Self, Error> {
         Self::open_with(config, true).await
@@ -109,12 +109,12 @@ impl Datapath {
     /// Makes the service what the specification says: its ports, its backends with their weights, its published
     /// ports. Connections that are made keep their backend; new ones follow the new specification from one moment on.
     ///
-    /// Takes microseconds a cell, and some milliseconds more if ports are published. If the table of cells is full
+    /// Takes microseconds a cell. If the table of cells is full
     /// but for freed ones, it waits until those may be used again, a second at most.
     ///
     /// # Errors
-    /// [`Error::Spec`], [`Error::PortTaken`] and [`Error::MapFull`]: nothing is changed. [`Error::NftRefused`]: the
-    /// service is set, but its ports are not reachable from outside yet; asking again completes it.
+    /// [`Error::Spec`], [`Error::PortTaken`] and [`Error::MapFull`]: nothing is changed. After another one asking again
+    /// completes it.
     pub async fn set_service(&self, spec: ServiceSpec) -> Result<(), Error> {
         self.workers.on_services(move |node| service::lifecycle::set(node, spec)).await
     }
@@ -143,8 +143,8 @@ impl Datapath {
         self.node.services().records.values().map(|record| record.spec.clone()).collect()
     }
 
-    /// Looks at the node's own addresses again: those on which published ports answer to processes of this node. To
-    /// be called when the node's addresses change.
+    /// Looks at the node's own interfaces and addresses again: those on which published ports answer, and by which replicas
+    /// reach the outside. To be called when they change.
     ///
     /// # Errors
     /// What the kernel refused; asking again completes it.
@@ -274,7 +274,7 @@ impl Datapath {
     }
 
     /// Removes everything that a data path of this configuration made, in whatever state it is: links, maps,
-    /// interfaces, namespaces, routes, rules, and mounts that it made. No `Datapath` may be open. May be called twice.
+    /// interfaces, namespaces, routes, and mounts that it made. No `Datapath` may be open. May be called twice.
     ///
     /// # Errors
     /// What the kernel refused; calling again completes it.

@@ -43,21 +43,6 @@ pub enum Error {
         /// The directory from the configuration.
         path: PathBuf,
     },
-    /// `nft` could not be run. Nothing was changed; install nftables.
-    #[error("the program `nft` could not be run: install the package nftables")]
-    NftMissing {
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// `nft` refused the rules. The former rules stand unchanged: the ruleset is replaced as a whole or not at all.
-    #[error("nft refused the rules of table {table}: {message}")]
-    NftRefused {
-        /// The table.
-        table: String,
-        /// What nft said.
-        message: String,
-    },
     /// The kernel refused a program. What ran before goes on running with its old programs.
     #[error("the kernel refused the program {program}: {message}")]
     ProgramRefused {

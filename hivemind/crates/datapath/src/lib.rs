@@ -1,5 +1,5 @@
 //! The data path of one node: it loads the eBPF programs, pins their maps and links, and owns everything they stand
-//! on: endpoints' network namespaces and veth pairs, addresses and routes, services, published ports, host rules.
+//! on: endpoints' network namespaces and veth pairs, addresses and routes, services, published ports, the interfaces to the outside.
 //!
 //! It does not decide anything: which replica has which address, which endpoints a service has and when they enter
 //! it is the agent's business. It does not start containers; they join the namespaces made here. It answers no DNS;
@@ -31,16 +31,16 @@ mod policy;
 mod programs;
 mod requirements;
 mod reservation;
-mod rules;
 mod service;
 mod slab;
 mod statistics;
 mod teardown;
 mod telemetry;
+mod uplink;
 mod worker;
 
 pub use cluster::{ClusterSpec, RemoteEndpoint, RemoteNode, Routing};
-pub use config::{Config, MapSizes};
+pub use config::{Config, Guarded, MapSizes};
 pub use datapath::Datapath;
 pub use endpoint::{Endpoint, EndpointInfo, EndpointSpec};
 pub use error::Error;
@@ -48,7 +48,7 @@ pub use hivemind_common::drop_reason::DropReason;
 #[doc(hidden)]
 pub use programs::measure::{ProgramTime, program_times};
 pub use service::{BackendSpec, Protocol, PublishedPort, ServicePort, ServicePorts, ServiceSpec};
-pub use statistics::{DropStatistics, MapStatistics, Statistics};
+pub use statistics::{DropStatistics, EndpointDrops, MapStatistics, Statistics};
 pub use telemetry::{
     EventStatistics, FlowEvent, FlowItem, FlowKind, FlowPeer, PairStatistics, PairTotals,
     RoundTripStatistics, events::FlowEvents,

@@ -73,11 +73,15 @@ pub(crate) fn settle_interface(
     netlink.run([Direction::Ingress, Direction::Egress].map(delete).into())
 }
 
-/// One of the two programs that are not at an endpoint's interface.
+/// One of the programs that are not at an endpoint's interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Passage {
-    /// At an interface towards other nodes.
+    /// At an interface towards other nodes and the outside: what comes in.
     Underlay,
+    /// At the same: what leaves.
+    Leaving,
+    /// At the services' own interface.
+    Services,
     /// At the overlay's own.
     Overlay,
 }
@@ -87,13 +91,15 @@ impl Passage {
         match self {
             Self::Underlay => name::FROM_UNDERLAY,
             Self::Overlay => name::TO_OVERLAY,
+            Self::Leaving => name::TO_UNDERLAY,
+            Self::Services => name::TO_SERVICE,
         }
     }
 
     fn way(self) -> (Direction, AttachType) {
         match self {
             Self::Underlay => (Direction::Ingress, AttachType::TcxIngress),
-            Self::Overlay => (Direction::Egress, AttachType::TcxEgress),
+            Self::Overlay | Self::Leaving | Self::Services => (Direction::Egress, AttachType::TcxEgress),
         }
     }
 }

@@ -3,7 +3,9 @@
 use crate::{Error, bpffs::Pins};
 use aya::{
     Pod,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, Stack, lpm_trie::Key},
+    maps::{
+        Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, Stack, lpm_trie::Key,
+    },
 };
 use hivemind_common::{
     endpoint::{AddressEntry, CollectorState, EndpointState},
@@ -12,6 +14,8 @@ use hivemind_common::{
     node::NodeState,
     policy::{PolicyEntry, PolicyKey, PrefixKey},
     service::{Backend, Cell, Service, ServiceKey},
+    telemetry::DropKey,
+    translation::Uplink,
 };
 
 /// Every map that the daemon reads or writes. Connections and reverse entries are the programs' alone.
@@ -30,6 +34,12 @@ pub(crate) struct Maps {
     pub(crate) backend_v6: HashMap<MapData, u32, Backend<Address6>>,
     pub(crate) node_address_v4: HashMap<MapData, Address4, u32>,
     pub(crate) node_address_v6: HashMap<MapData, Address6, u32>,
+    pub(crate) uplink: HashMap<MapData, u32, Uplink>,
+    pub(crate) guarded_v4: HashMap<MapData, ServiceKey<Address4>, u32>,
+    pub(crate) guarded_v6: HashMap<MapData, ServiceKey<Address6>, u32>,
+    pub(crate) unmasked_v4: LpmTrie<MapData, Address4, u32>,
+    pub(crate) unmasked_v6: LpmTrie<MapData, Address6, u32>,
+    pub(crate) endpoint_drops: PerCpuHashMap<MapData, DropKey, u64>,
     pub(crate) node_state: Array<MapData, NodeState>,
     pub(crate) node_by_address: HashMap<MapData, Address4, u32>,
     pub(crate) node_range_v4: LpmTrie<MapData, Address4, u32>,
@@ -56,6 +66,13 @@ impl Maps {
             backend_v6: hash(pins, name::BACKEND_V6)?,
             node_address_v4: hash(pins, name::NODE_ADDRESS_V4)?,
             node_address_v6: hash(pins, name::NODE_ADDRESS_V6)?,
+            uplink: hash(pins, name::UPLINK)?,
+            guarded_v4: hash(pins, name::GUARDED_V4)?,
+            guarded_v6: hash(pins, name::GUARDED_V6)?,
+            unmasked_v4: trie(pins, name::UNMASKED_V4)?,
+            unmasked_v6: trie(pins, name::UNMASKED_V6)?,
+            endpoint_drops: PerCpuHashMap::try_from(Map::PerCpuHashMap(open(pins, name::ENDPOINT_DROPS)?))
+                .map_err(failed(name::ENDPOINT_DROPS))?,
             node_state: array(pins, name::NODE_STATE)?,
             node_by_address: hash(pins, name::NODE_BY_ADDRESS)?,
             node_range_v4: trie(pins, name::NODE_RANGE_V4)?,

@@ -5,15 +5,17 @@ use crate::{
     bpffs::Pins,
     cluster::{self, lifecycle::Cluster},
     endpoint::{self, table::EndpointTable},
-    host, links,
+    host,
+    links::{self, Passage},
     maps::{Maps, PolicyMaps, failed},
     netlink::Netlink,
     policy::{self, table::PolicyTable},
     programs::Programs,
     requirements,
     service::{self, table::ServiceTable},
-    statistics::DropStatistics,
+    statistics::{DropStatistics, EndpointDrops},
     telemetry::pairs::Pairs,
+    uplink,
 };
 use hivemind_common::{
     drop_reason::DropReason,
@@ -23,7 +25,7 @@ use hivemind_common::{
 };
 use netlink_packet_route::address::AddressAttribute;
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{
@@ -40,6 +42,8 @@ pub(crate) struct Node {
     pub(crate) mtu: u32,
     /// Whether programs are attached to interfaces by links.
     pub(crate) has_tcx: bool,
+    /// The index of the services' own interface.
+    pub(crate) services_interface: u32,
     maps: Mutex<Maps>,
     endpoints: Mutex<EndpointTable>,
     services: Mutex<ServiceTable>,
@@ -62,14 +66,15 @@ impl Node {
         let directory = &config.netns_dir;
         fs::create_dir_all(directory).map_err(Error::system(format!("create {}", directory.display())))?;
         let pins = Pins::open(&config)?;
-        let programs = Programs::load(&config, &pins)?;
+        let services_interface = host::prepare(&config, &mut netlink)?;
+        let programs = Programs::load(&config, &pins, services_interface)?;
         let mut maps = Maps::open(&pins)?;
         let generation = last_generation(&maps)?;
         if generation == 0 {
             maps.generation.set(OUTSIDE, 1, 0).map_err(failed(name::GENERATION))?;
         }
-        host::prepare(&config, &mut netlink)?;
         let node = Self {
+            services_interface,
             has_tcx: abilities.tcx && may_use_tcx,
             mtu: host::mtu(&config, &mut netlink)?,
             endpoints: Mutex::new(EndpointTable::new(maps.endpoint_state.len().saturating_sub(1))),
@@ -87,14 +92,16 @@ impl Node {
         };
         // Endpoints first, then the sockets that send to them; so a swap never sends where nobody carries.
         endpoint::lifecycle::adopt(&node, &mut netlink)?;
+        uplink::adopt(&node, &mut netlink)?;
+        links::open_passage(&node, &mut netlink, Passage::Services, services_interface)?;
         cluster::lifecycle::adopt(&node, &mut netlink)?;
         policy::lifecycle::adopt(&node)?;
         service::lifecycle::adopt(&node)?;
+        uplink::write_exceptions(&node)?;
         node.refresh_addresses()?;
         links::attach_sockets(&node.programs, &node.pins, &node.config.cgroup_root)?;
         node.pins.remove_other_versions(&node.config)?;
         node.programs.collect()?;
-        service::lifecycle::publish(&node)?;
         Ok(node)
     }
 
@@ -138,7 +145,7 @@ impl Node {
         self.generation.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Makes the maps of the node's own addresses agree with its interfaces.
+    /// Makes the maps of the node's own addresses, and the interfaces to the outside, agree with its interfaces.
     pub(crate) fn refresh_addresses(&self) -> Result<(), Error> {
         let mut v4 = HashSet::new();
         let mut v6 = HashSet::new();
@@ -166,7 +173,9 @@ impl Node {
         let v4: HashSet<_> = v4.into_iter().map(|address| Address4::from_octets(address.octets())).collect();
         let v6: HashSet<_> = v6.into_iter().map(|address| Address6::from_octets(address.octets())).collect();
         replace_keys(&mut maps.node_address_v4, (name::NODE_ADDRESS_V4, room.0), &v4)?;
-        replace_keys(&mut maps.node_address_v6, (name::NODE_ADDRESS_V6, room.1), &v6)
+        replace_keys(&mut maps.node_address_v6, (name::NODE_ADDRESS_V6, room.1), &v6)?;
+        drop(guard);
+        uplink::refresh(self)
     }
 
     /// Figures, after a collection of expired connections.
@@ -180,6 +189,8 @@ impl Node {
             (counted.totals()?, counted.round_trips()?, counted.events()?)
         };
         let policies = self.policies().fills();
+        let ids =
+            self.endpoints().all().into_iter().map(|info| (info.endpoint.index, info.spec.id)).collect();
         let maps = self.maps();
         let collector = maps.collector.get(&0, 0).map_err(failed(name::COLLECTOR))?;
         let mut entries = services;
@@ -195,13 +206,25 @@ impl Node {
             (name::NODE_ADDRESS_V6, maps.node_address_v6.keys().count() as u64),
             (name::PAIR, pairs.len() as u64),
             (name::RTT, round_trips.len() as u64),
+            (name::TRANSLATION_V4, collector.translations[0]),
+            (name::TRANSLATION_V6, collector.translations[1]),
+            (name::UPLINK, maps.uplink.keys().count() as u64),
         ]);
         let capacities = maps.capacities.iter();
         let fill = capacities.filter_map(|&(name, capacity)| {
             let (_, entries) = entries.iter().find(|(other, _)| *other == name)?;
             Some(MapStatistics { name, entries: *entries, capacity: capacity.into() })
         });
-        Ok(Statistics { maps: fill.collect(), drops: drops(&maps)?, pairs, other_pairs, round_trips, events })
+        let endpoint_drops = endpoint_drops(&maps, &ids)?;
+        Ok(Statistics {
+            maps: fill.collect(),
+            drops: drops(&maps)?,
+            endpoint_drops,
+            pairs,
+            other_pairs,
+            round_trips,
+            events,
+        })
     }
 }
 
@@ -215,6 +238,19 @@ fn drops(maps: &Maps) -> Result<Vec<DropStatistics>, Error> {
         .collect()
 }
 
+/// Packets dropped of each endpoint that stands.
+fn endpoint_drops(maps: &Maps, ids: &HashMap<u32, String>) -> Result<Vec<EndpointDrops>, Error> {
+    let mut drops = Vec::new();
+    for found in maps.endpoint_drops.iter() {
+        let (key, counts) = found.map_err(failed(name::ENDPOINT_DROPS))?;
+        if let (Some(id), Some(reason)) = (ids.get(&key.endpoint), DropReason::from_number(key.reason)) {
+            drops.push(EndpointDrops { endpoint: id.clone(), reason, packets: counts.iter().sum() });
+        }
+    }
+    drops.sort_by(|a, b| (&a.endpoint, a.reason as u32).cmp(&(&b.endpoint, b.reason as u32)));
+    Ok(drops)
+}
+
 fn last_generation(maps: &Maps) -> Result<u64, Error> {
     let mut last = 0;
     for found in maps.generation.iter() {
@@ -223,7 +259,7 @@ fn last_generation(maps: &Maps) -> Result<u64, Error> {
     Ok(last)
 }
 
-fn replace_keys<K: aya::Pod + Eq + std::hash::Hash>(
+pub(crate) fn replace_keys<K: aya::Pod + Eq + std::hash::Hash>(
     map: &mut aya::maps::HashMap<aya::maps::MapData, K, u32>,
     (name, capacity): (&'static str, u32),
     wanted: &HashSet<K>,

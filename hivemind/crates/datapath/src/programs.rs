@@ -3,12 +3,16 @@
 pub(crate) mod measure;
 mod pair_numbers;
 
-use crate::{Config, Error, MapSizes, bpf::AttachType, bpffs::Pins};
+use crate::{Config, Error, MapSizes, bpf::AttachType, bpffs::Pins, maps::failed};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
+    maps::ProgramArray,
     programs::{Program, ProgramError, TestRun, TestRunOptions},
 };
-use hivemind_common::name;
+use hivemind_common::{
+    family::{Address4, Address6},
+    name,
+};
 use nix::{
     sched::{CloneFlags, unshare},
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
@@ -47,7 +51,8 @@ pub(crate) struct Programs {
 
 impl Programs {
     /// Loads the object: against the maps that are pinned, making and pinning those that are not.
-    pub(crate) fn load(config: &Config, pins: &Pins) -> Result<Self, Error> {
+    /// `services` is the index of the services' own interface.
+    pub(crate) fn load(config: &Config, pins: &Pins, services: u32) -> Result<Self, Error> {
         let mut loader = loader(pins)?;
         for map in name::MAPS {
             loader.map_pin_path(map, pins.map(map));
@@ -60,11 +65,19 @@ impl Programs {
         loader.override_global(name::NODE_NETNS_COOKIE, &cookie, true);
         loader.override_global(name::COLLECT_INTERVAL_NS, &interval, true);
         loader.override_global(name::FEATURES, &config.features, true);
+        let ranges = Ranges::of(config);
+        ranges.tell(&mut loader);
+        let (first, last) = config.masquerade_ports;
+        let ports = (u32::from(first), u32::from(last.saturating_sub(first)) + 1);
+        loader.override_global(name::MASQUERADE_PORT_FIRST, &ports.0, true);
+        loader.override_global(name::MASQUERADE_PORT_COUNT, &ports.1, true);
+        loader.override_global(name::SERVICE_INTERFACE, &services, true);
         let numbers = PairNumbers::find(pins)?;
         loader.map_pin_path(name::PAIR_FREE, numbers.path());
         let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
         numbers.keep(pins)?;
         verify(&mut ebpf)?;
+        fill_steps(&mut ebpf)?;
         Ok(Self { ebpf })
     }
 
@@ -94,6 +107,63 @@ impl Programs {
         }
         let message = format!("it returned {:#x}: the timer could not be set", result.return_value);
         Err(Error::ProgramRefused { program: name::COLLECT.to_owned(), message, verifier_log: String::new() })
+    }
+}
+
+/// Puts the steps that programs have in common where those find them. In place of a former build's: one at a time, which is as
+/// good, since what is handed over is part of the maps' layout.
+fn fill_steps(ebpf: &mut Ebpf) -> Result<(), Error> {
+    let descriptors = name::step::PROGRAMS.map(|program| match ebpf.program(program) {
+        Some(Program::SchedClassifier(found)) => {
+            let found = found.fd().and_then(|found| found.try_clone().map_err(ProgramError::IOError));
+            found.map_err(|error| program_error(program, error))
+        }
+        _ => Err(program_error(program, ProgramError::NotLoaded)),
+    });
+    let map = ebpf.map_mut(name::STEPS).ok_or_else(|| program_error(name::STEPS, ProgramError::NotLoaded))?;
+    let mut steps = ProgramArray::try_from(map).map_err(failed(name::STEPS))?;
+    for (slot, descriptor) in (0..).zip(descriptors) {
+        steps.set(slot, &descriptor?, 0).map_err(failed(name::STEPS))?;
+    }
+    Ok(())
+}
+
+/// What the programs know of the configuration: networks with their masks, as they lie in packets.
+struct Ranges {
+    v4: [(&'static str, u32); 5],
+    v6: [(&'static str, [u32; 4]); 5],
+}
+
+impl Ranges {
+    fn of(config: &Config) -> Self {
+        let v4 = |octets: [u8; 4]| Address4::from_octets(octets).0;
+        let v6 = |octets: [u8; 16]| Address6::from_octets(octets).0;
+        let (services, replicas) = (&config.service_range, &config.replica_range);
+        Self {
+            v4: [
+                (name::SERVICE_RANGE_V4, v4(services.0.network().octets())),
+                (name::SERVICE_MASK_V4, v4(services.0.netmask().octets())),
+                (name::REPLICA_RANGE_V4, v4(replicas.0.network().octets())),
+                (name::REPLICA_MASK_V4, v4(replicas.0.netmask().octets())),
+                (name::HAIRPIN_V4, v4(config.dns.0.octets())),
+            ],
+            v6: [
+                (name::SERVICE_RANGE_V6, v6(services.1.network().octets())),
+                (name::SERVICE_MASK_V6, v6(services.1.netmask().octets())),
+                (name::REPLICA_RANGE_V6, v6(replicas.1.network().octets())),
+                (name::REPLICA_MASK_V6, v6(replicas.1.netmask().octets())),
+                (name::HAIRPIN_V6, v6(config.dns.1.octets())),
+            ],
+        }
+    }
+
+    fn tell<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
+        for (name, word) in &self.v4 {
+            loader.override_global(name, word, true);
+        }
+        for (name, words) in &self.v6 {
+            loader.override_global(name, words, true);
+        }
     }
 }
 
@@ -137,6 +207,11 @@ fn verify_one(program: &mut Program) -> Result<(), ProgramError> {
     }
 }
 
+/// How many interfaces may lead to the outside.
+pub(crate) const UPLINKS_MAX: u32 = 256;
+/// How many blocks of addresses may be excepted from masquerading, in each family.
+pub(crate) const UNMASKED_MAX: u32 = 256;
+
 fn sizes(sizes: &MapSizes) -> Vec<(&'static str, u32)> {
     // One slot more for the outside.
     let endpoints = sizes.endpoints.saturating_add(1);
@@ -165,6 +240,17 @@ fn sizes(sizes: &MapSizes) -> Vec<(&'static str, u32)> {
         // One more for the collective pair.
         (name::PAIR_COUNTERS, sizes.pairs.saturating_add(1)),
         (name::RTT, sizes.round_trips),
+        (name::TRANSLATION_V4, sizes.translations.saturating_mul(2)),
+        (name::TRANSLATION_V6, sizes.translations.saturating_mul(2)),
+        (name::FRAGMENT_V4, sizes.fragments),
+        (name::FRAGMENT_V6, sizes.fragments),
+        (name::AFFINITY, sizes.affinity),
+        (name::UPLINK, UPLINKS_MAX),
+        (name::GUARDED_V4, sizes.node_addresses),
+        (name::GUARDED_V6, sizes.node_addresses),
+        (name::UNMASKED_V4, UNMASKED_MAX),
+        (name::UNMASKED_V6, UNMASKED_MAX),
+        (name::ENDPOINT_DROPS, sizes.endpoints.saturating_mul(4)),
         (name::EVENTS, sizes.events_bytes.next_power_of_two()),
     ]
 }

@@ -1,6 +1,7 @@
 //! What the data path needs of the machine and of its configuration, checked before anything is changed.
 
-use crate::{Config, Error, rules};
+use crate::programs::UNMASKED_MAX;
+use crate::{Config, Error};
 use nix::sys::{
     statfs::{CGROUP2_SUPER_MAGIC, statfs},
     utsname::uname,
@@ -43,7 +44,6 @@ pub(crate) fn check(config: &Config) -> Result<Abilities, Error> {
     if !is_cgroup2 {
         return Err(Error::NoCgroup2 { path: config.cgroup_root.clone() });
     }
-    rules::check()?;
     Ok(abilities)
 }
 
@@ -92,6 +92,17 @@ pub(crate) fn check_config(config: &Config) -> Result<(), Error> {
     if config.mtu.is_some_and(|mtu| !(MTU_MIN..=MTU_MAX).contains(&mtu)) {
         return wrong("mtu", "must be from 1280 to 65535");
     }
+    let (first, last) = config.masquerade_ports;
+    if first < 1_024 || last < first {
+        return wrong(
+            "masquerade_ports",
+            "must be a first port of at least 1024 and a last one that is not before it",
+        );
+    }
+    let blocks_v4 = config.unmasked.iter().filter(|block| block.addr().is_ipv4()).count();
+    if blocks_v4.max(config.unmasked.len() - blocks_v4) > UNMASKED_MAX as usize {
+        return wrong("unmasked", "must be at most 256 blocks in each family");
+    }
     if config.collect_interval.is_zero() {
         return wrong("collect_interval", "must not be zero");
     }
@@ -105,6 +116,9 @@ pub(crate) fn check_config(config: &Config) -> Result<(), Error> {
         sizes.service_cells,
         sizes.reverse,
         sizes.node_addresses,
+        sizes.translations,
+        sizes.fragments,
+        sizes.affinity,
     ]
     .into_iter()
     .min();

@@ -10,6 +10,8 @@ pub struct Statistics {
     pub maps: Vec<MapStatistics>,
     /// Packets dropped since the maps were made, for every reason, zeros too.
     pub drops: Vec<DropStatistics>,
+    /// The same of each endpoint that stands, without zeros; sorted by endpoint and reason.
+    pub endpoint_drops: Vec<EndpointDrops>,
     /// Totals of pairs, sorted by identities, protocol and port.
     pub pairs: Vec<PairStatistics>,
     /// Totals of what found no pair of its own.
@@ -37,6 +39,17 @@ pub struct DropStatistics {
     /// The reason.
     pub reason: DropReason,
     /// Packets, all CPUs together.
+    pub packets: u64,
+}
+
+/// Packets dropped of one endpoint for one reason: what it sent, or what was on its way to it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EndpointDrops {
+    /// The endpoint's name.
+    pub endpoint: String,
+    /// The reason.
+    pub reason: DropReason,
+    /// Packets, all CPUs together, since the endpoint was made.
     pub packets: u64,
 }
 

@@ -1,6 +1,6 @@
 //! Removing everything that the data path made on this node.
 
-use crate::{Config, Error, bpffs, host, netlink::Netlink, netlink::request, netns, requirements, rules};
+use crate::{Config, Error, bpffs, host, netlink::Netlink, netlink::request, netns, requirements};
 use netlink_packet_route::link::LinkAttribute;
 use std::{fs, io};
 
@@ -12,8 +12,7 @@ pub(crate) fn teardown(config: &Config) -> Result<(), Error> {
     let mut netlink = Netlink::open()?;
     remove_interfaces(config, &mut netlink)?;
     host::remove(config, &mut netlink)?;
-    remove_namespaces(config)?;
-    rules::remove(config)
+    remove_namespaces(config)
 }
 
 fn remove_interfaces(config: &Config, netlink: &mut Netlink) -> Result<(), Error> {

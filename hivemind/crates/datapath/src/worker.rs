@@ -1,4 +1,4 @@
-//! The threads that make the changes: netlink, namespaces and `nft` block, so they are kept off the executor.
+//! The threads that make the changes: netlink and namespaces block, so they are kept off the executor.
 
 use crate::{Error, node::Node};
 use std::{

@@ -16,8 +16,8 @@ use crate::{
     node::Node,
     requirements,
     reservation::Reservation,
-    rules::Passing,
-    service::{self, Protocol},
+    service::Protocol,
+    uplink,
 };
 use aya::{
     Pod,
@@ -39,28 +39,18 @@ use std::{collections::BTreeMap, io, net::IpAddr};
 /// What is known of the cluster besides what the kernel holds.
 #[derive(Default)]
 pub(crate) struct Cluster {
-    /// What the rules say of the overlay.
-    pub(crate) passing: Option<Passing>,
     /// What was done last, completely.
     applied: Option<Plan>,
 }
 
-/// Puts this build's programs in the place of those that run, and remembers what the rules must say.
+/// Puts this build's programs in the place of those that run.
 pub(crate) fn adopt(node: &Node, netlink: &mut Netlink) -> Result<(), Error> {
-    let own = node.maps().node_state.get(&OWN, 0).map_err(failed(name::NODE_STATE))?;
-    let overlay = netlink.index_of(&interface_name(&node.config))?;
-    for passage in [Passage::Underlay, Passage::Overlay] {
-        for interface in found_passages(node, passage)? {
-            if exists(netlink, interface)? {
-                links::open_passage(node, netlink, passage, interface)?;
-            } else {
-                links::close_passage(node, netlink, passage, interface)?;
-            }
+    for interface in found_passages(node)? {
+        if exists(netlink, interface)? {
+            links::open_passage(node, netlink, Passage::Overlay, interface)?;
+        } else {
+            links::close_passage(node, netlink, Passage::Overlay, interface)?;
         }
-    }
-    if own != NodeState::default() && overlay == Some(own.interface) {
-        let passing = plan::passing(&node.config, netlink, own.address.octets().into())?;
-        node.cluster().passing = Some(passing);
     }
     Ok(())
 }
@@ -80,27 +70,17 @@ fn join(node: &Node, netlink: &mut Netlink, spec: &ClusterSpec) -> Result<(), Er
     let overlay = ensure_interface(node, netlink)?;
     let passing = plan::passing(&node.config, netlink, spec.address)?;
     let plan = Plan::make(&node.config, node.mtu, netlink, spec, overlay, &passing)?;
-    if node.cluster().applied.as_ref() == Some(&plan) && node.cluster().passing.as_ref() == Some(&passing) {
+    if node.cluster().applied.as_ref() == Some(&plan) {
         return Ok(());
     }
     // Forgotten until all is done, so that after a failure it is all done again.
     node.cluster().applied = None;
     netlink.run(vec![request::set_up_overlay(overlay, plan.mtu)])?;
-    for &uplink in &plan.uplinks {
-        links::open_passage(node, netlink, Passage::Underlay, uplink)?;
-    }
+    // The interfaces towards other nodes have an address each, so their programs hang there; if not, they do now.
+    uplink::refresh(node)?;
     links::open_passage(node, netlink, Passage::Overlay, overlay)?;
-    if node.cluster().passing.as_ref() != Some(&passing) {
-        node.cluster().passing = Some(passing);
-        service::lifecycle::publish(node)?;
-    }
     write(node, &plan)?;
     route(netlink, overlay, &plan)?;
-    for uplink in found_passages(node, Passage::Underlay)? {
-        if !plan.uplinks.contains(&uplink) {
-            links::close_passage(node, netlink, Passage::Underlay, uplink)?;
-        }
-    }
     endpoints::begin_epoch(node)?;
     node.cluster().applied = Some(plan);
     Ok(())
@@ -109,22 +89,14 @@ fn join(node: &Node, netlink: &mut Netlink, spec: &ClusterSpec) -> Result<(), Er
 fn leave(node: &Node, netlink: &mut Netlink) -> Result<(), Error> {
     let name = interface_name(&node.config);
     let overlay = netlink.index_of(&name)?;
-    let uplinks = found_passages(node, Passage::Underlay)?;
-    let is_member = node.cluster().passing.is_some() || node.cluster().applied.is_some();
-    if overlay.is_none() && uplinks.is_empty() && !is_member {
+    if overlay.is_none() && node.cluster().applied.is_none() {
         return Ok(());
     }
     node.cluster().applied = None;
-    if node.cluster().passing.take().is_some() {
-        service::lifecycle::publish(node)?;
-    }
     endpoints::replace(node, &[])?;
     write(node, &Plan::default())?;
     endpoints::begin_epoch(node)?;
-    for uplink in uplinks {
-        links::close_passage(node, netlink, Passage::Underlay, uplink)?;
-    }
-    for interface in found_passages(node, Passage::Overlay)? {
+    for interface in found_passages(node)? {
         links::close_passage(node, netlink, Passage::Overlay, interface)?;
     }
     match overlay {
@@ -134,21 +106,13 @@ fn leave(node: &Node, netlink: &mut Netlink) -> Result<(), Error> {
     }
 }
 
-/// The interfaces at which a passage's program hangs. Filters are not found, but where they were put is in the maps.
-fn found_passages(node: &Node, passage: Passage) -> Result<Vec<u32>, Error> {
+/// The interfaces at which the overlay's program hangs. Filters are not found, but where they were put is in the maps.
+fn found_passages(node: &Node) -> Result<Vec<u32>, Error> {
     if node.has_tcx {
-        return links::open_passages(&node.pins, passage);
+        return links::open_passages(&node.pins, Passage::Overlay);
     }
-    let maps = node.maps();
-    let mut found = Vec::new();
-    for number in 0..maps.node_state.len() {
-        let state = maps.node_state.get(&number, 0).map_err(failed(name::NODE_STATE))?;
-        let is_wanted = (number == OWN) == (passage == Passage::Overlay);
-        if is_wanted && state.interface != 0 && !found.contains(&state.interface) {
-            found.push(state.interface);
-        }
-    }
-    Ok(found)
+    let own = node.maps().node_state.get(&OWN, 0).map_err(failed(name::NODE_STATE))?;
+    Ok(if own.interface == 0 { Vec::new() } else { vec![own.interface] })
 }
 
 fn exists(netlink: &mut Netlink, interface: u32) -> Result<bool, Error> {

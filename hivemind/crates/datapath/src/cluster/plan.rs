@@ -4,7 +4,6 @@ use crate::{
     ClusterSpec, Config, Error, RemoteNode, Routing,
     host::{self, ENCAPSULATION_BYTES, MTU_DEFAULT, MTU_MIN},
     netlink::Netlink,
-    rules::Passing,
 };
 use hivemind_common::{
     family::{Address4, Address6},
@@ -21,6 +20,13 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+/// The addresses that this node's own packets have in the overlay, as far as they are known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Passing {
+    pub(crate) ipv4: Ipv4Addr,
+    pub(crate) ipv6: Option<Ipv6Addr>,
+}
+
 /// What the kernel shall have.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Plan {
@@ -31,8 +37,6 @@ pub(crate) struct Plan {
     pub(crate) ranges_v4: BTreeMap<(u32, [u8; 4]), u32>,
     pub(crate) ranges_v6: BTreeMap<(u32, [u8; 16]), u32>,
     pub(crate) routes: BTreeMap<IpNet, NodeRoute>,
-    /// The interfaces towards other nodes.
-    pub(crate) uplinks: BTreeSet<u32>,
     /// The MTU of the overlay's own interface.
     pub(crate) mtu: u32,
 }
@@ -87,7 +91,6 @@ impl Plan {
                 mtu: if mtu < replica_mtu { mtu } else { 0 },
                 flags,
             };
-            plan.uplinks.extend(way.map(|way| way.interface));
             plan.states.insert(number, state);
             plan.by_address.insert(node.address.octets(), number);
             let (v4, v6) = (IpNet::V4(node.ranges.0.trunc()), IpNet::V6(node.ranges.1.trunc()));
@@ -187,7 +190,7 @@ pub(crate) fn passing(config: &Config, netlink: &mut Netlink, own: Ipv4Addr) -> 
             (one, other) => one.or(other),
         };
     }
-    Ok(Passing { interface: interface_name(config), ipv4: own, ipv6: found })
+    Ok(Passing { ipv4: own, ipv6: found })
 }
 
 /// Finds what is wrong with a specification.

@@ -7,6 +7,7 @@
 use crate::{
     Endpoint, EndpointInfo, EndpointSpec, Error,
     endpoint::table::{Admission, Refusal},
+    host::INTERFACES,
     identity_bits, links,
     maps::{Maps, failed, forget, put},
     netlink::{
@@ -18,11 +19,13 @@ use crate::{
     node::Node,
     policy::table::NO_POLICY,
 };
-use aya::Pod;
+use aya::{Pod, maps::MapError};
 use hivemind_common::{
+    drop_reason::DropReason,
     endpoint::{AddressEntry, EndpointState, NO_GENERATION, OUTSIDE},
     family::{Address4, Address6},
     name,
+    telemetry::DropKey,
 };
 use ipnet::IpNet;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
@@ -37,7 +40,6 @@ const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 const LOOPBACK: &str = "lo";
 const INSIDE: &str = "eth0";
-const INTERFACE_PREFIX: &str = "hm";
 
 /// Makes the endpoint, or finds that it stands.
 pub(crate) fn ensure(node: &Node, spec: EndpointSpec) -> Result<Endpoint, Error> {
@@ -119,7 +121,7 @@ impl<'a> OurLink<'a> {
             LinkAttribute::IfName(name) => Some(name.as_str()),
             _ => None,
         })?;
-        let index = name.strip_prefix(INTERFACE_PREFIX)?.parse().ok()?;
+        let index = name.strip_prefix(INTERFACES)?.parse().ok()?;
         let id = link.attributes.iter().find_map(|attribute| match attribute {
             LinkAttribute::IfAlias(alias) => alias.strip_prefix(&node.config.name)?.strip_prefix(':'),
             _ => None,
@@ -346,6 +348,7 @@ fn leave(node: &Node, spec: &EndpointSpec, index: u32) -> Result<u32, Error> {
     forget(&mut maps.address_exact_v6, name::ADDRESS_EXACT_V6, &Address6::from_octets(spec.ipv6.octets()))?;
     maps.generation.set(index, NO_GENERATION, 0).map_err(failed(name::GENERATION))?;
     maps.generation.set(OUTSIDE, epoch, 0).map_err(failed(name::GENERATION))?;
+    forget_drops(maps, index)?;
     let interface = maps.endpoint_state.get(&index, 0).map_err(failed(name::ENDPOINT_STATE))?.interface;
     if interface != 0 {
         forget(&mut maps.endpoint_by_interface, name::ENDPOINT_BY_INTERFACE, &interface)?;
@@ -355,8 +358,20 @@ fn leave(node: &Node, spec: &EndpointSpec, index: u32) -> Result<u32, Error> {
     Ok(interface)
 }
 
+/// Forgets what was counted for an endpoint, whose index may go to another.
+fn forget_drops(maps: &mut Maps, endpoint: u32) -> Result<(), Error> {
+    for reason in DropReason::ALL {
+        match maps.endpoint_drops.remove(&DropKey { endpoint, reason: reason as u32 }) {
+            Err(MapError::KeyNotFound) => {}
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
+            result => result.map_err(failed(name::ENDPOINT_DROPS))?,
+        }
+    }
+    Ok(())
+}
+
 fn interface_name(index: u32) -> String {
-    format!("{INTERFACE_PREFIX}{index}")
+    format!("{INTERFACES}{index}")
 }
 
 /// The replica's MAC and its gateway's: locally administered, told apart by the second bit pair, numbered by index.

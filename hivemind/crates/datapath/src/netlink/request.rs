@@ -113,6 +113,28 @@ pub(crate) fn set_up_overlay(index: u32, mtu: u32) -> Request {
     Request::new(format!("set up the interface {index}"), 0, RouteNetlinkMessage::SetLink(link))
 }
 
+/// Has the services' own interface ask for no neighbours, and take what is addressed to this MAC address.
+pub(crate) fn set_up_services(index: u32, mac: [u8; 6]) -> Request {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.header.flags = LinkFlags::Noarp;
+    link.header.change_mask = LinkFlags::Noarp;
+    link.attributes = vec![LinkAttribute::Address(mac.to_vec())];
+    Request::new(format!("set up the interface {index}"), 0, RouteNetlinkMessage::SetLink(link))
+}
+
+/// The route to services by their own interface, and from which address.
+pub(crate) fn add_service_route(interface: u32, to: IpNet, source: Option<IpAddr>) -> Request {
+    let mut route = route(to, RouteType::Unicast);
+    route.header.scope = if to.addr().is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
+    route.attributes.push(RouteAttribute::Oif(interface));
+    if let Some(source) = source {
+        route.attributes.push(RouteAttribute::PrefSource(RouteAddress::from(source)));
+    }
+    let action = format!("add the route to {to} by interface {interface}");
+    Request::new(action, NLM_F_CREATE | NLM_F_REPLACE, RouteNetlinkMessage::NewRoute(route))
+}
+
 /// Gives an interface an alias, keeps the kernel from giving it a link-local address, and brings it up.
 pub(crate) fn bring_up(name: &str, alias: Option<&str>) -> Request {
     let mut link = LinkMessage::default();

@@ -66,7 +66,14 @@ impl Bench {
         loader.override_global(name::FEATURES, &features, true);
         for map in name::MAPS {
             let entries = match map {
-                name::DROP_COUNTERS | name::COLLECTOR | name::EVENT_BUDGETS | name::SCRATCH => continue,
+                name::DROP_COUNTERS
+                | name::COLLECTOR
+                | name::EVENT_BUDGETS
+                | name::SCRATCH
+                | name::BINDING
+                | name::ROUTE
+                | name::HANDED
+                | name::STEPS => continue,
                 name::EVENTS => 1 << 17,
                 name::POLICY | name::POLICY_PREFIX_V4 | name::POLICY_PREFIX_V6 => 4096,
                 _ => 16,
@@ -79,6 +86,7 @@ impl Bench {
                 program.load().unwrap();
             }
         }
+        super::fill_steps(&mut ebpf).unwrap();
         let mut bench = Self { ebpf, generation: 0 };
         let own = EndpointState::macs(OWN_MAC, GATEWAY_MAC);
         for (index, interface, frame_macs) in [(1, INTERFACE, own), (2, PEER_INTERFACE, PEER_MACS)] {

@@ -8,7 +8,6 @@ use crate::{
     maps::{Maps, failed, forget, put},
     node::Node,
     reservation::Reservation,
-    rules::{self, Publication},
     service::table::{Record, ServiceTable, cells, fault},
     slab::Extent,
 };
@@ -52,15 +51,15 @@ pub(crate) fn set(node: &Node, spec: ServiceSpec) -> Result<(), Error> {
             return Err(error);
         }
     };
-    let publishes = {
+    let gone = {
         let mut table = node.services();
         table.reservations.extend(reservations);
         let before =
             table.records.insert(spec.id, Record { spec: spec.clone(), extent, numbers: numbers.clone() });
-        retire(&mut table, before.as_ref(), extent, &numbers);
-        before.is_some_and(|before| !before.spec.published.is_empty()) || !spec.published.is_empty()
+        let_go(&mut table);
+        retire(&mut table, before.as_ref(), extent, &numbers)
     };
-    if publishes { publish(node) } else { Ok(()) }
+    drain(node, &gone)
 }
 
 /// Fails if the port is neither free nor a service's.
@@ -88,33 +87,35 @@ pub(crate) fn remove(node: &Node, id: u32) -> Result<(), Error> {
         keys_v4.iter().try_for_each(|(key, _)| forget(&mut maps.service_v4, name::SERVICE_V4, key))?;
         keys_v6.iter().try_for_each(|(key, _)| forget(&mut maps.service_v6, name::SERVICE_V6, key))?;
     }
-    let publishes = {
+    let gone = {
         let mut table = node.services();
         let before = table.records.remove(&id);
-        retire(&mut table, before.as_ref(), Extent::default(), &[]);
-        before.is_some_and(|before| !before.spec.published.is_empty())
+        let_go(&mut table);
+        retire(&mut table, before.as_ref(), Extent::default(), &[])
     };
-    if publishes { publish(node) } else { Ok(()) }
+    drain(node, &gone)
 }
 
-/// Replaces the host's rules by those for all published ports, and lets go of ports that are published no more.
-pub(crate) fn publish(node: &Node) -> Result<(), Error> {
-    let publications: Vec<Publication> = {
-        let table = node.services();
-        let records = table.records.values();
-        records
-            .flat_map(|Record { spec, .. }| {
-                spec.published.iter().map(|&port| Publication { port, backends: spec.backends.clone() })
-            })
-            .collect()
-    };
-    let overlay = node.cluster().passing.clone();
-    rules::apply(&node.config, &publications, overlay.as_ref())?;
-    let wanted: HashSet<_> = publications
-        .iter()
-        .map(|publication| (publication.port.host_port, publication.port.protocol))
-        .collect();
-    node.services().reservations.retain(|port, _| wanted.contains(port));
+/// Lets go of ports that are published no more.
+fn let_go(table: &mut ServiceTable) {
+    let published = table.records.values().flat_map(|record| &record.spec.published);
+    let wanted: HashSet<_> = published.map(|port| (port.host_port, port.protocol)).collect();
+    table.reservations.retain(|port, _| wanted.contains(port));
+}
+
+/// Has backends take nothing new: datagrams that still come for them go to others.
+fn drain(node: &Node, gone: &[u32]) -> Result<(), Error> {
+    let mut guard = node.maps();
+    let maps = &mut *guard;
+    let room = (maps.capacity(name::BACKEND_V4), maps.capacity(name::BACKEND_V6));
+    for number in gone {
+        if let Ok(backend) = maps.backend_v4.get(number, 0) {
+            put(&mut maps.backend_v4, (name::BACKEND_V4, room.0), number, &Backend { state: 0, ..backend })?;
+        }
+        if let Ok(backend) = maps.backend_v6.get(number, 0) {
+            put(&mut maps.backend_v6, (name::BACKEND_V6, room.1), number, &Backend { state: 0, ..backend })?;
+        }
+    }
     Ok(())
 }
 
@@ -321,6 +322,7 @@ fn write_entries(
         table_size: extent.size,
         target_port,
         backends: spec.backends.len().min(usize::from(u16::MAX)) as u16,
+        affinity_s: 0,
     };
     let mut guard = node.maps();
     let maps = &mut *guard;
@@ -341,14 +343,15 @@ fn write_entries(
     Ok(())
 }
 
-/// Puts what a service no longer uses into quarantine.
-fn retire(table: &mut ServiceTable, before: Option<&Record>, extent: Extent, numbers: &[u32]) {
-    let Some(before) = before else { return };
+/// Puts what a service no longer uses into quarantine. Returns the backends among it.
+fn retire(table: &mut ServiceTable, before: Option<&Record>, extent: Extent, numbers: &[u32]) -> Vec<u32> {
+    let Some(before) = before else { return Vec::new() };
     let gone: Vec<u32> = before.numbers.iter().copied().filter(|number| !numbers.contains(number)).collect();
     let freed = if before.extent == extent { Extent::default() } else { before.extent };
     if freed.size > 0 || !gone.is_empty() {
-        table.retire(freed, gone, Instant::now());
+        table.retire(freed, gone.clone(), Instant::now());
     }
+    gone
 }
 
 fn v4(spec: &ServiceSpec) -> Address4 {
@@ -379,7 +382,7 @@ fn keys<A: Address>(spec: &ServiceSpec, address: A) -> Vec<(ServiceKey<A>, u16)>
     keys
 }
 
-fn number(protocol: Protocol) -> u8 {
+pub(crate) fn number(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => TCP,
         Protocol::Udp => UDP,

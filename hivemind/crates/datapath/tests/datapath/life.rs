@@ -4,6 +4,7 @@ use crate::{
     world::{Place, World, admit_all, eventually, in_a_world, ip, replica, service},
 };
 use aya::programs::links::{FdLink, PinnedLink};
+use hivemind_common::ABI_VERSION;
 use hivemind_datapath::{
     Config, Datapath, Error, Protocol, PublishedPort, ServicePort, ServicePorts, ServiceSpec,
 };
@@ -17,7 +18,9 @@ use std::{
 };
 
 fn program_of(world: &World, pin: &str) -> u32 {
-    let link = FdLink::from(PinnedLink::from_pin(world.config.bpffs.join("v3/links").join(pin)).unwrap());
+    let link = FdLink::from(
+        PinnedLink::from_pin(world.config.bpffs.join(format!("v{ABI_VERSION}/links")).join(pin)).unwrap(),
+    );
     link.info().unwrap().program_id()
 }
 
@@ -50,7 +53,7 @@ fn connections_old_and_new_go_on_while_the_data_path_is_closed_and_opened_again(
         };
         ten_more();
         eventually("the endpoints have their links", || {
-            let links = world.config.bpffs.join("v3/links");
+            let links = world.config.bpffs.join(format!("v{ABI_VERSION}/links"));
             (1..=3).all(|n| links.join(format!("hm{n}-to_replica")).exists())
         });
         let pins = ["sock_connect4", "hm1-from_replica", "hm1-to_replica"];
@@ -166,7 +169,8 @@ fn what_a_daemon_with_other_maps_left_is_replaced() {
         datapath.ensure_endpoint(replica(1)).await.unwrap();
         drop(datapath);
         // As a daemon would have left it that knew another version of the maps.
-        let [own, other] = ["v3", "v2"].map(|version| world.config.bpffs.join(version));
+        let [own, other] =
+            [ABI_VERSION, ABI_VERSION - 1].map(|version| world.config.bpffs.join(format!("v{version}")));
         fs::rename(&own, &other).unwrap();
         let datapath = world.open().await;
         assert!(own.exists() && !other.exists());
@@ -268,11 +272,21 @@ pub(crate) fn state() -> Vec<String> {
         let output = Command::new(program).args(arguments).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
+    // Without the operational state, which the kernel works out when it gets round to it.
+    let links = show("ip", &["-br", "link"]);
+    let links = links.lines().map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        format!(
+            "{} {} {}\n",
+            words[0],
+            words[2],
+            words[3].replace("NO-CARRIER,", "").replace(",LOWER_UP", "")
+        )
+    });
     vec![
-        show("ip", &["-br", "link"]),
+        links.collect(),
         show("ip", &["-4", "route", "show", "table", "all"]),
         show("ip", &["-6", "route", "show", "table", "main"]),
-        show("nft", &["list", "ruleset"]),
         fs::read_to_string("/proc/thread-self/mountinfo")
             .unwrap()
             .lines()

@@ -7,7 +7,7 @@ use crate::{
 };
 use aya::maps::{Array, LpmTrie, Map, MapData, lpm_trie::Key};
 use hivemind_common::{
-    name,
+    ABI_VERSION, name,
     packet::TCP,
     policy::{ALLOW, ANY_PEER, DENY, EGRESS, PolicyEntry, PolicyKey, rule_number},
 };
@@ -471,7 +471,7 @@ fn an_endpoint_made_after_its_policy_is_judged_by_it_from_its_first_packet() {
         let a = datapath.ensure_endpoint(replica(1)).await.unwrap();
         assert_eq!(reached(world, &a, vec!["10.200.1.2:80".parse().unwrap()]), [false]);
         eventually("the endpoint has its link", || {
-            world.config.bpffs.join("v3/links/hm2-from_replica").exists()
+            world.config.bpffs.join(format!("v{ABI_VERSION}/links/hm2-from_replica")).exists()
         });
         assert_eq!(reached(world, &a, vec!["10.200.1.2:80".parse().unwrap()]), [false]);
     });

@@ -1,9 +1,9 @@
 //! A node for one test.
 
 use aya::maps::{HashMap, Map, MapData, PerCpuArray};
-use hivemind_common::{drop_reason::DropReason, name};
+use hivemind_common::{ABI_VERSION, drop_reason::DropReason, name};
 use hivemind_datapath::{
-    BackendSpec, Config, Datapath, Endpoint, EndpointSpec, MapSizes, ServicePorts, ServiceSpec,
+    BackendSpec, Config, Datapath, Endpoint, EndpointSpec, Guarded, MapSizes, ServicePorts, ServiceSpec,
 };
 use hivemind_policy::Tables;
 use nix::{
@@ -89,6 +89,9 @@ impl World {
             cluster_range: ("10.200.0.0/14".parse().unwrap(), "fd00:1::/48".parse().unwrap()),
             service_range: ("10.204.0.0/16".parse().unwrap(), "fd00:2::/112".parse().unwrap()),
             dns: ("169.254.20.10".parse().unwrap(), "fd00:20::10".parse().unwrap()),
+            unmasked: Vec::new(),
+            masquerade_ports: Config::MASQUERADE_PORTS,
+            guarded: Guarded::default(),
             mtu: None,
             collect_interval: Duration::from_millis(50),
             features: Config::FEATURES,
@@ -100,6 +103,9 @@ impl World {
                 backends: 256,
                 service_cells: 8192,
                 reverse: 1024,
+                translations: 1024,
+                fragments: 64,
+                affinity: 64,
                 node_addresses: 64,
                 policies: 1024,
                 prefixes: 256,
@@ -213,11 +219,14 @@ impl World {
 
     /// Where a lasting link of an endpoint's interface is pinned.
     pub(crate) fn link_path(&self, endpoint: &Endpoint, program: &str) -> PathBuf {
-        self.config.bpffs.join("v3/links").join(format!("{}-{program}", endpoint.interface))
+        self.config
+            .bpffs
+            .join(format!("v{ABI_VERSION}/links"))
+            .join(format!("{}-{program}", endpoint.interface))
     }
 
     pub(crate) fn map_path(&self, name: &str) -> PathBuf {
-        self.config.bpffs.join("v3/maps").join(name)
+        self.config.bpffs.join(format!("v{ABI_VERSION}/maps")).join(name)
     }
 
     pub(crate) fn hash<K: aya::Pod, V: aya::Pod>(&self, name: &str) -> HashMap<MapData, K, V> {

@@ -63,7 +63,6 @@ fn what_hivemind_cannot_do_without_fails() {
     for (check, change) in cases {
         assert_eq!(faults(change), [(check, Level::Fail)], "{check}");
     }
-    assert_eq!(faults(|m| m.nft = None), [("nftables", Level::Fail)]);
 }
 
 #[test]

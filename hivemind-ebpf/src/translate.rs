@@ -1,0 +1,426 @@
+//! Translation packet by packet, for what the socket hooks do not see: services and published ports asked for by packets from
+//! outside, raw sockets and other namespaces; and connections of replicas that leave under the node's address.
+//!
+//! [`serve`] brings what comes under an outer tuple to the inner one, before anything else is looked at; [`outward`] sends what
+//! goes to whoever knows the connection by its outer tuple. What lies between knows inner tuples only.
+
+use crate::{
+    end::is_own_address,
+    flow::Flow,
+    frame::Frame,
+    functions::{Functions, collect_if_due, send},
+    maps::{
+        BINDING, ENDPOINT_BY_INTERFACE, MASQ_PORT_COUNT, MASQ_PORT_FIRST, Maps, NODE_STATE, SERVICE_INTERFACE,
+    },
+    rewrite::word,
+    route::{Route, address_at, is_unmasked, route},
+    service::{self, target_port},
+};
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, TC_ACT_OK};
+use hivemind_common::{
+    conntrack::{Key, MASQUERADED, Side, TRANSLATED, is_opening},
+    drop_reason::DropReason,
+    family::{Address, Address6},
+    node::OWN,
+    packet,
+    service::{AffinityKey, Service, hash_of},
+    translation::{Known, OUTER, PORT_TRIES, Pair, Translation, port},
+};
+
+/// What became of a packet for a service.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// It is for none.
+    No,
+    /// It is under the inner tuple now.
+    Yes,
+    /// The service has no backend.
+    Refused,
+}
+
+/// Brings a packet to its inner tuple if it is for a service, or part of a connection that was translated before. `flow` is
+/// that of the inner tuple then.
+///
+/// # Errors
+/// Why it must not pass.
+#[inline(always)]
+pub(crate) fn serve<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Result<Served, DropReason> {
+    match F::serve_known(frame, flow)? {
+        Found::New => {}
+        Found::Done => return Ok(Served::Yes),
+        Found::Nothing => return Ok(Served::No),
+    }
+    match F::bind_service(flow) {
+        Ok(Served::Yes) => {}
+        Err(DropReason::TranslationFull) => {
+            collect_if_due(flow.now);
+            return Err(DropReason::TranslationFull);
+        }
+        other => return other,
+    }
+    match F::serve_known(frame, flow)? {
+        Found::Done => Ok(Served::Yes),
+        _ => Err(DropReason::Internal),
+    }
+}
+
+/// What [`serve_known`] found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A packet that may begin something.
+    New,
+    /// Its translation; it is under the inner tuple now.
+    Done,
+    /// A packet that cannot be for a service.
+    Nothing,
+}
+
+/// As [`serve`], of what was translated before.
+#[inline(always)]
+pub(crate) fn serve_known<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Result<Found, DropReason> {
+    if let Some(found) = flow.translation() {
+        if found.flags & OUTER == 0 {
+            return Ok(Found::Nothing);
+        }
+        if !has_moved::<F>(flow, found) {
+            F::turn(frame, flow, found)?;
+            flow.set_was_outer();
+            return Ok(Found::Done);
+        }
+        unbind(flow, found);
+    }
+    Ok(if flow.is_error() { Found::Nothing } else { Found::New })
+}
+
+/// Finds the service that a packet asks for, and binds the connection to one of its backends: [`Served::Yes`].
+///
+/// # Errors
+/// That there is no port or no room.
+#[inline(always)]
+pub(crate) fn bind_service<F: Functions>(flow: &Flow<F>) -> Result<Served, DropReason> {
+    let Some(service) = service_of(flow) else { return Ok(Served::No) };
+    if service.table_size == 0 {
+        return Ok(Served::Refused);
+    }
+    let (source_port, destination_port) = flow.ports();
+    let uniform = hash_of(flow.source(), source_port, destination_port, flow.key.protocol);
+    let client =
+        AffinityKey { client: flow.source().words(), service: service.id, family: F::VERSION.into() };
+    let Some(backend) = service::choose::<F>(&service, uniform, client, flow.now) else {
+        return Ok(Served::Refused);
+    };
+    try_ports(flow, backend.number, target_port(&service, destination_port), uniform)?;
+    Ok(Served::Yes)
+}
+
+/// Whether a packet that may begin something new finds its backend gone.
+#[inline(always)]
+fn has_moved<F: Maps>(flow: &Flow<F>, known: &Translation<F::Address>) -> bool {
+    let may_begin = flow.key.protocol != packet::TCP || is_opening(flow.tcp_flags());
+    may_begin && known.backend != 0 && !flow.is_error() && service::active::<F>(known.backend).is_none()
+}
+
+/// The service that a packet asks for.
+#[inline(always)]
+fn service_of<F: Maps>(flow: &Flow<F>) -> Option<Service> {
+    let (destination, (_, port)) = (flow.destination(), flow.ports());
+    if F::is_service(destination) {
+        return service::at::<F>(destination, port, flow.key.protocol);
+    }
+    if is_own_address::<F>(destination) { service::published::<F>(port, flow.key.protocol) } else { None }
+}
+
+/// Whether the protocol's ports, or what stands for them, can be changed.
+#[inline(always)]
+fn can_change_port(protocol: u8) -> bool {
+    protocol == packet::TCP || protocol == packet::UDP || is_icmp(protocol)
+}
+
+#[inline(always)]
+fn is_icmp(protocol: u8) -> bool {
+    protocol == packet::ICMP || protocol == packet::ICMPV6
+}
+
+/// How many ports a client may be given if it has a connection of its own between the same ends.
+const CLIENT_PORT_TRIES: u32 = 8;
+const CLIENT_PORT_FIRST: u32 = 1_024;
+const CLIENT_PORT_COUNT: u32 = 64_512;
+
+/// Binds a client's connection with a service to a backend, at this port in network order.
+///
+/// # Errors
+/// That there is no port or no room.
+#[inline(always)]
+fn try_ports<F: Functions>(
+    flow: &Flow<F>,
+    backend: u32,
+    target_port: u16,
+    hash: u32,
+) -> Result<(), DropReason> {
+    let protocol = flow.key.protocol;
+    let mut ports = word(flow.ports().0, target_port);
+    // Of others' only the first is far away: they are tried one after the other.
+    let mut other = port(hash, 0, CLIENT_PORT_FIRST, CLIENT_PORT_COUNT);
+    for _ in 0..CLIENT_PORT_TRIES {
+        match F::try_backend(flow, backend, ports) {
+            BOUND => return Ok(()),
+            FULL => return Err(DropReason::TranslationFull),
+            _ if !can_change_port(protocol) => break,
+            _ => {}
+        }
+        other |= CLIENT_PORT_FIRST as u16;
+        ports = word(other.to_be(), if is_icmp(protocol) { other.to_be() } else { target_port });
+        other = other.wrapping_add(1);
+    }
+    Err(DropReason::NoPort)
+}
+
+/// Binds a client's connection with a service to a backend, with these ports of both, if nobody has them.
+#[inline(always)]
+pub(crate) fn try_backend<F: Maps>(flow: &Flow<F>, backend: u32, ports: u32) -> u32 {
+    let Some(pair) = in_the_making::<F>() else { return FULL };
+    let Some(found) = F::backend().get_ptr(backend) else { return OUT_OF_PORTS };
+    // SAFETY: a value of the map.
+    let address = unsafe { &(*found).address };
+    let source = flow.source();
+    let known = Known { is_outer: true, side: flow.side() };
+    // Who meets itself must not be its own neighbour.
+    let client = if source == *address { F::hairpin() } else { source };
+    let [a, b, c, d] = ports.to_ne_bytes();
+    let ports = [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])];
+    pair.fill(&flow.key, known, &client, address, ports);
+    pair.note(flow.now, backend);
+    if is_taken::<F>(flow, &pair.inner) { TAKEN } else { bind::<F>(pair, false) }
+}
+
+/// The place where this CPU puts a connection's two records together: they would not fit the stack.
+#[inline(always)]
+fn in_the_making<F: Maps>() -> Option<&'static mut Pair<F::Address>> {
+    const { assert!(size_of::<Pair<F::Address>>() <= size_of::<Pair<Address6>>()) };
+    let place = BINDING.get_ptr_mut(0)?;
+    // SAFETY: this CPU's slot, and programs on one CPU do not preempt one another within it; numbers only, and no larger.
+    Some(unsafe { &mut *place.cast() })
+}
+
+/// Whether the two ends have a connection of their own under this tuple.
+#[inline(always)]
+fn is_taken<F: Maps>(flow: &Flow<F>, inner: &Key<F::Address>) -> bool {
+    match F::conntrack().get_ptr(inner) {
+        // SAFETY: a value of the map.
+        Some(entry) => unsafe { (*entry).expires_ns > flow.now && (*entry).flags & TRANSLATED == 0 },
+        None => false,
+    }
+}
+
+/// Binds a replica's connection to the address of the interface by which it leaves, and to a port there.
+///
+/// # Errors
+/// [`DropReason::InternalAddress`] if the interface has no address of the family; that there is no port or no room.
+#[inline(always)]
+fn masquerade<F: Functions>(flow: &Flow<F>, interface: u32) -> Result<(), DropReason> {
+    for attempt in 0..PORT_TRIES {
+        match F::try_port(flow, interface, attempt) {
+            BOUND => return Ok(()),
+            TAKEN => {}
+            FULL => {
+                collect_if_due(flow.now);
+                return Err(DropReason::TranslationFull);
+            }
+            NO_ADDRESS => return Err(DropReason::InternalAddress),
+            _ => break,
+        }
+    }
+    Err(DropReason::NoPort)
+}
+
+/// Binds a replica's connection to the address of an interface and the port of this attempt, if nobody has it.
+#[inline(always)]
+pub(crate) fn try_port<F: Maps>(flow: &Flow<F>, interface: u32, attempt: u32) -> u32 {
+    let Some(address) = address_at::<F>(interface) else { return NO_ADDRESS };
+    let Some(pair) = in_the_making::<F>() else { return FULL };
+    let protocol = flow.key.protocol;
+    let (source_port, destination_port) = flow.ports();
+    // Of ICMP only an echo can be told from others; of the rest there is one to each destination.
+    let can_change = can_change_port(protocol) && !(is_icmp(protocol) && source_port == 0);
+    let mut ports = [source_port, destination_port];
+    if can_change {
+        let hash = hash_of(flow.source(), source_port, destination_port, protocol);
+        ports[0] = port(hash, attempt, MASQ_PORT_FIRST.load(), MASQ_PORT_COUNT.load()).to_be();
+        if is_icmp(protocol) {
+            ports[1] = ports[0];
+        }
+    } else if attempt != 0 {
+        return OUT_OF_PORTS;
+    }
+    let known = Known { is_outer: false, side: flow.side() };
+    let destination = match flow.side() {
+        Side::Low => &flow.key.addresses[1],
+        Side::High => &flow.key.addresses[0],
+    };
+    pair.fill(&flow.key, known, &address, destination, ports);
+    pair.note(flow.now, 0);
+    bind::<F>(pair, true)
+}
+
+/// What [`try_backend`] and [`try_port`] return: both records are there.
+pub(crate) const BOUND: u32 = 0;
+/// What [`try_backend`] and [`try_port`] return: another connection has one of the tuples.
+pub(crate) const TAKEN: u32 = 1;
+/// What [`try_backend`] and [`try_port`] return: there is no room.
+pub(crate) const FULL: u32 = 2;
+
+/// What [`try_port`] returns: the interface has no address.
+const NO_ADDRESS: u32 = 3;
+
+/// What they return: there is no other port to be tried.
+const OUT_OF_PORTS: u32 = 4;
+
+/// The kernel's answer to a key that is there already.
+const EEXIST: i32 = -17;
+
+/// Writes both records of a connection. First the one that others may want: the inner one for a service, whose clients have
+/// different outer ones; the outer one of what leaves. Whoever writes it first has it; a second packet of the same
+/// connection, on another CPU, wants the same two records and finds them.
+#[inline(always)]
+fn bind<F: Maps>(pair: &Pair<F::Address>, outer_first: bool) -> u32 {
+    let (first, first_value, second, second_value) = if outer_first {
+        (&pair.outer, &pair.to_inner, &pair.inner, &pair.to_outer)
+    } else {
+        (&pair.inner, &pair.to_outer, &pair.outer, &pair.to_inner)
+    };
+    let records = F::translation();
+    if let Err(error) = records.insert(first, first_value, BPF_NOEXIST.into()) {
+        if error != EEXIST {
+            return FULL;
+        }
+        let is_same = match records.get_ptr(first) {
+            // SAFETY: a value of the map.
+            Some(known) => unsafe {
+                same(&(*known).addresses, &first_value.addresses) && (*known).ports == first_value.ports
+            },
+            None => false,
+        };
+        if !is_same {
+            return TAKEN;
+        }
+    }
+    if records.insert(second, second_value, BPF_ANY.into()).is_err() {
+        let _ = records.remove(first);
+        return FULL;
+    }
+    BOUND
+}
+
+#[inline(always)]
+fn same<A: Address>(a: &[A; 2], b: &[A; 2]) -> bool {
+    a[0] == b[0] && a[1] == b[1]
+}
+
+/// Forgets a connection with a backend that is gone.
+#[inline(always)]
+fn unbind<F: Maps>(flow: &Flow<F>, known: &Translation<F::Address>) {
+    let (inner, _) = known.turn(Side::Low, flow.key.protocol);
+    let key = flow.key;
+    let _ = F::translation().remove(&key);
+    let _ = F::translation().remove(&inner);
+    let _ = F::conntrack().remove(&inner);
+}
+
+/// Sends a packet of a connection that stands, and came under its inner tuple, to whoever knows it by the outer one.
+///
+/// # Errors
+/// Why it must not pass.
+#[inline(always)]
+pub(crate) fn outward<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Result<i32, DropReason> {
+    let Some(entry) = flow.known() else { return Err(DropReason::Internal) };
+    if entry.flags & MASQUERADED != 0 {
+        return leave_masqueraded(frame, flow);
+    }
+    // Gone with its backend: what an endpoint that left still sends belongs to nobody.
+    let other = to_outer(flow)?.ok_or(DropReason::UnrelatedError)?;
+    let (from, to) = (flow.from(), flow.to());
+    if entry.interfaces[to] != 0 {
+        F::turn(frame, flow, other)?;
+        return frame.deliver(entry.interfaces[to], &entry.frame_macs[to]);
+    }
+    let way = entry.way(to);
+    if way != OWN {
+        F::turn(frame, flow, other)?;
+        return Ok(send(frame, way, entry.identities[from]));
+    }
+    let (source, destination) = match flow.side() {
+        Side::Low => (&other.addresses[0], &other.addresses[1]),
+        Side::High => (&other.addresses[1], &other.addresses[0]),
+    };
+    match route::<F>(frame, source, destination) {
+        Route::Out(hop) => {
+            F::turn(frame, flow, other)?;
+            hop.send::<F>(frame)
+        }
+        Route::Here => {
+            F::turn(frame, flow, other)?;
+            frame.hand_to_host(SERVICE_INTERFACE.load())
+        }
+        Route::HostsMatter => leave_to_host(frame),
+    }
+}
+
+/// The record that leads from a flow's inner tuple to its outer one, if it has any.
+#[inline(always)]
+fn to_outer<F: Functions>(flow: &Flow<F>) -> Result<Option<&'static Translation<F::Address>>, DropReason> {
+    match flow.translation() {
+        Some(found) if found.flags & OUTER != 0 => Err(DropReason::Internal),
+        Some(found) => Ok(Some(found)),
+        None => Ok(None),
+    }
+}
+
+/// Sends a packet of a replica out under the node's address.
+#[inline(always)]
+fn leave_masqueraded<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Result<i32, DropReason> {
+    let (source, destination) = match flow.side() {
+        Side::Low => (&flow.key.addresses[0], &flow.key.addresses[1]),
+        Side::High => (&flow.key.addresses[1], &flow.key.addresses[0]),
+    };
+    let Route::Out(hop) = route::<F>(frame, source, destination) else {
+        return leave_to_host(frame);
+    };
+    turn_to_outside(frame, flow, hop.interface())?;
+    hop.send::<F>(frame)
+}
+
+/// Gives a replica's packet the address of the interface by which it leaves.
+#[inline(always)]
+fn turn_to_outside<F: Functions>(frame: Frame, flow: &mut Flow<F>, interface: u32) -> Result<(), DropReason> {
+    if let Some(other) = to_outer(flow)? {
+        return F::turn(frame, flow, other);
+    }
+    if flow.is_error() {
+        return Err(DropReason::UnrelatedError);
+    }
+    masquerade(flow, interface)?;
+    F::turn(frame, flow, to_outer(flow)?.ok_or(DropReason::Internal)?)
+}
+
+/// Leaves a packet to the host's stack under its inner tuple; [`leave_by`] translates it if it leaves.
+#[inline(always)]
+fn leave_to_host(frame: Frame) -> Result<i32, DropReason> {
+    if ENDPOINT_BY_INTERFACE.get_ptr(frame.interface()).is_some() {
+        return Ok(TC_ACT_OK);
+    }
+    // Another node brought it: the way back to its sender is by the overlay.
+    let Some(own) = NODE_STATE.get(OWN) else { return Err(DropReason::Internal) };
+    frame.hand_to_host(own.interface)
+}
+
+/// Translates a packet that the host's stack sends out for a replica. `flow` is the packet's.
+///
+/// # Errors
+/// Why it must not leave.
+#[inline(always)]
+pub(crate) fn leave_by<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Result<(), DropReason> {
+    if flow.translation().is_none() && is_unmasked(flow) {
+        return Ok(());
+    }
+    turn_to_outside(frame, flow, frame.interface())
+}
