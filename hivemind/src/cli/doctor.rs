@@ -129,8 +129,7 @@ mod tests {
             found: "found".into(),
             remedy: remedy.into(),
         };
-        let findings =
-            [finding("kernel", Level::Ok, ""), finding("runc", Level::Fail, "apt install runc")];
+        let findings = [finding("kernel", Level::Ok, ""), finding("runc", Level::Fail, "apt install runc")];
         assert_eq!(
             describe(&findings, Colours::Off),
             "ok    kernel  found\n\

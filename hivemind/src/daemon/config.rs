@@ -9,7 +9,7 @@ use std::{
 
 use hivemind_client::Fingerprint;
 use hivemind_model::{ApiError, ErrorCode, Problems, Routing, check_hostname, check_name};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
 
 /// The flags of `hivemind daemon`. Each may also be set by its variable, or by its name without the dashes as a key of the
@@ -90,6 +90,13 @@ pub(crate) struct DaemonArgs {
     /// The MTU of replicas' interfaces, 1280 to 65535 [default: that of the default route's interface, less 50]
     #[arg(long, env = "HIVEMIND_MTU", value_name = "BYTES")]
     pub(crate) mtu: Option<u32>,
+    /// Destinations that replicas reach under their own addresses, since they know the way back; may be repeated [default: none:
+    /// to the outside replicas have the node's address]
+    #[arg(long, env = "HIVEMIND_MASQUERADE_EXCEPT", value_name = "BLOCK", value_delimiter = ',')]
+    pub(crate) masquerade_except: Vec<String>,
+    /// The ports of the node's addresses that connections of replicas to the outside get [default: 61000-65535]
+    #[arg(long, env = "HIVEMIND_MASQUERADE_PORTS", value_name = "FIRST-LAST")]
+    pub(crate) masquerade_ports: Option<String>,
     /// Join the cluster of the server at this address, with --token; once it has joined, a node does not need it any more
     #[arg(long, env = "HIVEMIND_JOIN", value_name = "ADDRESS[:PORT]", requires = "token")]
     #[serde(skip)]
@@ -197,6 +204,10 @@ pub(crate) struct Config {
     pub(crate) insecure_registries: Vec<String>,
     pub(crate) registry_mirrors: BTreeMap<String, Vec<String>>,
     pub(crate) mtu: Option<u32>,
+    /// Destinations to which replicas keep their addresses.
+    pub(crate) unmasked: Vec<IpNet>,
+    /// First and last.
+    pub(crate) masquerade_ports: (u16, u16),
     pub(crate) join: Option<Join>,
     pub(crate) cluster_address: Option<Ipv4Addr>,
     pub(crate) node_port: u16,
@@ -274,6 +285,8 @@ impl Config {
             insecure_registries: args.insecure_registry,
             registry_mirrors: mirrors(&args.registry_mirror, &mut problems),
             mtu: args.mtu,
+            unmasked: blocks(&args.masquerade_except, &mut problems),
+            masquerade_ports: masquerade_ports(args.masquerade_ports, &mut problems),
             join: join(args.join, args.token, &mut problems),
             cluster_address: cluster_address(args.cluster_address, &mut problems),
             node_port: args.node_port.unwrap_or(4484),
@@ -370,6 +383,8 @@ impl DaemonArgs {
             insecure_registry: list(self.insecure_registry, other.insecure_registry),
             registry_mirror: list(self.registry_mirror, other.registry_mirror),
             mtu: self.mtu.or(other.mtu),
+            masquerade_except: list(self.masquerade_except, other.masquerade_except),
+            masquerade_ports: self.masquerade_ports.or(other.masquerade_ports),
             join: self.join.or(other.join),
             token: self.token.or(other.token),
             cluster_address: self.cluster_address.or(other.cluster_address),
@@ -457,6 +472,54 @@ fn join(address: Option<String>, token: Option<String>, problems: &mut Problems)
     };
     let address = address.trim_start_matches("https://").trim_end_matches('/').to_owned();
     Some(Join { address, secret: secret.to_owned(), authority })
+}
+
+/// How many blocks may be excepted from masquerading.
+const UNMASKED_MAX: usize = 256;
+
+/// Blocks of addresses as they were given.
+fn blocks(given: &[String], problems: &mut Problems) -> Vec<IpNet> {
+    if given.len() > UNMASKED_MAX {
+        let message = format!("{} blocks are too many", given.len());
+        problems.add(ErrorCode::InvalidConfig, "--masquerade-except", message, "give at most 256");
+    }
+    let block = |text: &String| {
+        let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        parsed.map_err(|_| format!("{text:?} is no block of addresses"))
+    };
+    let mut found = Vec::new();
+    for text in given {
+        match block(text) {
+            Ok(block) => found.push(block.trunc()),
+            Err(message) => problems.add(
+                ErrorCode::InvalidConfig,
+                "--masquerade-except",
+                message,
+                "give an address or a block, such as 192.168.0.0/16",
+            ),
+        }
+    }
+    found
+}
+
+/// The first and the last port, as they were given.
+fn masquerade_ports(given: Option<String>, problems: &mut Problems) -> (u16, u16) {
+    let default = hivemind_datapath::Config::MASQUERADE_PORTS;
+    let Some(text) = given else { return default };
+    let parsed = text.split_once('-').and_then(|(first, last)| {
+        let (first, last) = (first.trim().parse::<u16>().ok()?, last.trim().parse::<u16>().ok()?);
+        (first >= 1_024 && first <= last).then_some((first, last))
+    });
+    parsed.unwrap_or_else(|| {
+        let message = format!("{text:?} is no range of ports from 1024 on");
+        problems.add(
+            ErrorCode::InvalidConfig,
+            "--masquerade-ports",
+            message,
+            "give a range such as 61000-65535",
+        );
+        default
+    })
 }
 
 fn cluster_address(address: Option<IpAddr>, problems: &mut Problems) -> Option<Ipv4Addr> {

@@ -10,7 +10,7 @@ use std::{
 use hivemind_agent::{Agent, AgentConfig, BeforeForgetting, Zone};
 use hivemind_api::{Api, ApiConfig, ClusterAccess, Role, ServiceRanges};
 use hivemind_controller::{Controller, ControllerConfig};
-use hivemind_datapath::{Datapath, MapSizes};
+use hivemind_datapath::{Datapath, Guarded, MapSizes, Protocol};
 use hivemind_dns::DnsServer;
 use hivemind_model::{ApiError, ClusterFacts, ErrorCode};
 use hivemind_pki::{Authority, NodeIdentity, NodeKey};
@@ -406,6 +406,16 @@ pub(crate) fn datapath_config(config: &Config, ranges: &Ranges) -> hivemind_data
         features: config.datapath_features,
         sizes: MapSizes::default(),
     }
+}
+
+/// The ports of nodes that are not for replicas: those of the API and of nodes among themselves. A policy may name a node's
+/// address for one that is to use the API.
+fn guarded_ports(config: &Config) -> Vec<(u16, Protocol)> {
+    let mut ports = vec![(config.node_port, Protocol::Tcp), (config.node_port, Protocol::Udp)];
+    ports.push((hivemind_datapath::OVERLAY_PORT, Protocol::Udp));
+    ports.push((config.web.port(), Protocol::Tcp));
+    ports.extend(config.metrics.map(|metrics| (metrics.port(), Protocol::Tcp)));
+    ports
 }
 
 /// The first cgroup v2 mount of this mount namespace; where there is none, the usual place, so that the error names it.

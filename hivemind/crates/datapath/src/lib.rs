@@ -44,7 +44,7 @@ pub use config::{Config, Guarded, MapSizes};
 pub use datapath::Datapath;
 pub use endpoint::{Endpoint, EndpointInfo, EndpointSpec};
 pub use error::Error;
-pub use hivemind_common::drop_reason::DropReason;
+pub use hivemind_common::{drop_reason::DropReason, overlay::PORT as OVERLAY_PORT};
 #[doc(hidden)]
 pub use programs::measure::{ProgramTime, program_times};
 pub use service::{BackendSpec, Protocol, PublishedPort, ServicePort, ServicePorts, ServiceSpec};
