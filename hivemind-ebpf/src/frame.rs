@@ -166,6 +166,21 @@ impl Frame {
         Ok(unsafe { bpf_redirect(interface, u64::from(BPF_F_INGRESS)) } as i32)
     }
 
+    /// Sends the frame back to the neighbour from whom it came.
+    #[inline(always)]
+    pub(crate) fn send_back(self, interface: u32) -> Result<i32, DropReason> {
+        let [a, b, c]: [u32; 3] = self.read(0).ok_or(DropReason::Truncated)?;
+        let ([_, _, e, f], [g, h, i, j]) = (b.to_ne_bytes(), c.to_ne_bytes());
+        let [k, l, m, n] = a.to_ne_bytes();
+        let [o, p, _, _] = b.to_ne_bytes();
+        let macs = [
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+            u32::from_ne_bytes([m, n, o, p]),
+        ];
+        self.queue(interface, &macs)
+    }
+
     /// Puts the frame before the program at the host end of an endpoint's pair, addressed to the endpoint.
     #[inline(always)]
     pub(crate) fn queue(self, interface: u32, macs: &[u32; 3]) -> Result<i32, DropReason> {

@@ -71,7 +71,7 @@ pub(crate) trait Functions: Maps + Refuse {
     /// See [`replica::refuse_replica`].
     fn refuse_replica(frame: Frame, flow: &mut Flow<Self>) -> i32;
     /// See [`host::refuse_host`].
-    fn refuse_host(frame: Frame, flow: &mut Flow<Self>) -> i32;
+    fn refuse_host(frame: Frame, flow: &mut Flow<Self>, interface: u32) -> i32;
     /// See [`host::judge_request`].
     fn judge_request(frame: Frame, flow: &mut Flow<Self>) -> i32;
     /// See [`translate::outward`].
@@ -208,8 +208,8 @@ macro_rules! functions {
                 $refuse_replica(frame.context(), flow)
             }
             #[inline(always)]
-            fn refuse_host(frame: Frame, flow: &mut Flow<Self>) -> i32 {
-                $refuse_host(frame.context(), flow)
+            fn refuse_host(frame: Frame, flow: &mut Flow<Self>, interface: u32) -> i32 {
+                $refuse_host(frame.context(), flow, interface)
             }
             #[inline(always)]
             fn judge_request(frame: Frame, flow: &mut Flow<Self>) -> i32 {
@@ -271,7 +271,6 @@ macro_rules! functions {
             underlay::judge_from_outside(frame, flow).map(|()| CONTINUE)
         });
         verdict!($family, $refuse_replica, |frame, flow| refuse_replica(frame, flow));
-        verdict!($family, $refuse_host, |frame, flow| host::refuse_host(frame, flow));
         verdict!($family, $request, |frame, flow| host::judge_request(frame, flow).map(|()| CONTINUE));
         verdict!($family, $pass_outside, |frame, flow| underlay::pass_from_outside(frame, flow));
         verdict!($family, $settle, |frame, flow| judge::settle(frame, flow).map(|()| CONTINUE));
@@ -290,6 +289,16 @@ macro_rules! functions {
             let Some(flow) = (unsafe { flow.as_mut() }) else { return TC_ACT_SHOT };
             let frame = Frame::of(context);
             underlay::judge_arriving(frame, flow, node, identity)
+                .unwrap_or_else(|reason| <$family>::drop(frame, flow, reason))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $refuse_host(context: *mut __sk_buff, flow: *mut Flow<$family>, interface: u32) -> i32 {
+            // SAFETY: as above.
+            let Some(flow) = (unsafe { flow.as_mut() }) else { return TC_ACT_SHOT };
+            let frame = Frame::of(context);
+            host::refuse_host(frame, flow, interface)
                 .unwrap_or_else(|reason| <$family>::drop(frame, flow, reason))
         }
 

@@ -57,18 +57,26 @@ fn request<F: Functions>(frame: Frame) -> i32 {
     to_settle(frame, flow, BY_QUEUE)
 }
 
-/// Answers a packet for a service that is not there, or has no backend.
+/// Answers a packet for a service that is not there, or has no backend: to the host's stack, or by the interface by which it
+/// came in, if one is given.
 ///
 /// # Errors
 /// [`DropReason::UnrelatedError`] and [`DropReason::NoBackend`] if there is nothing to be said.
 #[inline(always)]
-pub(crate) fn refuse_host<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Result<i32, DropReason> {
+pub(crate) fn refuse_host<F: Functions>(
+    frame: Frame,
+    flow: &mut Flow<F>,
+    interface: u32,
+) -> Result<i32, DropReason> {
     judge::scratch()?;
     if flow.is_error() {
         return Err(DropReason::UnrelatedError);
     }
     refuse(frame, flow)?;
     F::drop(frame, flow, DropReason::NoBackend);
+    if interface != 0 {
+        return frame.send_back(interface);
+    }
     frame.hand_to_host(SERVICE_INTERFACE.load())
 }
 

@@ -44,6 +44,9 @@ pub(crate) const TO_REPLICA: u32 = 0;
 /// For [`refuse`]: the host's stack asked.
 pub(crate) const TO_STACK: u32 = 1;
 
+/// For [`refuse`]: somebody outside asked.
+pub(crate) const TO_WIRE: u32 = 2;
+
 /// Has another program go on with a packet.
 #[inline(always)]
 fn hand<F: Functions>(frame: Frame, flow: &Flow<F>, to: u32, then: u32) -> i32 {
@@ -165,5 +168,9 @@ pub fn refuse(context: TcContext) -> i32 {
 
 #[inline(always)]
 fn refuse_as<F: Functions>(frame: Frame, flow: &mut Flow<F>, then: u32) -> i32 {
-    if then == TO_REPLICA { F::refuse_replica(frame, flow) } else { F::refuse_host(frame, flow) }
+    match then {
+        TO_REPLICA => F::refuse_replica(frame, flow),
+        TO_STACK => F::refuse_host(frame, flow, 0),
+        _ => F::refuse_host(frame, flow, frame.interface()),
+    }
 }

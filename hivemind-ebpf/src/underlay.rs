@@ -8,7 +8,7 @@ use crate::{
     functions::{CONTINUE, Functions, drop_unread, send as send_function},
     judge::{self, goes_outward},
     maps::{Maps, NODE_BY_ADDRESS, NODE_STATE, node_of},
-    step::{OR_NOWHERE, to_outside, to_outward, to_settle},
+    step::{OR_NOWHERE, TO_WIRE, to_outside, to_outward, to_refuse, to_settle},
     translate::{Served, serve},
 };
 use aya_ebpf::{
@@ -29,7 +29,7 @@ use hivemind_common::{
     family::{Address, Family, V4, V6},
     node::{DIRECT, NodeState, OWN},
     overlay::{self, BYTES},
-    packet::ETHERNET_BYTES,
+    packet::{self, ETHERNET_BYTES},
 };
 
 /// Makes room for the headers of VXLAN: an outer IPv4 and UDP header, and an inner Ethernet one, whose length stands in the
@@ -208,6 +208,7 @@ fn arrive_from_outside<F: Functions>(frame: Frame, is_direct: bool) -> i32 {
     }
     match serve(frame, flow) {
         Ok(Served::Yes) => {}
+        Ok(Served::Refused) if flow.key.protocol == packet::UDP => return to_refuse(frame, flow, TO_WIRE),
         // The socket that holds a published port has nobody listening: the host's stack says so.
         Ok(_) if is_direct => return arrive_as_is(frame, flow),
         Ok(_) => return TC_ACT_UNSPEC,

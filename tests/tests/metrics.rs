@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hivemind_tests::{Node, Place, Prometheus, Registry, eventually, get, policy_only, tool};
+use hivemind_tests::{Node, Place, Prometheus, Registry, eventually, get, policy, policy_only, tool};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -270,8 +270,18 @@ fn a_scrape_is_fit_for_promtool_and_can_be_made_from_a_replica() -> Result<()> {
     let complaints = [&said.stdout[..], &said.stderr[..]].concat();
     assert!(said.status.success() && complaints.is_empty(), "{}", String::from_utf8_lossy(&complaints));
 
+    // The node's own servers are no replica's business, unless a policy says so.
     let address = node.addresses().ipv4;
-    let seen = node.in_replica("client", &format!("wget -q -O - http://{address}:{PORT}/metrics"))?;
+    let ask = format!("wget -q -O - http://{address}:{PORT}/metrics");
+    assert!(
+        node.in_replica("client", &format!("timeout 1 {ask}")).is_err(),
+        "the node's own port is open to replicas"
+    );
+    let spec = format!(
+        "{{podSelector: {{matchLabels: {{app: client}}}}, policyTypes: [Egress], egress: [{{to: [{{ipBlock: {{cidr: {address}/32}}}}]}}]}}"
+    );
+    node.apply(&policy("scrape", &spec))?;
+    let seen = node.in_replica("client", &ask)?;
     assert!(seen.contains("\nhivemind_flow_connections_total{"), "{seen}");
     let status: Value = node.json(&["status"])?;
     assert!(seen.contains(&format!("node=\"{}\"", status["node"].as_str().context("no node")?)), "{seen}");

@@ -37,10 +37,10 @@ pub(crate) fn dns_interface(config: &Config) -> String {
 pub(crate) const INTERFACES: &str = "hm";
 
 /// Makes what is missing of the host's side. Returns the index of the services' own interface.
-pub(crate) fn prepare(config: &Config, netlink: &mut Netlink) -> Result<u32, Error> {
+pub(crate) fn prepare(config: &Config, netlink: &mut Netlink, mtu: u32) -> Result<u32, Error> {
     enable_forwarding()?;
     reserve_ports(config.masquerade_ports)?;
-    let services = prepare_dns_interface(config, netlink)?;
+    let services = prepare_dns_interface(config, netlink, mtu)?;
     netlink.run(unanswered(config).into_iter().map(request::add_unreachable_route).collect())?;
     Ok(services)
 }
@@ -136,7 +136,7 @@ fn unanswered(config: &Config) -> [IpNet; 4] {
     ]
 }
 
-fn prepare_dns_interface(config: &Config, netlink: &mut Netlink) -> Result<u32, Error> {
+fn prepare_dns_interface(config: &Config, netlink: &mut Netlink, mtu: u32) -> Result<u32, Error> {
     let name = dns_interface(config);
     if netlink.index_of(&name)?.is_none() {
         let dummy = netlink.run(vec![request::add_link(&name, InfoKind::Dummy)]);
@@ -157,7 +157,7 @@ fn prepare_dns_interface(config: &Config, netlink: &mut Netlink) -> Result<u32, 
     // what comes back to other addresses does too.
     set(&format!("ipv4/conf/{name}/rp_filter"), "2")?;
     netlink.run(vec![
-        request::set_up_services(index, OVERLAY_MAC),
+        request::set_up_services(index, OVERLAY_MAC, mtu),
         request::bring_up(&name, None),
         request::add_address(index, IpAddr::V4(config.dns.0)),
         request::add_address(index, IpAddr::V6(config.dns.1)),

@@ -66,7 +66,8 @@ impl Node {
         let directory = &config.netns_dir;
         fs::create_dir_all(directory).map_err(Error::system(format!("create {}", directory.display())))?;
         let pins = Pins::open(&config)?;
-        let services_interface = host::prepare(&config, &mut netlink)?;
+        let mtu = host::mtu(&config, &mut netlink)?;
+        let services_interface = host::prepare(&config, &mut netlink, mtu)?;
         let programs = Programs::load(&config, &pins, services_interface)?;
         let mut maps = Maps::open(&pins)?;
         let generation = last_generation(&maps)?;
@@ -76,7 +77,7 @@ impl Node {
         let node = Self {
             services_interface,
             has_tcx: abilities.tcx && may_use_tcx,
-            mtu: host::mtu(&config, &mut netlink)?,
+            mtu,
             endpoints: Mutex::new(EndpointTable::new(maps.endpoint_state.len().saturating_sub(1))),
             services: Mutex::new(ServiceTable::new(maps.service_table.len())),
             pairs: Mutex::new(Pairs::open(&pins)?),

@@ -113,13 +113,14 @@ pub(crate) fn set_up_overlay(index: u32, mtu: u32) -> Request {
     Request::new(format!("set up the interface {index}"), 0, RouteNetlinkMessage::SetLink(link))
 }
 
-/// Has the services' own interface ask for no neighbours, and take what is addressed to this MAC address.
-pub(crate) fn set_up_services(index: u32, mac: [u8; 6]) -> Request {
+/// Has the services' own interface ask for no neighbours, and take what is addressed to this MAC address. Its packets are no
+/// longer than those of replicas, who get them.
+pub(crate) fn set_up_services(index: u32, mac: [u8; 6], mtu: u32) -> Request {
     let mut link = LinkMessage::default();
     link.header.index = index;
     link.header.flags = LinkFlags::Noarp;
     link.header.change_mask = LinkFlags::Noarp;
-    link.attributes = vec![LinkAttribute::Address(mac.to_vec())];
+    link.attributes = vec![LinkAttribute::Address(mac.to_vec()), LinkAttribute::Mtu(mtu)];
     Request::new(format!("set up the interface {index}"), 0, RouteNetlinkMessage::SetLink(link))
 }
 

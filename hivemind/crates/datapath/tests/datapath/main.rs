@@ -7,6 +7,7 @@ mod cluster;
 mod conntrack;
 mod endpoints;
 mod life;
+mod packets;
 mod policies;
 mod published;
 mod services;

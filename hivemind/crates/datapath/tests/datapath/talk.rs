@@ -34,7 +34,7 @@ fn answer(mut stream: TcpStream, name: u8) -> io::Result<()> {
 pub(crate) fn serve_udp(address: SocketAddr, name: u8) {
     let socket = UdpSocket::bind(address).unwrap();
     thread::spawn(move || {
-        let mut bytes = [0; 2048];
+        let mut bytes = [0; 9_000];
         while let Ok((count, from)) = socket.recv_from(&mut bytes[1..]) {
             bytes[0] = name;
             let _ = socket.send_to(&bytes[..=count], from);

@@ -186,6 +186,22 @@ impl World {
         })
     }
 
+    /// As [`World::run`], but where no socket hook sees it: outside of the cgroup.
+    pub(crate) fn run_unseen<T: Send + 'static>(
+        &self,
+        place: Place<'_>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let netns = match place {
+            Place::In(endpoint) => File::open(&endpoint.netns).unwrap(),
+            Place::OnNode => self.netns.try_clone().unwrap(),
+        };
+        thread::spawn(move || {
+            setns(&netns, CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        })
+    }
+
     /// Packets that the node's stack has sent into an interface, which `redirect_peer` goes around.
     pub(crate) fn sent_by_stack(&self, interface: &str) -> u64 {
         let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
@@ -321,6 +337,12 @@ impl Drop for Outside {
             keeper.join().unwrap();
         }
     }
+}
+
+/// Runs a program where the calling thread stands.
+pub(crate) fn run_program(program: &str, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).status().unwrap();
+    assert!(status.success(), "{program} {arguments:?}");
 }
 
 pub(crate) fn ip(arguments: &str) {
