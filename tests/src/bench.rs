@@ -7,14 +7,19 @@
 mod calls;
 mod cluster;
 mod containers;
+mod datapath;
 mod dns;
 mod echo;
 mod figure;
 mod footprint;
+mod interval;
 mod memory;
+mod node;
 mod pair;
 mod policy;
+mod services;
 mod telemetry;
+mod wires;
 
 use anyhow::{Result, bail};
 
@@ -22,30 +27,37 @@ pub use calls::serve_calls;
 pub use cluster::ask;
 pub use echo::{echo, ping};
 pub use figure::{Figure, json_lines, table};
+pub use node::keep_node;
+
+/// What measures, and tells what it is at.
+type Bench = fn(&mut dyn FnMut(&str)) -> Result<Vec<Figure>>;
+
+/// The benches by name.
+const BENCHES: [(&str, Bench); 8] = [
+    ("footprint", footprint::run),
+    ("containers", containers::run),
+    ("datapath", datapath::run),
+    ("services", services::run),
+    ("telemetry", telemetry::run),
+    ("dns", dns::run),
+    ("policy", policy::run),
+    ("cluster", cluster::run),
+];
 
 /// Runs the bench of that name, or `all`, and tells `progress` what it is at.
 ///
 /// # Errors
 /// When there is no such bench, or when a node cannot be made or does not do what is asked of it.
 pub fn run(name: &str, progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
-    match name {
-        "footprint" => footprint::run(progress),
-        "containers" => containers::run(progress),
-        "telemetry" => telemetry::run(progress),
-        "dns" => dns::run(progress),
-        "policy" => policy::run(progress),
-        "cluster" => cluster::run(progress),
-        "all" => {
-            let all = [footprint::run, containers::run, telemetry::run, dns::run, policy::run, cluster::run];
-            all.into_iter().try_fold(Vec::new(), |mut figures, bench| {
-                figures.extend(bench(progress)?);
-                Ok(figures)
-            })
-        }
-        _ => {
-            bail!(
-                "there is no bench named {name:?}; there are footprint, containers, telemetry, dns, policy, cluster and all"
-            )
-        }
+    let wanted: Vec<_> = BENCHES.iter().filter(|(own, _)| name == *own || name == "all").collect();
+    if wanted.is_empty() {
+        bail!(
+            "there is no bench named {name:?}; there are {} and all",
+            BENCHES.map(|(own, _)| own).join(", ")
+        );
     }
+    wanted.into_iter().try_fold(Vec::new(), |mut figures, (_, bench)| {
+        figures.extend(bench(progress)?);
+        Ok(figures)
+    })
 }

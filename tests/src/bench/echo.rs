@@ -10,6 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
+use nix::time::{ClockId, clock_gettime};
+
+/// What a client can count.
+const KINDS: &str = "tcp|udp|crr|open|stream|paced";
 
 /// How long an answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -46,9 +50,8 @@ pub fn echo(arguments: &[String]) -> Result<()> {
     });
     println!("ready");
     for stream in tcp.incoming() {
-        // One thread a connection: many are open at a time while they are only counted.
-        let stream = stream?;
-        thread::spawn(move || send_back(stream));
+        // One connection after the other, so that no start of a thread is measured. A client may reset its connection.
+        let _ = send_back(stream?);
     }
     Ok(())
 }
@@ -67,41 +70,61 @@ fn sink_of(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip(), address.port() + 1)
 }
 
-/// Reads a stream to its end and answers how many bytes there were.
-fn swallow(mut stream: TcpStream) -> io::Result<()> {
+/// Reads a stream to its end and answers how many bytes there were, and how many nanoseconds of processor time it took.
+fn swallow(mut stream: TcpStream) -> Result<()> {
+    let before = processor_time()?;
     let mut piece = vec![0; PIECE_BYTES];
     let mut bytes: u64 = 0;
     loop {
         match stream.read(&mut piece)? {
-            0 => return stream.write_all(&bytes.to_be_bytes()),
+            0 => break,
             more => bytes += more as u64,
         }
     }
+    let spent_ns = u64::try_from((processor_time()? - before).as_nanos())?;
+    stream.write_all(&[bytes.to_be_bytes(), spent_ns.to_be_bytes()].concat())?;
+    Ok(())
 }
 
-/// `ping tcp|udp|open|stream ADDRESS:PORT MILLISECONDS [PER_SECOND]`: asks as often as it can and prints how many answers came and
-/// in how many microseconds; with `open`, each request is a connection of its own, at most so many a second; with `stream`
-/// it sends as much as it can and prints how many bytes arrived.
+/// What the kernel has booked of processors' time on this thread. Packets that it sends through interfaces without hardware
+/// are carried to the other end's socket in its time, unless the kernel books interrupts apart
+/// (CONFIG_IRQ_TIME_ACCOUNTING).
+fn processor_time() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+}
+
+/// `ping tcp|udp|crr|open|stream|paced ADDRESS:PORT MILLISECONDS [RATE]`: prints how many there were of something, and in how
+/// many microseconds.
+///
+/// With `tcp` and `udp`, answers to requests on one connection, one after the other; with `crr`, each on a connection of its
+/// own; with `open` several such at a time, RATE a second. With `stream`, the bytes that arrived of one stream; with `paced`
+/// as well, of RATE Mbit/s, and the microseconds are those of processor time that both ends took.
 ///
 /// # Errors
 /// When the arguments cannot be read, when an answer does not come.
 pub fn ping(arguments: &[String]) -> Result<()> {
-    let (kind, address, millis, per_s) = match arguments {
-        [kind, address, millis] => (kind, address, millis, None),
-        [kind, address, millis, per_s] => (kind, address, millis, Some(per_s.parse::<u32>()?)),
-        _ => bail!("usage: hivemind-bench ping tcp|udp|open|stream ADDRESS:PORT MILLISECONDS [PER_SECOND]"),
+    let (kind, address, millis, rate) = match arguments {
+        [kind, address, millis] => (kind, address, millis, u32::MAX),
+        [kind, address, millis, rate] => (kind, address, millis, rate.parse()?),
+        _ => bail!("usage: hivemind-bench ping {KINDS} ADDRESS:PORT MILLISECONDS [RATE]"),
     };
     let address: SocketAddr = address.parse().context("the address cannot be read")?;
     let time = Duration::from_millis(millis.parse()?).min(RUN_MAX);
     let began = Instant::now();
-    let answers = match kind.as_str() {
+    let counted = match kind.as_str() {
         "tcp" => ping_tcp(address, began, time)?,
         "udp" => ping_udp(address, began, time)?,
-        "open" => open_all(address, began, time, per_s.unwrap_or(u32::MAX))?,
-        "stream" => stream(address, began, time)?,
-        other => bail!("{other} is none of tcp, udp, open and stream"),
+        "crr" => open_one_after_the_other(address, began, time, u32::MAX)?,
+        "open" => open_all(address, began, time, rate)?,
+        "stream" => stream(address, began, time, u32::MAX)?.bytes,
+        "paced" => {
+            let Streamed { bytes, spent } = stream(address, began, time, rate)?;
+            println!("{bytes} {}", spent.as_micros());
+            return Ok(());
+        }
+        other => bail!("{other} is none of {KINDS}"),
     };
-    println!("{answers} {}", began.elapsed().as_micros());
+    println!("{counted} {}", began.elapsed().as_micros());
     Ok(())
 }
 
@@ -134,21 +157,37 @@ fn ping_udp(address: SocketAddr, began: Instant, time: Duration) -> Result<u64> 
     Ok(answers)
 }
 
-/// Returns once the server has told how many bytes arrived, which has to be all of them.
-fn stream(address: SocketAddr, began: Instant, time: Duration) -> Result<u64> {
+/// A stream that has arrived whole.
+struct Streamed {
+    bytes: u64,
+    /// Processor time that both ends took.
+    spent: Duration,
+}
+
+/// Returns once the server has told how many bytes arrived, which has to be all of them. Sends so many Mbit/s at most.
+fn stream(address: SocketAddr, began: Instant, time: Duration, mbit_per_s: u32) -> Result<Streamed> {
     let mut stream = TcpStream::connect_timeout(&sink_of(address), ANSWER_LIMIT)?;
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    let before = processor_time()?;
     let piece = vec![0; PIECE_BYTES];
     let mut sent: u64 = 0;
     while began.elapsed() < time {
+        wait_until(began, Duration::from_nanos(sent * 8_000 / u64::from(mbit_per_s)));
         sent += stream.write(&piece)? as u64;
     }
+    let spent = processor_time()? - before;
     stream.shutdown(Shutdown::Write)?;
-    let mut answer = [0; 8];
-    stream.read_exact(&mut answer).context("no answer")?;
-    let arrived = u64::from_be_bytes(answer);
+    let mut answer = [[0; 8]; 2];
+    stream.read_exact(answer.as_flattened_mut()).context("no answer")?;
+    let [arrived, spent_ns] = answer.map(u64::from_be_bytes);
     ensure!(arrived == sent, "{arrived} of {sent} bytes arrived");
-    Ok(arrived)
+    Ok(Streamed { bytes: arrived, spent: spent + Duration::from_nanos(spent_ns) })
+}
+
+fn wait_until(began: Instant, due: Duration) {
+    if let Some(early) = due.checked_sub(began.elapsed()) {
+        thread::sleep(early);
+    }
 }
 
 fn open_all(address: SocketAddr, began: Instant, time: Duration, per_s: u32) -> Result<u64> {
@@ -164,10 +203,7 @@ fn open_all(address: SocketAddr, began: Instant, time: Duration, per_s: u32) -> 
 fn open_one_after_the_other(address: SocketAddr, began: Instant, time: Duration, per_s: u32) -> Result<u64> {
     let mut answers: u64 = 0;
     while began.elapsed() < time {
-        let due = Duration::from_nanos(answers * 1_000_000_000 / u64::from(per_s));
-        if let Some(early) = due.checked_sub(began.elapsed()) {
-            thread::sleep(early);
-        }
+        wait_until(began, Duration::from_nanos(answers * 1_000_000_000 / u64::from(per_s)));
         let mut stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT)?;
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         // Reset at the end: ports that wait for a minute would run out.
@@ -193,7 +229,12 @@ mod tests {
         let time = Duration::from_millis(50);
         assert!(ping_tcp(free, Instant::now(), time).unwrap() > 1);
         assert!(ping_udp(free, Instant::now(), time).unwrap() > 1);
-        assert!(stream(free, Instant::now(), time).unwrap() > 1);
+        assert!(open_one_after_the_other(free, Instant::now(), time, u32::MAX).unwrap() > 1);
+        assert!(stream(free, Instant::now(), time, u32::MAX).unwrap().bytes > 1);
+        let paced = stream(free, Instant::now(), time, 200).unwrap();
+        let piece_bytes = PIECE_BYTES as u64;
+        assert!((1..=1_250_000 + piece_bytes).contains(&paced.bytes), "{} bytes at 200 Mbit/s", paced.bytes);
+        assert!(paced.spent > Duration::ZERO && paced.spent < ANSWER_LIMIT, "{:?}", paced.spent);
         let opened = open_all(free, Instant::now(), time, 400).unwrap();
         assert!((4..=40).contains(&opened), "{opened} connections in 50 ms at 400 a second");
     }

@@ -35,7 +35,7 @@ const START_MS_MAX: f64 = 200.0;
 struct Samples {
     cold: Vec<Duration>,
     warm: Vec<Duration>,
-    load_attach: Vec<Duration>,
+    datapath: Vec<Duration>,
     idle: Vec<f64>,
     apps: Vec<f64>,
     maps: Vec<f64>,
@@ -55,7 +55,7 @@ pub(super) fn run(progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
         let opened = node
             .datapath_opened_in()
             .context("the daemon's log does not tell when the data path was open")?;
-        samples.load_attach.push(opened);
+        samples.datapath.push(opened);
         if number > COLD_STARTS - MEMORY_NODES {
             samples.look_at_memory(&node, &runtime)?;
             samples.start_again(&node)?;
@@ -100,7 +100,7 @@ impl Samples {
             Figure::new("binary_size", "MB", vec![binary_mb]).at_most(BINARY_MB_MAX),
             Figure::of_times("start_to_ready", &self.cold).at_most(START_MS_MAX),
             Figure::of_times("start_to_ready_warm", &self.warm).at_most(START_MS_MAX),
-            Figure::of_times("load_attach", &self.load_attach),
+            Figure::of_times("start_to_ready_datapath", &self.datapath),
             Figure::new("daemon_rss_idle", "MB", self.idle).at_most(MEMORY_MB_MAX),
             Figure::new("daemon_rss_10_apps", "MB", self.apps).at_most(MEMORY_MB_MAX),
             Figure::new("ebpf_maps", "MB", self.maps),

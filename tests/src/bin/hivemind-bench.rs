@@ -1,5 +1,5 @@
-//! `hivemind-bench footprint|containers|telemetry|dns|policy|cluster|all [--json] [--check]`: measures, and prints a table, or one JSON object a line.
-//! With `--check` it exits 1 if a figure breaks its bound. `cargo xtask bench` builds what it measures and runs it.
+//! `hivemind-bench footprint|containers|datapath|services|telemetry|dns|policy|cluster|all [--json] [--check]`: measures, and
+//! prints a table, or one JSON object a line. With `--check` it exits 1 if a figure breaks its bound. `cargo xtask bench` builds what it measures and runs it.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
 fn run(arguments: &[String]) -> Result<ExitCode> {
     if let Some((first, rest)) = arguments.split_first() {
         let end = match first.as_str() {
+            "node" => Some(bench::keep_node(rest)),
             "calls" => Some(bench::serve_calls(rest)),
             "echo" => Some(bench::echo(rest)),
             "ping" => Some(bench::ping(rest)),
@@ -38,7 +39,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
             "--check" => check = true,
             word if name.is_none() && !word.starts_with('-') => name = Some(word),
             _ => bail!(
-                "usage: hivemind-bench footprint|containers|telemetry|dns|policy|cluster|all [--json] [--check]"
+                "usage: hivemind-bench footprint|containers|datapath|services|telemetry|dns|policy|cluster|all [--json] [--check]"
             ),
         }
     }
