@@ -154,9 +154,9 @@ impl Figure {
     fn row(&self) -> [String; 7] {
         let value =
             self.value().map_or("not measured".to_owned(), |value| format!("{value:.1} {}", self.unit));
-        let range = match (self.samples.first(), self.samples.last(), &self.error) {
-            (Some(least), Some(most), _) => format!("{least:.1} to {most:.1} ({})", self.samples.len()),
-            (_, _, error) => error.clone().unwrap_or_default(),
+        let range = match (self.samples.first(), self.samples.last()) {
+            (Some(least), Some(most)) => format!("{least:.1} to {most:.1} ({})", self.samples.len()),
+            _ => String::new(),
         };
         let baseline = self.baseline.as_ref().map_or(String::new(), |baseline| baseline.metric.clone());
         let ratio = match (self.ratio(), self.interval()) {
@@ -209,7 +209,7 @@ pub fn json_lines(figures: &[Figure]) -> String {
 }
 
 /// The figures for people: medians (or percentiles), the range of the samples with their number, ratios with where they lie
-/// in at least 95 of 100 cases, bounds and verdicts.
+/// in at least 95 of 100 cases, bounds and verdicts; below, why some could not be measured.
 #[must_use]
 pub fn table(figures: &[Figure]) -> String {
     let head = ["metric", "value", "range (samples)", "baseline", "ratio", "bound", ""].map(str::to_owned);
@@ -221,7 +221,10 @@ pub fn table(figures: &[Figure]) -> String {
             row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
         format!("{}\n", cells.join("  ").trim_end())
     };
-    rows.iter().map(line).collect()
+    let missing = |figure: &Figure| {
+        figure.error.as_ref().map(|error| format!("{} was not measured: {error}\n", figure.metric))
+    };
+    rows.iter().map(line).chain(figures.iter().filter_map(missing)).collect()
 }
 
 #[cfg(test)]

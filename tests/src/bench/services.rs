@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use super::figure::Figure;
 use super::node::{Contents, DatapathNode};
 use super::pair::{self, Kind, Pair};
-use proxied::{Proxied, Rules};
+use proxied::Proxied;
 
 /// How often each way is measured.
 const ROUNDS: usize = 15;
@@ -46,38 +46,37 @@ pub(super) fn run(progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
 struct Ways {
     size: usize,
     node: DatapathNode,
-    nftables: Proxied,
-    iptables: Proxied,
+    others: Vec<Proxied>,
+}
+
+/// What a service of the data path is compared with.
+struct Other {
+    /// Its part in the names of ratios.
+    name: String,
+    /// Its part in the name of its own figure.
+    baseline: String,
+    pair: Pair,
 }
 
 impl Ways {
     fn make(size: usize, progress: &mut dyn FnMut(&str)) -> Result<Self> {
-        progress(&format!("services: a data path, iptables and nftables with {size} services"));
+        progress(&format!("services: a data path, nftables and iptables with {size} services"));
         let node = DatapathNode::start(Contents { services: size, ..Contents::PAIR })?;
-        let nftables = Proxied::start(Rules::Nftables, size)?;
-        let iptables = Proxied::start(Rules::Iptables, size)?;
-        Ok(Self { size, node, nftables, iptables })
+        Ok(Self { size, node, others: Proxied::start_all(size)? })
     }
 
     fn measure(&self, progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
         let endpoint = self.node.pair()?;
-        let iptables = self.iptables.pair()?;
-        let mut pairs = vec![
-            endpoint.clone(),
-            endpoint.through(self.node.service().into()),
-            self.nftables.pair()?.through(proxied::service_v4(self.size).into()),
-            iptables.through(proxied::service_v4(self.size).into()),
-        ];
-        pairs.extend(
-            proxied::middle(self.size).map(|middle| iptables.through(proxied::service_v4(middle).into())),
-        );
+        let others = self.others()?;
+        let mut pairs = vec![endpoint.clone(), endpoint.through(self.node.service().into())];
+        pairs.extend(others.iter().map(|other| other.pair.clone()));
         for pair in &pairs {
             pair.check().with_context(|| format!("a service of {} cannot be reached", self.size))?;
         }
         let mut figures = Vec::new();
         for kind in KINDS {
             let samples = pair::rounds(&self.bench(), &pairs, kind, ROUNDS, progress)?;
-            figures.extend(self.compared(kind, &samples));
+            figures.extend(self.compared(kind, &samples, &others));
         }
         figures.extend(self.packets(&endpoint, progress)?);
         Ok(figures)
@@ -87,40 +86,46 @@ impl Ways {
         format!("services: {}", self.size)
     }
 
-    /// The samples are in the order of the pairs above.
-    fn compared(&self, kind: Kind, samples: &[Vec<f64>]) -> Vec<Figure> {
-        let [endpoint, service, nftables, iptables, middle @ ..] = samples else { return Vec::new() };
+    /// The last service of each, and the one in the middle where that may make a difference.
+    fn others(&self) -> Result<Vec<Other>> {
+        let mut others = Vec::new();
+        for proxied in &self.others {
+            let pair = proxied.pair()?;
+            let (name, rules) = (proxied.name(), proxied.rules().name());
+            let through = |number| pair.through(proxied::service_v4(number).into());
+            let (name, baseline) = (name.to_owned(), rules.to_owned());
+            others.push(Other { name, baseline, pair: through(self.size) });
+            if let (Some(middle), true) = (proxied::middle(self.size), proxied.rules().are_linear()) {
+                let (name, baseline) = (format!("{}_middle", proxied.name()), format!("{rules}_middle"));
+                others.push(Other { name, baseline, pair: through(middle) });
+            }
+        }
+        Ok(others)
+    }
+
+    /// The samples are those of the endpoint, of the service, and of the others.
+    fn compared(&self, kind: Kind, samples: &[Vec<f64>], others: &[Other]) -> Vec<Figure> {
+        let [endpoint, service, theirs @ ..] = samples else { return Vec::new() };
         let unit = kind.unit();
         let name = |way: &str| format!("{way}_{}_n{}", kind.name(), self.size);
-        let against = |other: &str| {
-            format!("service_vs_{other}_{}_n{}", kind.name().trim_start_matches("tcp_"), self.size)
-        };
         let least = if kind == Kind::TcpCrr { CRR_MIN } else { RR_MIN };
-        let by_iptables = self.iptables.rules_by();
-        let of_iptables = Figure::paired(against("iptables"), unit, service, (name(by_iptables), iptables));
-        let bound = OF_IPTABLES_CRR_MIN.iter().find(|(size, _)| kind == Kind::TcpCrr && *size == self.size);
-        let mut figures = vec![
-            Figure::paired(name("service"), unit, service, (name("endpoint"), endpoint))
-                .at_least_times(least),
-            match bound {
-                Some((_, least)) => of_iptables.at_least_times(*least),
-                None => of_iptables,
-            },
-            Figure::paired(against("nftables"), unit, service, (name("nftables"), nftables)),
-        ];
-        for middle in middle {
-            let baseline = format!("{by_iptables}_middle");
-            figures.push(Figure::paired(
-                against("iptables_middle"),
-                unit,
-                service,
-                (name(&baseline), middle),
-            ));
-            figures.push(Figure::new(name(&baseline), unit, middle.clone()));
+        let ours = Figure::paired(name("service"), unit, service, (name("endpoint"), endpoint));
+        let mut figures =
+            vec![ours.at_least_times(least), Figure::new(name("endpoint"), unit, endpoint.clone())];
+        for (other, its) in others.iter().zip(theirs) {
+            let kind_of_all = kind.name().trim_start_matches("tcp_");
+            let against = format!("service_vs_{}_{kind_of_all}_n{}", other.name, self.size);
+            let baseline = name(&other.baseline);
+            let figure = Figure::paired(against, unit, service, (baseline.clone(), its));
+            let promised = OF_IPTABLES_CRR_MIN.iter().find(|(size, _)| {
+                *size == self.size && kind == Kind::TcpCrr && other.name == proxied::IPTABLES
+            });
+            figures.push(match promised {
+                Some((_, least)) => figure.at_least_times(*least),
+                None => figure,
+            });
+            figures.push(Figure::new(baseline, unit, its.clone()));
         }
-        figures.push(Figure::new(name("endpoint"), unit, endpoint.clone()));
-        figures.push(Figure::new(name(by_iptables), unit, iptables.clone()));
-        figures.push(Figure::new(name("nftables"), unit, nftables.clone()));
         figures
     }
 

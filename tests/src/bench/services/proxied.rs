@@ -23,11 +23,51 @@ pub(super) const SERVICES: &str = "10.96.0.0/16";
 /// How many endpoints services have that lead elsewhere than to the server.
 const ENDPOINTS_OF_OTHERS: u8 = 2;
 
-/// In what the rules are written.
+/// How that with which services are compared is called: iptables, whichever of its two ways is looked at first.
+pub(super) const IPTABLES: &str = "iptables";
+
+/// How the rules are written, and by what they are carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rules {
-    Iptables,
     Nftables,
+    /// iptables, by the kernel's own tables for it.
+    IptablesLegacy,
+    /// iptables, translated for nftables: what `iptables` is on Debian 12 unless another one is chosen.
+    IptablesNft,
+}
+
+impl Rules {
+    /// In names of metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::IptablesLegacy => "iptables_legacy",
+            Self::IptablesNft => "iptables_nft",
+        }
+    }
+
+    /// Whether a service costs more the more others are before it.
+    pub(super) fn are_linear(self) -> bool {
+        self != Self::Nftables
+    }
+
+    /// What reads the rules.
+    fn loader(self) -> &'static [&'static str] {
+        match self {
+            Self::Nftables => &["nft", "-f", "-"],
+            Self::IptablesLegacy => &["iptables-legacy-restore"],
+            Self::IptablesNft => &["iptables-nft-restore"],
+        }
+    }
+
+    /// The Debian package of that.
+    fn package(self) -> &'static str {
+        if self == Self::Nftables { "nftables" } else { "iptables" }
+    }
+
+    fn text(self, services: &[Service]) -> String {
+        if self == Self::Nftables { nftables::ruleset(services) } else { iptables::rules(services) }
+    }
 }
 
 /// One service and its endpoints.
@@ -42,37 +82,43 @@ pub(super) struct Service {
 /// A client, a server, and the node between them.
 pub(super) struct Proxied {
     wires: Wires,
-    /// How what the rules are for is called in names of metrics.
-    rules_by: &'static str,
+    rules: Rules,
+    name: &'static str,
 }
 
 impl Proxied {
-    /// With so many services; the last one and the [`middle`] one lead to the server.
-    pub(super) fn start(rules: Rules, count: usize) -> Result<Self> {
+    /// All that there are, with so many services each; the last one and the [`middle`] one lead to the server. [`IPTABLES`]
+    /// is the kernel's own tables where it has them.
+    pub(super) fn start_all(count: usize) -> Result<Vec<Self>> {
+        let mut all = vec![Self::start(Rules::Nftables, "nftables", count)?];
         let wires = Wires::lay(Layout::Routed)?;
-        let services = services(count, wires.address(0));
-        let node = wires.middle()?;
-        let rules_by = match rules {
-            Rules::Nftables => {
-                load(node, &["nft", "-f", "-"], &nftables::ruleset(&services), "nftables")?;
-                "nftables"
-            }
-            Rules::Iptables => {
-                let (program, rules_by) = backend(node)?;
-                load(node, &[program], &iptables::rules(&services), "iptables")?;
-                rules_by
-            }
-        };
-        Ok(Self { wires, rules_by })
+        if has_legacy_tables(wires.middle()?)? {
+            all.push(Self::start(Rules::IptablesLegacy, IPTABLES, count)?);
+            all.push(Self::start(Rules::IptablesNft, Rules::IptablesNft.name(), count)?);
+        } else {
+            all.push(Self::start(Rules::IptablesNft, IPTABLES, count)?);
+        }
+        Ok(all)
+    }
+
+    fn start(rules: Rules, name: &'static str, count: usize) -> Result<Self> {
+        let wires = Wires::lay(Layout::Routed)?;
+        load(wires.middle()?, rules, &services(count, wires.address(0)))?;
+        Ok(Self { wires, rules, name })
+    }
+
+    /// Its part in the names of ratios.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(super) fn rules(&self) -> Rules {
+        self.rules
     }
 
     /// From the client to the server itself.
     pub(super) fn pair(&self) -> Result<Pair> {
         self.wires.pair()
-    }
-
-    pub(super) fn rules_by(&self) -> &'static str {
-        self.rules_by
     }
 }
 
@@ -101,23 +147,17 @@ fn services(count: usize, server: Ipv4Addr) -> Vec<Service> {
     (1..=count).map(service).collect()
 }
 
-/// What loads rules of iptables, and how that is called: the kernel's own tables where it has them, nftables otherwise.
-fn backend(node: &Sandbox) -> Result<(&'static str, &'static str)> {
-    let legacy = node.run(&["iptables-legacy", "--table", "nat", "--list-rules"])?;
-    if legacy.status.success() {
-        return Ok(("iptables-legacy-restore", "iptables_legacy"));
-    }
-    if node.run(&["iptables-nft", "--version"])?.status.success() {
-        return Ok(("iptables-nft-restore", "iptables_nft"));
-    }
-    bail!("there is no iptables: install the package iptables")
+/// Whether the kernel has tables for iptables besides nftables.
+fn has_legacy_tables(node: &Sandbox) -> Result<bool> {
+    let listed = node.run(&["iptables-legacy", "--table", "nat", "--list-rules"])?;
+    Ok(listed.status.success())
 }
 
-/// Has a program read rules inside the node.
-fn load(node: &Sandbox, words: &[&str], rules: &str, package: &str) -> Result<()> {
-    let [program, arguments @ ..] = words else { bail!("no program to load rules with") };
+/// Has the rules read inside the node.
+fn load(node: &Sandbox, rules: Rules, services: &[Service]) -> Result<()> {
+    let [program, arguments @ ..] = rules.loader() else { bail!("no program to load rules with") };
     if !node.run(&[program, "--version"])?.status.success() {
-        bail!("there is no program {program}: install the package {package}");
+        bail!("there is no program {program}: install the package {}", rules.package());
     }
     let mut child = node
         .command(program)
@@ -127,7 +167,7 @@ fn load(node: &Sandbox, words: &[&str], rules: &str, package: &str) -> Result<()
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start {program}"))?;
-    let written = child.stdin.take().context("no input")?.write_all(rules.as_bytes());
+    let written = child.stdin.take().context("no input")?.write_all(rules.text(services).as_bytes());
     let output = child.wait_with_output()?;
     if !output.status.success() {
         bail!("{program} refused the rules: {}", String::from_utf8_lossy(&output.stderr).trim());
