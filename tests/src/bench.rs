@@ -1,8 +1,9 @@
 //! The benches: what the product promises in numbers, measured on a node of its own.
 //!
 //! A bench returns [`Figure`]s. What is compared is measured in the same run, in turns, and times are the medians of nine
-//! or more, unless their name says otherwise; a figure with a bound says whether it keeps it. Only the two ends of a connection that is measured are pinned, to
-//! one processor; elsewhere what is measured are several processes at once. Start at [`run`].
+//! or more, unless their name says otherwise; a figure with a bound says whether it keeps it, and a ratio of rounds says how
+//! sure it is. Only the two ends of a connection that is measured are pinned, to one processor; elsewhere what is measured
+//! are several processes at once. Start at [`run`].
 
 mod calls;
 mod cluster;

@@ -13,7 +13,11 @@ use crate::workspace::Workspace;
 use crate::{ebpf, images, process, setup, ui, up};
 
 /// The benches, by name.
-const BENCHES: [&str; 7] = ["footprint", "containers", "telemetry", "dns", "policy", "cluster", "all"];
+const BENCHES: [&str; 9] =
+    ["footprint", "containers", "datapath", "services", "telemetry", "dns", "policy", "cluster", "all"];
+
+/// Those that measure the data path by itself, without the product's program and without images.
+const WITHOUT_DAEMON: [&str; 2] = ["datapath", "services"];
 
 /// What to measure, and how to tell it.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,17 +51,14 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let output = if options.json { Some(set_output_aside()?) } else { None };
     setup::install(workspace)?;
     ebpf::build(workspace)?;
-    ui::build(workspace)?;
-    images::build(workspace)?;
-    process::run(workspace.cargo()?.args([
-        "build",
-        "--release",
-        "--package",
-        "hivemind",
-        "--package",
-        "hivemind-tests",
-        "--bins",
-    ]))?;
+    let mut cargo = workspace.cargo()?;
+    cargo.args(["build", "--release", "--bins", "--package", "hivemind-tests"]);
+    if !WITHOUT_DAEMON.contains(&options.bench.as_str()) {
+        ui::build(workspace)?;
+        images::build(workspace)?;
+        cargo.args(["--package", "hivemind"]);
+    }
+    process::run(&mut cargo)?;
     let release = workspace.cargo_target().join("release");
     let program = format!("HIVEMIND_BIN={}", release.join("hivemind").display());
     let mut bench = up::as_root(Path::new("env"));
@@ -92,6 +93,7 @@ mod tests {
     fn a_bench_is_named_and_flags_come_in_any_order() {
         let options = Options::parse(&["--json", "containers", "--check"]).unwrap();
         assert_eq!(options, Options { bench: "containers".to_owned(), json: true, check: true });
+        assert!(WITHOUT_DAEMON.iter().all(|bench| Options::parse(&[bench]).is_ok()));
         assert!(Options::parse(&["--json"]).unwrap_err().to_string().contains("footprint"));
         assert!(Options::parse(&["speed"]).is_err());
         assert!(Options::parse(&["footprint", "containers"]).is_err());

@@ -39,7 +39,8 @@ usage: cargo xtask COMMAND
                           boot Debian's kernels 6.1, 6.12 and newest in virtual machines and run the data path's tests there;
                           --update fetches newer packages of them, --emulate leaves /dev/kvm alone
   bench NAME [--json] [--check]
-                          measure footprint, containers, telemetry, dns, policy, cluster or all; --check fails if a promise is broken
+                          measure footprint, containers, datapath, services, telemetry, dns, policy, cluster or all;
+                          --check fails if a promise is broken
   dist [--check]          pack a release into dist/; --check installs and runs it in a bare Debian 12
   help                    this text
 ";

@@ -165,7 +165,7 @@ impl Pair {
     }
 
     /// The same server with another client.
-    pub(super) fn from_client(&self, client: End) -> Self {
+    pub(super) fn with_client(&self, client: End) -> Self {
         Self { client, ..self.clone() }
     }
 

@@ -131,7 +131,7 @@ impl Ways {
 
     /// From a client whose sockets no program sees.
     fn packets(&self, endpoint: &Pair, progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
-        let bare = endpoint.from_client(self.node.unseen_client());
+        let bare = endpoint.with_client(self.node.unseen_client());
         bare.check().context("an endpoint cannot be reached from outside of the cgroup")?;
         let through = bare.through(self.node.service().into());
         let reached = through.check();

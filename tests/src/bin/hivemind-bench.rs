@@ -1,5 +1,6 @@
 //! `hivemind-bench footprint|containers|datapath|services|telemetry|dns|policy|cluster|all [--json] [--check]`: measures, and
-//! prints a table, or one JSON object a line. With `--check` it exits 1 if a figure breaks its bound. `cargo xtask bench` builds what it measures and runs it.
+//! prints a table, or one JSON object a line. With `--check` it exits 1 if a figure breaks its bound. `cargo xtask bench`
+//! builds what it measures and runs it.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

@@ -25,13 +25,14 @@ enum Presence {
     File(&'static str),
 }
 
-const PACKAGES: [SystemPackage; 20] = [
+const PACKAGES: [SystemPackage; 21] = [
     program("gcc", "gcc", "links Rust programs"),
     file("libc6-dev", "/usr/include/stdlib.h", "links Rust programs"),
     program("containerd", "containerd", "runs containers"),
     program("runc", "runc", "runs containers, below containerd"),
     program("protobuf-compiler", "protoc", "builds the client of containerd's API"),
-    program("nftables", "nft", "a yardstick, and a witness in tests"),
+    program("nftables", "nft", "is what services are measured beside, and a witness in tests"),
+    program("iptables", "iptables-nft", "is what services are measured beside"),
     program("iproute2", "ip", "lays out networks in tests"),
     program("skopeo", "skopeo", "pushes images to the registry of the tests"),
     program("debootstrap", "debootstrap", "makes the bare Debian in which a release is tried"),
