@@ -15,14 +15,14 @@ use anyhow::Result;
 
 use super::figure::Figure;
 use super::memory;
-use super::pair::{self, Kind, Pair};
+use super::pair::{Kind, Pair, Turns};
 use crate::{Cluster, ClusterOptions, FabricOptions, Layout, Node, NodeOptions};
 use underlay::{Hosts, KernelVxlan, cable};
 
 pub use spread::ask;
 
-/// How often each way is measured.
-const ROUNDS: usize = 9;
+/// How each way is measured.
+const TURNS: Turns = Turns { rounds: 9, stretch_ms: 400 };
 
 /// Of the nodes' own requests and responses a second, and of their throughput.
 const OVERLAY_RR_MIN: f64 = 0.85;
@@ -144,7 +144,7 @@ fn across(progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
     ];
     let mut figures = Vec::new();
     for names in &NAMES {
-        let samples = pair::in_turns("cluster", &pairs, names.kind, ROUNDS, progress)?;
+        let samples = TURNS.measure("cluster", &pairs, names.kind, progress)?;
         figures.extend(compared(names, samples));
     }
     Ok(figures)

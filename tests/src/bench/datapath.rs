@@ -9,11 +9,11 @@ use hivemind_datapath::Config;
 
 use super::figure::Figure;
 use super::node::{Contents, DatapathNode};
-use super::pair::{self, Kind, Pair};
+use super::pair::{Kind, Pair, Turns};
 use super::wires::{Layout, Wires};
 
-/// How often each way is measured.
-const ROUNDS: usize = 15;
+/// How each way is measured.
+const TURNS: Turns = Turns { rounds: 31, stretch_ms: 200 };
 
 /// How often a data path is opened where there is none, and once more where it stands.
 const OPENS: usize = 9;
@@ -21,7 +21,8 @@ const OPENS: usize = 9;
 /// How many endpoints there are to adopt.
 const ADOPTED: usize = 10;
 
-/// How often a program runs for the time of one packet.
+/// How often each program is measured, and how often it runs each time.
+const PROGRAM_ROUNDS: usize = 15;
 const REPEAT: u32 = 200_000;
 
 /// Of a bare pair's, and of the data path's own with telemetry and all else left out.
@@ -49,7 +50,7 @@ fn ways(progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
     let pairs: [Pair; 4] = [veth.pair()?, bridge.pair()?, on.pair()?, off.pair()?];
     let mut figures = Vec::new();
     for kind in KINDS {
-        figures.extend(compared(kind, pair::in_turns("datapath", &pairs, kind, ROUNDS, progress)?));
+        figures.extend(compared(kind, TURNS.measure("datapath", &pairs, kind, progress)?));
     }
     Ok(figures)
 }
@@ -81,7 +82,7 @@ fn compared(kind: Kind, [veth, bridge, on, off]: [Vec<f64>; 4]) -> Vec<Figure> {
 /// What the programs take for a packet by themselves: with everything on, and with nothing but the way.
 fn programs() -> Result<Vec<Figure>> {
     let mut samples: [Vec<(String, Vec<f64>)>; 2] = Default::default();
-    for _ in 0..ROUNDS {
+    for _ in 0..PROGRAM_ROUNDS {
         for (features, samples) in [Config::FEATURES, 0].into_iter().zip(&mut samples) {
             for (index, time) in hivemind_datapath::program_times(features, REPEAT)?.into_iter().enumerate() {
                 if samples.len() == index {

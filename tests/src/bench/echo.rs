@@ -98,7 +98,7 @@ fn processor_time() -> Result<Duration> {
 /// `ping tcp|udp|crr|open|stream|paced ADDRESS:PORT MILLISECONDS [RATE]`: prints how many there were of something, and in how
 /// many microseconds.
 ///
-/// With `tcp` and `udp`, answers to requests on one connection, one after the other; with `crr`, each on a connection of its
+/// At least one, however late it is. With `tcp` and `udp`, answers to requests on one connection, one after the other; with `crr`, each on a connection of its
 /// own; with `open` several such at a time, RATE a second. With `stream`, the bytes that arrived of one stream; with `paced`
 /// as well, of RATE Mbit/s, and the microseconds are those of processor time that both ends took.
 ///
@@ -136,12 +136,14 @@ fn ping_tcp(address: SocketAddr, began: Instant, time: Duration) -> Result<u64> 
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
     let mut byte = [0];
     let mut answers = 0;
-    while began.elapsed() < time {
+    loop {
         stream.write_all(&byte)?;
         stream.read_exact(&mut byte).context("no answer")?;
         answers += 1;
+        if began.elapsed() >= time {
+            return Ok(answers);
+        }
     }
-    Ok(answers)
 }
 
 fn ping_udp(address: SocketAddr, began: Instant, time: Duration) -> Result<u64> {
@@ -151,12 +153,14 @@ fn ping_udp(address: SocketAddr, began: Instant, time: Duration) -> Result<u64> 
     socket.set_read_timeout(Some(ANSWER_LIMIT))?;
     let mut byte = [0];
     let mut answers = 0;
-    while began.elapsed() < time {
+    loop {
         socket.send(&byte)?;
         socket.recv(&mut byte).context("no answer")?;
         answers += 1;
+        if began.elapsed() >= time {
+            return Ok(answers);
+        }
     }
-    Ok(answers)
 }
 
 /// A stream that has arrived whole.
@@ -173,9 +177,12 @@ fn stream(address: SocketAddr, began: Instant, time: Duration, mbit_per_s: u32) 
     let before = processor_time()?;
     let piece = vec![0; PIECE_BYTES];
     let mut sent: u64 = 0;
-    while began.elapsed() < time {
+    loop {
         wait_until(began, Duration::from_nanos(sent * 8_000 / u64::from(mbit_per_s)));
         sent += stream.write(&piece)? as u64;
+        if began.elapsed() >= time {
+            break;
+        }
     }
     let spent = processor_time()? - before;
     stream.shutdown(Shutdown::Write)?;
@@ -216,7 +223,7 @@ fn connect(address: SocketAddr) -> Result<TcpStream> {
 /// Opens a connection at each tick of the rate; those that it is late for, it makes up for.
 fn open_one_after_the_other(address: SocketAddr, began: Instant, time: Duration, per_s: u32) -> Result<u64> {
     let mut answers: u64 = 0;
-    while began.elapsed() < time {
+    loop {
         wait_until(began, Duration::from_nanos(answers * 1_000_000_000 / u64::from(per_s)));
         let mut stream = connect(address)?;
         // Reset at the end: ports that wait for a minute would run out.
@@ -226,8 +233,10 @@ fn open_one_after_the_other(address: SocketAddr, began: Instant, time: Duration,
         stream.write_all(&byte)?;
         stream.read_exact(&mut byte).context("no answer")?;
         answers += 1;
+        if began.elapsed() >= time {
+            return Ok(answers);
+        }
     }
-    Ok(answers)
 }
 
 #[cfg(test)]

@@ -12,9 +12,6 @@ use serde_json::Value;
 
 use crate::{Background, Node, Sandbox};
 
-/// How long each stretch is.
-const STRETCH_MS: u64 = 400;
-
 /// Both ends run here.
 const PROCESSOR: &str = "1";
 
@@ -64,7 +61,7 @@ impl Kind {
         }
     }
 
-    /// The unit of what [`Pair::measure`] returns.
+    /// The unit of what is measured.
     pub(super) fn unit(self) -> &'static str {
         match self {
             Self::TcpRr | Self::UdpRr | Self::TcpCrr => "1/s",
@@ -170,17 +167,8 @@ impl Pair {
     }
 
     /// One stretch; see [`Kind`] for what is counted.
-    pub(super) fn measure(&self, kind: Kind) -> Result<f64> {
-        self.measure_for(kind, STRETCH_MS)
-    }
-
-    /// Fails if nothing comes back.
-    pub(super) fn check(&self) -> Result<()> {
-        self.measure_for(Kind::TcpRr, 1).map(drop)
-    }
-
-    fn measure_for(&self, kind: Kind, millis: u64) -> Result<f64> {
-        let words = [self.target.to_string(), millis.to_string(), PACE_MBIT_PER_S.to_string()];
+    fn measure(&self, kind: Kind, stretch_ms: u64) -> Result<f64> {
+        let words = [self.target.to_string(), stretch_ms.to_string(), PACE_MBIT_PER_S.to_string()];
         let mut client = self.client.pinned(&["ping", kind.word(), &words[0], &words[1], &words[2]])?;
         let output = client.output().context("cannot start the client")?;
         let said = String::from_utf8_lossy(&output.stdout);
@@ -189,6 +177,11 @@ impl Pair {
             Some([counted, micros]) if output.status.success() => Ok(kind.value(*counted, *micros)),
             _ => bail!("the client failed: {}", String::from_utf8_lossy(&output.stderr).trim()),
         }
+    }
+
+    /// Fails if there is no connection.
+    pub(super) fn check(&self) -> Result<()> {
+        self.measure(Kind::TcpRr, 1).map(drop)
     }
 
     /// A client that is not pinned, and that opens so many connections a second for so much time.
@@ -200,35 +193,46 @@ impl Pair {
     }
 }
 
-/// Each pair's measurements, taken in turns; the order changes with each round.
-pub(super) fn in_turns<const N: usize>(
-    bench: &str,
-    pairs: &[Pair; N],
-    kind: Kind,
-    count: usize,
-    progress: &mut dyn FnMut(&str),
-) -> Result<[Vec<f64>; N]> {
-    let mut samples = rounds(bench, pairs, kind, count, progress)?.into_iter();
-    Ok(std::array::from_fn(|_| samples.next().unwrap_or_default()))
+/// How pairs are measured beside one another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turns {
+    /// How often each.
+    pub(super) rounds: usize,
+    /// How long each time. The shorter, the less the machine changes within a round.
+    pub(super) stretch_ms: u64,
 }
 
-/// As [`in_turns`], of as many pairs as there are.
-pub(super) fn rounds(
-    bench: &str,
-    pairs: &[Pair],
-    kind: Kind,
-    count: usize,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Vec<Vec<f64>>> {
-    let mut samples = vec![Vec::new(); pairs.len()];
-    for round in 0..count {
-        progress(&format!("{bench}: {}, round {} of {count}", kind.word(), round + 1));
-        for turn in 0..pairs.len() {
-            let way = (round + turn) % pairs.len();
-            samples[way].push(pairs[way].measure(kind)?);
-        }
+impl Turns {
+    /// Each pair's measurements; the order changes with each round.
+    pub(super) fn measure<const N: usize>(
+        self,
+        bench: &str,
+        pairs: &[Pair; N],
+        kind: Kind,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<[Vec<f64>; N]> {
+        let mut samples = self.measure_all(bench, pairs, kind, progress)?.into_iter();
+        Ok(std::array::from_fn(|_| samples.next().unwrap_or_default()))
     }
-    Ok(samples)
+
+    /// As [`Turns::measure`], of as many pairs as there are.
+    pub(super) fn measure_all(
+        self,
+        bench: &str,
+        pairs: &[Pair],
+        kind: Kind,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Vec<Vec<f64>>> {
+        let mut samples = vec![Vec::new(); pairs.len()];
+        for round in 0..self.rounds {
+            progress(&format!("{bench}: {}, round {} of {}", kind.word(), round + 1, self.rounds));
+            for turn in 0..pairs.len() {
+                let way = (round + turn) % pairs.len();
+                samples[way].push(pairs[way].measure(kind, self.stretch_ms)?);
+            }
+        }
+        Ok(samples)
+    }
 }
 
 /// This program.

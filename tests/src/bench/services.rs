@@ -15,11 +15,11 @@ use anyhow::{Context, Result};
 
 use super::figure::Figure;
 use super::node::{Contents, DatapathNode};
-use super::pair::{self, Kind, Pair};
+use super::pair::{Kind, Pair, Turns};
 use proxied::Proxied;
 
-/// How often each way is measured.
-const ROUNDS: usize = 15;
+/// How each way is measured.
+const TURNS: Turns = Turns { rounds: 31, stretch_ms: 200 };
 
 /// How many services there are.
 const SIZES: [usize; 3] = [1, 100, 10_000];
@@ -75,7 +75,7 @@ impl Ways {
         }
         let mut figures = Vec::new();
         for kind in KINDS {
-            let samples = pair::rounds(&self.bench(), &pairs, kind, ROUNDS, progress)?;
+            let samples = TURNS.measure_all(&self.bench(), &pairs, kind, progress)?;
             figures.extend(self.compared(kind, &samples, &others));
         }
         figures.extend(self.packets(&endpoint, progress)?);
@@ -141,13 +141,8 @@ impl Ways {
             let name = |way: &str| format!("{way}_{}_n{}", kind.name(), self.size);
             let figure = match &reached {
                 Ok(()) => {
-                    let [bare, through] = pair::in_turns(
-                        &format!("{}, by packets", self.bench()),
-                        &pairs,
-                        kind,
-                        ROUNDS,
-                        progress,
-                    )?;
+                    let bench = format!("{}, by packets", self.bench());
+                    let [bare, through] = TURNS.measure(&bench, &pairs, kind, progress)?;
                     let baseline = name("unseen_endpoint");
                     let figure = Figure::paired(
                         name("service_packets"),
