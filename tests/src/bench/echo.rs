@@ -98,9 +98,10 @@ fn processor_time() -> Result<Duration> {
 /// `ping tcp|udp|crr|open|stream|paced ADDRESS:PORT MILLISECONDS [RATE]`: prints how many there were of something, and in how
 /// many microseconds.
 ///
-/// At least one, however late it is. With `tcp` and `udp`, answers to requests on one connection, one after the other; with `crr`, each on a connection of its
+/// With `tcp` and `udp`, answers to requests on one connection, one after the other; with `crr`, each on a connection of its
 /// own; with `open` several such at a time, RATE a second. With `stream`, the bytes that arrived of one stream; with `paced`
-/// as well, of RATE Mbit/s, and the microseconds are those of processor time that both ends took.
+/// as well, of RATE Mbit/s, and the microseconds are those of processor time that both ends took. There is at least one of
+/// each, however late it is.
 ///
 /// # Errors
 /// When the arguments cannot be read, when an answer does not come.
