@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use hivemind_datapath::{BackendSpec, Config, Datapath, EndpointSpec, MapSizes, ServicePorts, ServiceSpec};
+use hivemind_datapath::{
+    BackendSpec, Config, Datapath, EndpointSpec, Guarded, MapSizes, ServicePorts, ServiceSpec,
+};
 use hivemind_model::{
     EgressRule, Identity, IngressRule, LabelSelector, Metadata, NetworkPolicy, NetworkPolicySpec,
     NetworkPolicyStatus, PolicyPeer, PolicyPort, PolicyProtocol, PolicyType, PortRef,
@@ -62,6 +64,9 @@ fn config(directory: &Path, cgroup_root: PathBuf, features: u32, services: usize
         cluster_range: (range_v4([10, 200, 0, 0], 14), range_v6([0xfd00, 1, 0, 0], 48)),
         service_range: (range_v4([10, 204, 0, 0], 16), range_v6([0xfd00, 2, 0, 0], 112)),
         dns: (Ipv4Addr::new(169, 254, 20, 10), Ipv6Addr::new(0xfd00, 0x20, 0, 0, 0, 0, 0, 0x10)),
+        unmasked: Vec::new(),
+        masquerade_ports: Config::MASQUERADE_PORTS,
+        guarded: Guarded::default(),
         mtu: Some(1500),
         collect_interval: Config::COLLECT_INTERVAL,
         features,
