@@ -6,6 +6,7 @@ mod overlay;
 mod policy;
 mod random;
 mod telemetry;
+mod translation;
 mod verifier;
 mod worlds;
 
@@ -35,6 +36,10 @@ const PEER_INTERFACE: u32 = 77;
 const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const GATEWAY_MAC: [u8; 6] = [6, 0, 0, 0, 0, 1];
 const PEER_MACS: [u32; 3] = EndpointState::macs([2, 0, 0, 0, 0, 2], [6, 0, 0, 0, 0, 2]);
+/// Under which a replica meets itself, and of which range services' addresses are.
+const HAIRPIN_V4: [u8; 4] = [169, 254, 20, 10];
+const HAIRPIN_V6: [u8; 16] = [0xfd, 0, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10];
+const SERVICES_V6: [u8; 16] = [0xfd, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const OK: u32 = 0;
 const SHOT: u32 = 2;
 const REDIRECT: u32 = 7;
@@ -64,6 +69,38 @@ impl Bench {
     fn with_features(features: u32) -> Self {
         let mut loader = EbpfLoader::new();
         loader.override_global(name::FEATURES, &features, true);
+        let words = |octets: [u8; 16]| Address6::from_octets(octets).0;
+        let v4 = [[10, 204, 0, 0], [255, 255, 0, 0], [10, 0, 0, 0], [255, 255, 255, 0], HAIRPIN_V4]
+            .map(u32::from_ne_bytes);
+        let mut all_but_two = [255; 16];
+        all_but_two[14..].fill(0);
+        let v6 = [SERVICES_V6, all_but_two, address6(0).octets(), all_but_two, HAIRPIN_V6].map(words);
+        for (name, value) in [
+            name::SERVICE_RANGE_V4,
+            name::SERVICE_MASK_V4,
+            name::REPLICA_RANGE_V4,
+            name::REPLICA_MASK_V4,
+            name::HAIRPIN_V4,
+        ]
+        .into_iter()
+        .zip(&v4)
+        {
+            loader.override_global(name, value, true);
+        }
+        for (name, value) in [
+            name::SERVICE_RANGE_V6,
+            name::SERVICE_MASK_V6,
+            name::REPLICA_RANGE_V6,
+            name::REPLICA_MASK_V6,
+            name::HAIRPIN_V6,
+        ]
+        .into_iter()
+        .zip(&v6)
+        {
+            loader.override_global(name, value, true);
+        }
+        loader.override_global(name::MASQUERADE_PORT_FIRST, &61_000_u32, true);
+        loader.override_global(name::MASQUERADE_PORT_COUNT, &16_u32, true);
         for map in name::MAPS {
             let entries = match map {
                 name::DROP_COUNTERS
@@ -74,6 +111,7 @@ impl Bench {
                 | name::ROUTE
                 | name::HANDED
                 | name::STEPS => continue,
+                name::TRANSLATION_V4 | name::TRANSLATION_V6 => 64,
                 name::EVENTS => 1 << 17,
                 name::POLICY | name::POLICY_PREFIX_V4 | name::POLICY_PREFIX_V6 => 4096,
                 _ => 16,

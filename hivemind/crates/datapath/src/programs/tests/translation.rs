@@ -1,0 +1,509 @@
+//! Translation, packet by packet: there, and back.
+
+use super::*;
+use hivemind_common::{
+    packet::{ICMP, ICMPV6, SCTP, TCP_RST, UDP},
+    service::{BACKEND_ACTIVE, Backend, Cell, SERVICE_EVERY_PORT, Service, ServiceKey},
+    translation::{Translation, Uplink},
+};
+use proptest::prelude::*;
+
+/// `TC_ACT_UNSPEC`: it goes on.
+const ON: u32 = u32::MAX;
+const NODE: [u8; 4] = [192, 0, 2, 1];
+const FAR: [u8; 4] = [198, 51, 100, 7];
+const SERVED: [u8; 4] = [10, 204, 0, 1];
+
+fn node6() -> [u8; 16] {
+    [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+}
+
+fn far6() -> [u8; 16] {
+    [0x20, 1, 0xd, 0xb8, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]
+}
+
+fn served6() -> [u8; 16] {
+    let mut octets = super::SERVICES_V6;
+    octets[15] = 1;
+    octets
+}
+
+impl Bench {
+    /// As [`Bench::new`], and the interface of the test run leads out.
+    fn leading_out() -> Self {
+        let mut bench = Self::new();
+        let uplink = Uplink { ipv4: Address4::from_octets(NODE), ipv6: Address6::from_octets(node6()) };
+        bench.hash(name::UPLINK).insert(INTERFACE, uplink, 0).unwrap();
+        bench
+    }
+
+    /// A service with these endpoints of [`Bench`], whose port 80 is their `target`; on every port if that is zero.
+    fn serve(&mut self, endpoints: &[u32], target: u16) {
+        let service = Service {
+            id: 7,
+            flags: if target == 0 { SERVICE_EVERY_PORT } else { 0 },
+            table_base: 0,
+            table_size: endpoints.len() as u32,
+            target_port: target.to_be(),
+            backends: endpoints.len() as u16,
+            affinity_s: 0,
+        };
+        for (cell, &endpoint) in (0..).zip(endpoints) {
+            self.array(name::SERVICE_TABLE).set(cell, Cell { backend: endpoint, service: 7 }, 0).unwrap();
+            let ipv4 = Address4::from_octets([10, 0, 0, endpoint as u8]);
+            let ipv6 = address6(endpoint as u8);
+            self.hash(name::BACKEND_V4).insert(endpoint, backend(ipv4), 0).unwrap();
+            self.hash(name::BACKEND_V6).insert(endpoint, backend(ipv6), 0).unwrap();
+        }
+        let (v4, v6) = (Address4::from_octets(SERVED), Address6::from_octets(served6()));
+        if target == 0 {
+            self.hash(name::SERVICE_V4).insert(ServiceKey::every_port(v4), service, 0).unwrap();
+            self.hash(name::SERVICE_V6).insert(ServiceKey::every_port(v6), service, 0).unwrap();
+        } else {
+            for protocol in [TCP, UDP, SCTP] {
+                let (v4, v6) = (
+                    ServiceKey::port(v4, 80_u16.to_be(), protocol),
+                    ServiceKey::port(v6, 80_u16.to_be(), protocol),
+                );
+                self.hash(name::SERVICE_V4).insert(v4, service, 0).unwrap();
+                self.hash(name::SERVICE_V6).insert(v6, service, 0).unwrap();
+            }
+        }
+    }
+
+    fn records(&mut self) -> usize {
+        let v4 = self.hash::<Key<Address4>, Translation<Address4>>(name::TRANSLATION_V4).keys().count();
+        v4 + self.hash::<Key<Address6>, Translation<Address6>>(name::TRANSLATION_V6).keys().count()
+    }
+
+    /// The verdict, and the frame as it went on, which may have another length.
+    fn run_refused(&self, program: &str, frame: &[u8]) -> (u32, Vec<u8>) {
+        let mut out = vec![0; frame.len() + 200];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            repeat: 1,
+            ..TestRunOptions::new()
+        };
+        let result = self.program(program).test_run(options).unwrap();
+        out.truncate(result.data_size_out as usize);
+        (result.return_value, out)
+    }
+}
+
+fn backend<A>(address: A) -> Backend<A> {
+    Backend { address, port: 0, state: BACKEND_ACTIVE, weight: 1, padding: 0, service: 7 }
+}
+
+/// A packet as a host sends it: headers of their families, all checksums right.
+#[derive(Clone, Debug, PartialEq)]
+struct Sent {
+    is_v6: bool,
+    source: Vec<u8>,
+    destination: Vec<u8>,
+    protocol: u8,
+    /// Of an echo the identifier, twice.
+    ports: [u16; 2],
+    tcp_flags: u8,
+    payload: Vec<u8>,
+}
+
+impl Sent {
+    fn new(source: &[u8], destination: &[u8], protocol: u8, ports: [u16; 2]) -> Self {
+        Self {
+            is_v6: source.len() == 16,
+            source: source.to_vec(),
+            destination: destination.to_vec(),
+            protocol,
+            ports,
+            tcp_flags: TCP_SYN,
+            payload: b"odd".to_vec(),
+        }
+    }
+
+    fn answer(&self) -> Self {
+        Self {
+            source: self.destination.clone(),
+            destination: self.source.clone(),
+            ports: [self.ports[1], self.ports[0]],
+            tcp_flags: TCP_SYN | TCP_ACK,
+            ..self.clone()
+        }
+    }
+
+    fn transport(&self) -> Vec<u8> {
+        let [from, to] = self.ports.map(u16::to_be_bytes);
+        let mut bytes = match self.protocol {
+            TCP => [&from[..], &to, &[0; 8], &[0x50, self.tcp_flags, 1, 0, 0, 0, 0, 0]].concat(),
+            UDP => [&from[..], &to, &(8 + self.payload.len() as u16).to_be_bytes(), &[0, 0]].concat(),
+            SCTP => [&from[..], &to, &[1, 2, 3, 4, 5, 6, 7, 8]].concat(),
+            // An echo request; its answer is of another type.
+            ICMP => [&[8, 0, 0, 0][..], &from, &[0, 1]].concat(),
+            ICMPV6 => [&[128, 0, 0, 0][..], &from, &[0, 1]].concat(),
+            _ => Vec::new(),
+        };
+        bytes.extend(&self.payload);
+        if let Some(at) = checksum_at(self.protocol) {
+            let sum = self.sum_of(&bytes);
+            bytes[at..at + 2].copy_from_slice(&(!sum).to_be_bytes());
+        }
+        bytes
+    }
+
+    /// The sum over a transport header and its payload, with the pseudo-header if there is one.
+    fn sum_of(&self, transport: &[u8]) -> u16 {
+        let mut all = Vec::new();
+        if self.protocol != ICMP {
+            all.extend(self.source.iter().chain(&self.destination));
+            all.extend([0, self.protocol]);
+            all.extend((transport.len() as u16).to_be_bytes());
+        }
+        all.extend(transport);
+        sum(&all)
+    }
+
+    fn frame(&self) -> Vec<u8> {
+        let transport = self.transport();
+        let mut frame = ethernet(if self.is_v6 { 0x86dd } else { 0x0800 });
+        if self.is_v6 {
+            frame.extend([0x60, 0, 0, 0]);
+            frame.extend((transport.len() as u16).to_be_bytes());
+            frame.extend([self.protocol, 64]);
+        } else {
+            frame.extend([0x45, 0]);
+            frame.extend((20 + transport.len() as u16).to_be_bytes());
+            frame.extend([0, 0, 0, 0, 64, self.protocol, 0, 0]);
+        }
+        frame.extend(self.source.iter().chain(&self.destination));
+        if !self.is_v6 {
+            let sum = sum(&frame[14..34]);
+            frame[24..26].copy_from_slice(&(!sum).to_be_bytes());
+        }
+        frame.extend(transport);
+        frame
+    }
+
+    /// Reads a frame of the same shape, and checks its checksums.
+    fn read(&self, frame: &[u8]) -> Self {
+        let (at, bytes, start) = if self.is_v6 { (22, 16, 54) } else { (26, 4, 34) };
+        let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+        let ports = match self.protocol {
+            ICMP | ICMPV6 => [port(start + 4); 2],
+            _ => [port(start), port(start + 2)],
+        };
+        let read = Self {
+            source: frame[at..at + bytes].to_vec(),
+            destination: frame[at + bytes..at + 2 * bytes].to_vec(),
+            ports,
+            ..self.clone()
+        };
+        if !self.is_v6 {
+            assert_eq!(sum(&frame[14..34]), 0xffff, "the IP header's checksum");
+        }
+        if checksum_at(self.protocol).is_some() {
+            assert_eq!(read.sum_of(&frame[start..]), 0xffff, "the checksum of protocol {}", self.protocol);
+        }
+        read
+    }
+}
+
+fn checksum_at(protocol: u8) -> Option<usize> {
+    match protocol {
+        TCP => Some(16),
+        UDP => Some(6),
+        ICMP | ICMPV6 => Some(2),
+        _ => None,
+    }
+}
+
+fn sum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
+    let sum: u32 = words.sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+/// For the interface of a test run, which has no MAC address.
+fn to_us(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[..6].fill(0);
+    frame
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(60) })]
+
+    #[test]
+    fn what_leaves_comes_back_as_if_it_had_never_been_translated(
+        is_v6: bool,
+        kind in 0usize..4,
+        ports in any::<[u16; 2]>(),
+        payload in prop::collection::vec(any::<u8>(), 0..60),
+    ) {
+        let mut bench = Bench::leading_out();
+        let protocol = [TCP, UDP, SCTP, if is_v6 { ICMPV6 } else { ICMP }][kind];
+        let ports = match kind {
+            3 => [ports[0].max(1); 2],
+            _ => ports,
+        };
+        let (own, far, node) = if is_v6 {
+            (address6(1).octets().to_vec(), far6().to_vec(), node6().to_vec())
+        } else {
+            (vec![10, 0, 0, 1], FAR.to_vec(), NODE.to_vec())
+        };
+        let sent = Sent { payload, ..Sent::new(&own, &far, protocol, ports) };
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let (verdict, out) = bench.run(name::TO_UNDERLAY, &sent.frame());
+            prop_assert_eq!(verdict, ON);
+            seen.push(sent.read(&out));
+        }
+        prop_assert_eq!(&seen[0], &seen[1], "each packet of a flow is translated alike");
+        prop_assert_eq!(&seen[0].source, &node);
+        prop_assert_eq!(&seen[0].destination, &far);
+        match kind {
+            2 => prop_assert_eq!(seen[0].ports, ports),
+            3 => prop_assert!((61_000..61_016).contains(&seen[0].ports[0])),
+            _ => {
+                prop_assert!((61_000..61_016).contains(&seen[0].ports[0]));
+                prop_assert_eq!(seen[0].ports[1], ports[1]);
+            }
+        }
+        prop_assert_eq!(bench.records(), 2);
+        let answer = seen[0].answer();
+        let (verdict, out) = bench.run(name::FROM_UNDERLAY, &to_us(answer.frame()));
+        prop_assert_eq!(verdict, REDIRECT);
+        prop_assert_eq!(answer.read(&out), sent.answer());
+    }
+
+    #[test]
+    fn a_replica_and_its_service_speak_to_one_another_as_they_think(
+        is_v6: bool, kind in 0usize..3, port in 1_024u16.., payload in prop::collection::vec(any::<u8>(), 0..60),
+    ) {
+        // It meets itself: both directions come in by the interface of the test run.
+        let mut bench = Bench::new();
+        let protocol = [TCP, UDP, if is_v6 { ICMPV6 } else { ICMP }][kind];
+        bench.serve(&[1], if kind == 2 { 0 } else { 8080 });
+        let (own, served, itself) = if is_v6 {
+            (address6(1).octets().to_vec(), served6().to_vec(), HAIRPIN_V6.to_vec())
+        } else {
+            (vec![10, 0, 0, 1], SERVED.to_vec(), HAIRPIN_V4.to_vec())
+        };
+        let ports = if kind == 2 { [port; 2] } else { [port, 80] };
+        let sent = Sent { payload, ..Sent::new(&own, &served, protocol, ports) };
+        let (verdict, out) = bench.run(name::FROM_REPLICA, &sent.frame());
+        prop_assert_eq!(verdict, REDIRECT);
+        let taken = sent.read(&out);
+        prop_assert_eq!((&taken.source, &taken.destination), (&itself, &own));
+        if kind != 2 {
+            prop_assert_eq!(taken.ports, [port, 8080]);
+        }
+        let (verdict, out) = bench.run(name::FROM_REPLICA, &taken.answer().frame());
+        prop_assert_eq!(verdict, REDIRECT);
+        prop_assert_eq!(taken.answer().read(&out), sent.answer());
+        let entries = bench.connections().len() + bench.hash::<Key<Address6>, Entry>(name::CONNTRACK_V6).keys().count();
+        prop_assert_eq!(entries, 1, "one connection is one entry");
+    }
+}
+
+#[test]
+fn two_connections_to_one_destination_never_share_a_port_and_a_seventeenth_finds_none() {
+    let bench = Bench::leading_out();
+    let mut ports = std::collections::HashSet::new();
+    for port in 1..=16 {
+        let sent = Sent::new(&[10, 0, 0, 1], &FAR, TCP, [port, 443]);
+        let (verdict, out) = bench.run(name::TO_UNDERLAY, &sent.frame());
+        assert_eq!(verdict, ON);
+        assert!(ports.insert(sent.read(&out).ports[0]), "{ports:?}");
+    }
+    let sent = Sent::new(&[10, 0, 0, 1], &FAR, TCP, [17, 443]);
+    assert_eq!(bench.run(name::TO_UNDERLAY, &sent.frame()).0, SHOT);
+    assert_eq!(bench.dropped(DropReason::NoPort), 1);
+    // To another destination all of them are free.
+    let sent = Sent::new(&[10, 0, 0, 1], &FAR, TCP, [17, 444]);
+    assert_eq!(bench.run(name::TO_UNDERLAY, &sent.frame()).0, ON);
+}
+
+#[test]
+fn a_full_table_refuses_the_new_and_leaves_the_old() {
+    let bench = Bench::leading_out();
+    let frame = |port| Sent::new(&[10, 0, 0, 1], &FAR, TCP, [1, port]).frame();
+    // Sixty-four records are thirty-two connections.
+    let passed = (1..=100).filter(|&port| bench.run(name::TO_UNDERLAY, &frame(port)).0 == ON).count();
+    assert_eq!(passed, 32);
+    assert_eq!(bench.dropped(DropReason::TranslationFull), 68);
+    assert_eq!(bench.run(name::TO_UNDERLAY, &frame(1)).0, ON);
+}
+
+#[test]
+fn no_internal_address_leaves_where_there_is_no_other_and_nothing_else_is_touched() {
+    let mut bench = Bench::new();
+    let sent = Sent::new(&[10, 0, 0, 1], &FAR, TCP, [1, 443]);
+    assert_eq!(bench.run(name::TO_UNDERLAY, &sent.frame()).0, SHOT);
+    assert_eq!(bench.dropped(DropReason::InternalAddress), 1);
+    let mut unmasked = LpmTrie::try_from(bench.ebpf.map_mut(name::UNMASKED_V4).unwrap()).unwrap();
+    unmasked
+        .insert(&aya::maps::lpm_trie::Key::new(24, Address4::from_octets([198, 51, 100, 0])), 1u32, 0)
+        .unwrap();
+    let foreign = Sent::new(&[172, 17, 0, 2], &FAR, TCP, [1, 443]);
+    for sent in [sent, foreign] {
+        assert_eq!(bench.run(name::TO_UNDERLAY, &sent.frame()), (ON, sent.frame()));
+    }
+    assert_eq!(bench.records(), 0);
+}
+
+#[test]
+fn what_comes_in_for_nobody_of_ours_goes_on_untouched() {
+    let mut bench = Bench::leading_out();
+    bench.serve(&[1], 8080);
+    for port in [22, 80, 61_003] {
+        let frame = to_us(Sent::new(&FAR, &NODE, TCP, [443, port]).frame());
+        assert_eq!(bench.run(name::FROM_UNDERLAY, &frame), (ON, frame));
+    }
+    assert_eq!(bench.records(), 0);
+}
+
+#[test]
+fn a_later_fragment_goes_where_its_first_one_went_and_a_lost_one_nowhere() {
+    let bench = Bench::leading_out();
+    let whole = Sent { payload: vec![7; 40], ..Sent::new(&[10, 0, 0, 1], &FAR, UDP, [1_000, 53]) };
+    let mut first = whole.frame();
+    let mut later = whole.frame();
+    for (frame, field, id) in [(&mut first, 0x2000_u16, 5), (&mut later, 6, 5)] {
+        frame[19] = id;
+        frame[20..22].copy_from_slice(&field.to_be_bytes());
+        frame[24..26].fill(0);
+        let header = sum(&frame[14..34]);
+        frame[24..26].copy_from_slice(&(!header).to_be_bytes());
+    }
+    assert_eq!(bench.run(name::TO_UNDERLAY, &later).0, SHOT);
+    assert_eq!(bench.dropped(DropReason::LostFragment), 1);
+    assert_eq!(bench.run(name::TO_UNDERLAY, &first).0, ON);
+    let (verdict, out) = bench.run(name::TO_UNDERLAY, &later);
+    assert_eq!((verdict, &out[26..30]), (ON, &NODE[..]));
+    assert_eq!(sum(&out[14..34]), 0xffff);
+    assert_eq!(out[34..], later[34..], "its payload is no header");
+}
+
+#[test]
+fn a_service_without_a_backend_is_answered_for() {
+    let mut bench = Bench::new();
+    bench.serve(&[], 8080);
+    for is_v6 in [false, true] {
+        let (own, served) = if is_v6 {
+            (address6(1).octets().to_vec(), served6().to_vec())
+        } else {
+            (vec![10, 0, 0, 1], SERVED.to_vec())
+        };
+        let sent = Sent::new(&own, &served, TCP, [4_000, 80]);
+        let (verdict, out) = bench.run_refused(name::FROM_REPLICA, &sent.frame());
+        assert_eq!(verdict, REDIRECT);
+        let expected = Sent { payload: Vec::new(), ..sent.answer() };
+        let answer = expected.read(&out);
+        assert_eq!((&answer.source, &answer.destination, answer.ports), (&served, &own, [80, 4_000]));
+        let start = if is_v6 { 54 } else { 34 };
+        assert_eq!((out.len(), out[start + 13]), (start + 20, TCP_RST | TCP_ACK));
+        let sent = Sent::new(&own, &served, UDP, [4_000, 80]);
+        let (verdict, out) = bench.run_refused(name::FROM_REPLICA, &sent.frame());
+        assert_eq!(verdict, REDIRECT);
+        let quoted = if is_v6 { 48 } else { 28 };
+        assert_eq!(out[start..start + 2], if is_v6 { [1, 4] } else { [3, 3] });
+        assert_eq!(out[start + 8..], sent.frame()[14..14 + quoted]);
+    }
+    assert_eq!(bench.dropped(DropReason::NoBackend), 4);
+}
+
+#[test]
+fn an_error_about_a_translated_packet_is_translated_with_what_it_shows() {
+    for is_v6 in [false, true] {
+        let bench = Bench::leading_out();
+        let (own, far, router) = if is_v6 {
+            (
+                address6(1).octets().to_vec(),
+                far6().to_vec(),
+                [far6(), node6()][0].map(|byte| byte ^ 1).to_vec(),
+            )
+        } else {
+            (vec![10, 0, 0, 1], FAR.to_vec(), vec![203, 0, 113, 9])
+        };
+        let sent = Sent::new(&own, &far, UDP, [1_000, 53]);
+        assert_eq!(bench.run(name::FROM_REPLICA, &sent.frame()).0, OK, "the host's stack routes here");
+        let (_, out) = bench.run(name::TO_UNDERLAY, &sent.frame());
+        let seen = sent.read(&out);
+        // A router on the way tells the node, and shows it what it got.
+        let error = |of: &[u8]| {
+            let header = if is_v6 { [2, 0, 0, 0, 0, 0, 5, 0] } else { [3, 4, 0, 0, 0, 0, 5, 0] };
+            [&header[..], &of[14..14 + if is_v6 { 48 } else { 28 }]].concat()
+        };
+        let tell = |from: &[u8], to: &[u8], of: &[u8]| {
+            // Of no protocol that the writer of frames knows: it is all payload, and its checksum is made here.
+            let protocol = if is_v6 { ICMPV6 } else { ICMP };
+            let mut told = Sent { payload: error(of), ..Sent::new(from, to, 0, [0; 2]) };
+            told.protocol = protocol;
+            let checksum = !told.sum_of(&told.payload);
+            let mut frame = Sent { protocol: 0, ..told.clone() }.frame();
+            let start = if is_v6 { 54 } else { 34 };
+            frame[start + 2..start + 4].copy_from_slice(&checksum.to_be_bytes());
+            frame[if is_v6 { 20 } else { 23 }] = protocol;
+            if !is_v6 {
+                frame[24..26].fill(0);
+                let header = sum(&frame[14..34]);
+                frame[24..26].copy_from_slice(&(!header).to_be_bytes());
+            }
+            (told, frame)
+        };
+        let (told, frame) = tell(&router, &seen.source, &out);
+        let (verdict, out) = bench.run(name::FROM_UNDERLAY, &to_us(frame));
+        assert_eq!(verdict, REDIRECT);
+        let start = if is_v6 { 54 } else { 34 };
+        let inner = Sent { source: router, destination: own, ..told };
+        assert_eq!(inner.sum_of(&out[start..]), 0xffff, "the error's checksum");
+        let addresses = if is_v6 { 22..54 } else { 26..34 };
+        assert_eq!(out[addresses], [&inner.source[..], &inner.destination].concat());
+        // The packet inside is the replica's own, but for its transport's checksum, which nobody looks at.
+        let (shown, own) = (&out[start + 8..], &sent.frame()[14..]);
+        assert_eq!(shown[..shown.len() - 2], own[..shown.len() - 2]);
+        // Of a connection that nobody has there are no errors.
+        let strange = Sent::new(&inner.destination, &inner.source, UDP, [9, 9]).frame();
+        let (_, frame) = tell(&inner.source, &inner.destination, &strange);
+        let before = bench.dropped(DropReason::UnrelatedError);
+        assert_eq!(bench.run(name::TO_REPLICA, &frame).0, SHOT);
+        assert_eq!(bench.dropped(DropReason::UnrelatedError), before + 1);
+    }
+}
+
+#[test]
+fn sctp_is_translated_as_long_as_its_ports_stay() {
+    let mut bench = Bench::new();
+    bench.serve(&[2], 80);
+    let sent = Sent::new(&[10, 0, 0, 1], &SERVED, SCTP, [4_000, 80]);
+    let (verdict, out) = bench.run(name::FROM_REPLICA, &sent.frame());
+    assert_eq!(verdict, REDIRECT);
+    assert_eq!(sent.read(&out).destination, [10, 0, 0, 2]);
+    assert_eq!(out[34..], sent.frame()[34..], "its checksum covers no address");
+    let mut bench = Bench::new();
+    bench.serve(&[2], 8080);
+    assert_eq!(bench.run(name::FROM_REPLICA, &sent.frame()).0, SHOT);
+    assert_eq!(bench.dropped(DropReason::Rewrite), 1);
+}
+
+#[test]
+fn a_client_keeps_its_own_connection_with_an_endpoint_apart_from_that_by_the_service() {
+    let mut bench = Bench::new();
+    bench.serve(&[2], 80);
+    let direct = Sent::new(&[10, 0, 0, 1], &[10, 0, 0, 2], TCP, [4_000, 80]);
+    assert_eq!(bench.run(name::FROM_REPLICA, &direct.frame()).0, REDIRECT);
+    let served = Sent::new(&[10, 0, 0, 1], &SERVED, TCP, [4_000, 80]);
+    let (verdict, out) = bench.run(name::FROM_REPLICA, &served.frame());
+    assert_eq!(verdict, REDIRECT);
+    assert_ne!(served.read(&out).ports[0], 4_000);
+    assert_eq!(bench.connections().len(), 2);
+}
+
+#[test]
+fn a_spoofed_source_gets_no_translation() {
+    let mut bench = Bench::new();
+    bench.serve(&[2], 80);
+    let spoofed = Sent::new(&[10, 0, 0, 9], &SERVED, TCP, [4_000, 80]);
+    assert_eq!(bench.run(name::FROM_REPLICA, &spoofed.frame()).0, SHOT);
+    assert_eq!((bench.dropped(DropReason::SpoofedSource), bench.records()), (1, 0));
+}
