@@ -15,6 +15,9 @@ use crate::{
 /// `flags` of a [`Translation`]: its key is the outer tuple.
 pub const OUTER: u32 = 1;
 
+/// `flags` of a [`Translation`]: its key is the inner tuple of a connection with a service: who began it sends under the outer one.
+pub const OF_SERVICE: u32 = 2;
+
 /// How long records are kept without a connection: it may still be in the making.
 pub const UNUSED_NS: u64 = 5_000_000_000;
 
@@ -30,7 +33,7 @@ pub struct Translation<A> {
     pub ports: [u16; 2],
     /// The backend that was chosen, in the record of the outer tuple; zero if none was.
     pub backend: u32,
-    /// [`OUTER`] or zero.
+    /// [`OUTER`], [`OF_SERVICE`], or none.
     pub flags: u32,
     /// Always zero.
     pub padding: u32,
@@ -117,7 +120,7 @@ impl<A: Address> Pair<A> {
         to_key.ports[0] = tuple.ports[low];
         to_key.ports[1] = tuple.ports[high];
         self.to_inner.flags = OUTER;
-        self.to_outer.flags = 0;
+        self.to_outer.flags = if known.is_outer { OF_SERVICE } else { 0 };
         self.to_inner.padding = 0;
         self.to_outer.padding = 0;
     }
@@ -181,7 +184,10 @@ mod tests {
         prop_assert_eq!(pair.to_outer.turn(inner.1, protocol), outer);
         // An answer too.
         prop_assert_eq!(pair.to_outer.turn(inner.1.other(), protocol), (outer.0, outer.1.other()));
-        prop_assert_eq!((pair.to_inner.flags, pair.to_outer.flags), (OUTER, 0));
+        prop_assert_eq!(
+            (pair.to_inner.flags, pair.to_outer.flags),
+            (OUTER, if is_outer { OF_SERVICE } else { 0 })
+        );
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 use core::ffi::c_void;
 use hivemind_common::{
-    conntrack::{END_TOLD, Entry, Key, Side},
+    conntrack::{END_TOLD, Entry, Key, Phase, Side, phase},
     family::{Family, V4, V6},
     telemetry::{EVENT_CLOSED, FEATURE_TELEMETRY},
     translation::{OUTER, Translation, UNUSED_NS},
@@ -33,6 +33,8 @@ struct Sweep {
     now: u64,
     live: u64,
     removed: u64,
+    /// Not zero: what is closing goes too.
+    is_full: u64,
 }
 
 /// Collects now and arms the timer, in place of whatever timer an earlier daemon armed. Run by the daemon.
@@ -49,7 +51,7 @@ pub fn collect(_: TcContext) -> i32 {
         if bpf_timer_set_callback(timer, on_timer as *mut c_void) != 0 {
             return -1;
         }
-        sweep(collector, now_ns());
+        sweep(collector, now_ns(), false);
         if bpf_timer_start(timer, COLLECT_INTERVAL_NS.load(), 0) != 0 {
             return -1;
         }
@@ -60,7 +62,7 @@ pub fn collect(_: TcContext) -> i32 {
 extern "C" fn on_timer(_map: *mut c_void, _key: *mut u32, collector: *mut Collector) -> i32 {
     // SAFETY: the kernel hands the value that the timer lies in.
     unsafe {
-        sweep(collector, now_ns());
+        sweep(collector, now_ns(), false);
         bpf_timer_start(&raw mut (*collector).timer, COLLECT_INTERVAL_NS.load(), 0);
     }
     0
@@ -73,7 +75,7 @@ pub(crate) fn collect_if_due(now: u64) {
         // SAFETY: the value of the map; two CPUs that collect at once do no harm.
         unsafe {
             if now.wrapping_sub((*collector).started_ns) > PAUSE_NS {
-                sweep(collector, now);
+                sweep(collector, now, true);
             }
         }
     }
@@ -82,24 +84,24 @@ pub(crate) fn collect_if_due(now: u64) {
 /// # Safety
 /// `collector` is the value of the map `collector`.
 #[inline(always)]
-unsafe fn sweep(collector: *mut Collector, now: u64) {
+unsafe fn sweep(collector: *mut Collector, now: u64, is_full: bool) {
     let [v4, v6] = conntrack_pointers();
     // SAFETY: the caller's promise; the helper calls back with entries of a map of connections.
     unsafe {
         (*collector).started_ns = now;
-        let mut found = Sweep { now, live: 0, removed: 0 };
+        let mut found = Sweep { now, live: 0, removed: 0, is_full: u64::from(is_full) };
         bpf_for_each_map_elem(v4, sweep_v4 as *mut c_void, (&raw mut found).cast(), 0);
         (*collector).live[0] = found.live;
         (*collector).removed[0] += found.removed;
-        let mut found = Sweep { now, live: 0, removed: 0 };
+        let mut found = Sweep { now, live: 0, removed: 0, is_full: u64::from(is_full) };
         bpf_for_each_map_elem(v6, sweep_v6 as *mut c_void, (&raw mut found).cast(), 0);
         (*collector).live[1] = found.live;
         (*collector).removed[1] += found.removed;
         let [v4, v6] = translation_pointers();
-        let mut found = Sweep { now, live: 0, removed: 0 };
+        let mut found = Sweep { now, live: 0, removed: 0, is_full: u64::from(is_full) };
         bpf_for_each_map_elem(v4, sweep_translation_v4 as *mut c_void, (&raw mut found).cast(), 0);
         (*collector).translations[0] = found.live;
-        let mut found = Sweep { now, live: 0, removed: 0 };
+        let mut found = Sweep { now, live: 0, removed: 0, is_full: u64::from(is_full) };
         bpf_for_each_map_elem(v6, sweep_translation_v6 as *mut c_void, (&raw mut found).cast(), 0);
         (*collector).translations[1] = found.live;
         (*collector).runs += 1;
@@ -137,7 +139,8 @@ unsafe fn sweep_entry<F: Functions>(
 ) -> i64 {
     // SAFETY: the caller's promise.
     unsafe {
-        if (*entry).expires_ns > (*sweep).now {
+        let is_over = (*sweep).is_full != 0 && matches!(phase((*entry).seen), Phase::Closing);
+        if (*entry).expires_ns > (*sweep).now && !is_over {
             (*sweep).live += 1;
             return 0;
         }

@@ -9,7 +9,7 @@ use crate::{
     maps::does,
     refuse::refuse,
     step::{AS_IT_IS, OR_TO_HOST, TO_REPLICA, to_outward, to_refuse, to_settle},
-    translate::{Served, serve},
+    translate::{Served, meets_translated, serve},
 };
 use aya_ebpf::{bindings::TC_ACT_OK, macros::classifier, programs::TcContext};
 use core::mem::MaybeUninit;
@@ -131,6 +131,9 @@ pub(crate) fn judge_leaving<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> R
             return Err(DropReason::NotUnicast);
         }
         end::sender::<F>(frame, flow, entry)?;
+        if !flow.was_outer() && !flow.is_error() && meets_translated(flow) {
+            return Err(DropReason::NoPort);
+        }
     }
     end::receiver::<F>(flow, entry)?;
     let to = flow.to();

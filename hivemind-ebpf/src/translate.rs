@@ -18,13 +18,13 @@ use crate::{
 };
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, TC_ACT_OK};
 use hivemind_common::{
-    conntrack::{Key, MASQUERADED, Side, TRANSLATED, is_opening},
+    conntrack::{Key, MASQUERADED, Phase, Side, TRANSLATED, is_opening, phase},
     drop_reason::DropReason,
     family::{Address, Address6},
     node::OWN,
     packet,
     service::{AffinityKey, Service, hash_of},
-    translation::{Known, OUTER, PORT_TRIES, Pair, Translation, port},
+    translation::{Known, OF_SERVICE, OUTER, PORT_TRIES, Pair, Translation, port},
 };
 
 /// What became of a packet for a service.
@@ -143,8 +143,8 @@ fn is_icmp(protocol: u8) -> bool {
 
 /// How many ports a client may be given if it has a connection of its own between the same ends.
 const CLIENT_PORT_TRIES: u32 = 8;
-const CLIENT_PORT_FIRST: u32 = 1_024;
-const CLIENT_PORT_COUNT: u32 = 64_512;
+const CLIENT_PORT_FIRST: u32 = 61_440;
+const CLIENT_PORT_COUNT: u32 = 4_096;
 
 /// Binds a client's connection with a service to a backend, at this port in network order.
 ///
@@ -168,6 +168,7 @@ fn try_ports<F: Functions>(
             _ if !can_change_port(protocol) => break,
             _ => {}
         }
+        // Within the block, which is above the ports that Linux gives to connections by default.
         other |= CLIENT_PORT_FIRST as u16;
         ports = word(other.to_be(), if is_icmp(protocol) { other.to_be() } else { target_port });
         other = other.wrapping_add(1);
@@ -202,12 +203,15 @@ fn in_the_making<F: Maps>() -> Option<&'static mut Pair<F::Address>> {
     Some(unsafe { &mut *place.cast() })
 }
 
-/// Whether the two ends have a connection of their own under this tuple.
+/// Whether the two ends have a connection of their own under this tuple, which is not over.
 #[inline(always)]
 fn is_taken<F: Maps>(flow: &Flow<F>, inner: &Key<F::Address>) -> bool {
     match F::conntrack().get_ptr(inner) {
         // SAFETY: a value of the map.
-        Some(entry) => unsafe { (*entry).expires_ns > flow.now && (*entry).flags & TRANSLATED == 0 },
+        Some(entry) => unsafe {
+            let is_over = matches!(phase((*entry).seen), Phase::Closing);
+            (*entry).expires_ns > flow.now && (*entry).flags & TRANSLATED == 0 && !is_over
+        },
         None => false,
     }
 }
@@ -316,6 +320,31 @@ fn same<A: Address>(a: &[A; 2], b: &[A; 2]) -> bool {
     a[0] == b[0] && a[1] == b[1]
 }
 
+/// Whether a replica that speaks to an endpoint itself does so under a tuple under which it also speaks to it by a service. If
+/// that connection is over, it makes room.
+#[inline(always)]
+pub(crate) fn meets_translated<F: Maps>(flow: &Flow<F>) -> bool {
+    let Some(found) = flow.translation() else { return false };
+    if found.flags & OF_SERVICE == 0 {
+        return false;
+    }
+    let may_begin = flow.key.protocol != packet::TCP || is_opening(flow.tcp_flags());
+    match flow.known() {
+        Some(known) if known.expires_ns > flow.now && !matches!(phase(known.seen), Phase::Closing) => {
+            known.begun_by() == flow.side()
+        }
+        _ => {
+            if may_begin {
+                let (outer, _) = found.turn(Side::Low, flow.key.protocol);
+                let key = flow.key;
+                let _ = F::translation().remove(&outer);
+                let _ = F::translation().remove(&key);
+            }
+            false
+        }
+    }
+}
+
 /// Forgets a connection with a backend that is gone.
 #[inline(always)]
 fn unbind<F: Maps>(flow: &Flow<F>, known: &Translation<F::Address>) {
@@ -335,6 +364,10 @@ pub(crate) fn outward<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Result<
     let Some(entry) = flow.known() else { return Err(DropReason::Internal) };
     if entry.flags & MASQUERADED != 0 {
         return leave_masqueraded(frame, flow);
+    }
+    if entry.begun_by() == flow.side() && !flow.is_error() {
+        // Who began it knows it by the outer tuple: this is another connection, to the endpoint itself.
+        return Err(DropReason::NoPort);
     }
     // Gone with its backend: what an endpoint that left still sends belongs to nobody.
     let other = to_outer(flow)?.ok_or(DropReason::UnrelatedError)?;

@@ -44,6 +44,7 @@ pub struct ProgramTime {
 #[doc(hidden)]
 pub fn program_times(features: u32, repeat: u32) -> Result<Vec<ProgramTime>, Error> {
     let mut ebpf = load(features)?;
+    super::fill_steps(&mut ebpf)?;
     furnish(&mut ebpf)?;
     let outward = |port: u16, flags| frame([10, 0, 0, 1], [10, 0, 0, 2], port, flags);
     let known = frame([10, 0, 0, 1], OUTSIDE_HOST, 999, TCP_SYN);
@@ -67,13 +68,14 @@ fn load(features: u32) -> Result<Ebpf, Error> {
     loader.override_global(name::FEATURES, &features, true);
     for map in name::MAPS {
         match map {
-            name::DROP_COUNTERS | name::COLLECTOR | name::EVENT_BUDGETS | name::SCRATCH => continue,
+            name::DROP_COUNTERS | name::COLLECTOR | name::EVENT_BUDGETS => continue,
+            name::SCRATCH | name::BINDING | name::ROUTE | name::HANDED | name::STEPS => continue,
             name::EVENTS => loader.map_max_entries(map, 1 << 20),
             _ => loader.map_max_entries(map, ENTRIES_MAX),
         };
     }
     let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
-    for program in [name::FROM_REPLICA, name::TO_REPLICA] {
+    for program in [name::FROM_REPLICA, name::TO_REPLICA].into_iter().chain(name::step::PROGRAMS) {
         let Some(Program::SchedClassifier(found)) = ebpf.program_mut(program) else {
             return Err(program_error(program, ProgramError::NotLoaded));
         };

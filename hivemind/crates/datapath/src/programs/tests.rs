@@ -23,7 +23,7 @@ use hivemind_common::{
     endpoint::{AddressEntry, EndpointState, OUTSIDE},
     family::{Address4, Address6},
     name,
-    packet::{TCP, TCP_ACK, TCP_FIN, TCP_SYN},
+    packet::{TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
     policy::{PolicyEntry, PolicyKey, PrefixKey},
     telemetry::{Event, EventBudget, FEATURE_POLICY, FEATURES_ALL, PAIR_OTHER, PairCounters, PairKey},
 };
@@ -453,6 +453,37 @@ fn a_connection_that_both_sides_close_expires_soon() {
     bench.run(name::TO_REPLICA, &reply(&out(TCP_FIN | TCP_ACK)));
     let closing = expiry(&mut bench);
     assert!(established - closing > 5 * 3600 * 1_000_000_000, "{established} {closing}");
+}
+
+#[test]
+fn a_full_table_makes_room_of_what_is_over_and_never_of_what_lives() {
+    let mut bench = Bench::new();
+    // Of a table of sixteen, the hash of the kernel may hold some more.
+    let passes = |bench: &Bench, port: u16| {
+        bench.run(name::FROM_REPLICA, &frame_v4([10, 0, 0, 1], [10, 0, 0, 2], TCP, [port, 80], TCP_SYN)).0
+            == REDIRECT
+    };
+    let live: Vec<u16> = (1..=200).take_while(|&port| passes(&bench, port)).collect();
+    assert!(live.len() >= 16 && live.len() < 200, "{live:?}");
+    assert!(bench.dropped(DropReason::ConntrackFull) > 0);
+    let of = |port: u16| {
+        Key::between(
+            [[10, 0, 0, 1], [10, 0, 0, 2]].map(Address4::from_octets),
+            [port.to_be(), 80_u16.to_be()],
+            TCP,
+        )
+        .0
+    };
+    // One of them is reset. The next collection is due a moment after the last.
+    bench.run(name::FROM_REPLICA, &frame_v4([10, 0, 0, 1], [10, 0, 0, 2], TCP, [live[3], 80], TCP_RST));
+    let mut state: hivemind_common::endpoint::CollectorState =
+        bench.array(name::COLLECTOR).get(&0, 0).unwrap();
+    state.started_ns = 0;
+    bench.array(name::COLLECTOR).set(0, state, 0).unwrap();
+    assert!(passes(&bench, 500), "there is room for one");
+    let connections = bench.hash::<Key<Address4>, Entry>(name::CONNTRACK_V4);
+    assert!(connections.get(&of(live[3]), 0).is_err());
+    assert!(live.iter().filter(|&&port| port != live[3]).all(|&port| connections.get(&of(port), 0).is_ok()));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use hivemind_common::{
-    packet::{ICMP, ICMPV6, SCTP, TCP_RST, UDP},
+    packet::{ICMP, ICMPV6, SCTP, UDP},
     service::{BACKEND_ACTIVE, Backend, Cell, SERVICE_EVERY_PORT, Service, ServiceKey},
     translation::{Translation, Uplink},
 };
@@ -512,6 +512,27 @@ fn a_client_keeps_its_own_connection_with_an_endpoint_apart_from_that_by_the_ser
     assert_eq!(verdict, REDIRECT);
     assert_ne!(served.read(&out).ports[0], 4_000);
     assert_eq!(bench.connections().len(), 2);
+}
+
+#[test]
+fn a_connection_that_is_over_makes_room_for_another_under_its_tuple() {
+    let mut bench = Bench::new();
+    bench.serve(&[2], 80);
+    let direct = Sent::new(&[10, 0, 0, 1], &[10, 0, 0, 2], TCP, [4_000, 80]);
+    let served = Sent::new(&[10, 0, 0, 1], &SERVED, TCP, [4_000, 80]);
+    let reset = |sent: &Sent| Sent { tcp_flags: TCP_RST, ..sent.clone() }.frame();
+    // To the endpoint itself, then by the service, then again to the endpoint.
+    assert_eq!(bench.run(name::FROM_REPLICA, &direct.frame()).0, REDIRECT);
+    assert_eq!(bench.run(name::FROM_REPLICA, &reset(&direct)).0, REDIRECT);
+    let (verdict, out) = bench.run(name::FROM_REPLICA, &served.frame());
+    assert_eq!((verdict, served.read(&out).ports[0]), (REDIRECT, 4_000));
+    // While it lives, nobody else has its tuple.
+    assert_eq!(bench.run(name::FROM_REPLICA, &direct.frame()).0, SHOT);
+    assert_eq!(bench.dropped(DropReason::NoPort), 1);
+    assert_eq!(bench.run(name::FROM_REPLICA, &reset(&served)).0, REDIRECT);
+    let (verdict, out) = bench.run(name::FROM_REPLICA, &direct.frame());
+    assert_eq!((verdict, &out[14..]), (REDIRECT, &direct.frame()[14..]));
+    assert_eq!((bench.records(), bench.connections().len()), (0, 1));
 }
 
 #[test]
