@@ -446,13 +446,24 @@ fn leave_to_host(frame: Frame) -> Result<i32, DropReason> {
     frame.hand_to_host(own.interface)
 }
 
+/// Whether a packet answers somebody who asked for the replica's own address, and expects the answer from it.
+#[inline(always)]
+fn is_answer<F: Functions>(flow: &Flow<F>) -> bool {
+    match flow.known() {
+        Some(known) => {
+            known.expires_ns > flow.now && known.flags & MASQUERADED == 0 && known.begun_by() != flow.side()
+        }
+        None => false,
+    }
+}
+
 /// Translates a packet that the host's stack sends out for a replica. `flow` is the packet's.
 ///
 /// # Errors
 /// Why it must not leave.
 #[inline(always)]
 pub(crate) fn leave_by<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Result<(), DropReason> {
-    if flow.translation().is_none() && is_unmasked(flow) {
+    if flow.translation().is_none() && (is_unmasked(flow) || is_answer(flow)) {
         return Ok(());
     }
     turn_to_outside(frame, flow, frame.interface())

@@ -121,9 +121,9 @@ fn replicas_reach_one_another_past_the_hosts_stack() -> Result<()> {
     node.in_replica("client", &format!("ping -c 1 -W 2 {outside}"))?;
     assert_eq!(routed(&node)?, 0, "packets to the outside went through the host's stack");
     // The counter does count: what somebody outside sends to a replica's own address.
-    let (replica, by) = (address(&web["status"], "ipv4")?, node.addresses().ipv4);
+    let replica = address(&web["status"], "ipv4")?;
+    node.fabric().route(&format!("{replica}/32"), node.addresses())?;
     let client = node.fabric().client();
-    client.check(&["ip", "route", "add", &format!("{replica}/32"), "via", &by.to_string()])?;
     client.check(&["ping", "-c", "1", "-W", "2", &replica.to_string()])?;
     assert!(routed(&node)? >= 1, "the test's counter sees nothing at all");
     Ok(())

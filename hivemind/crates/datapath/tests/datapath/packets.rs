@@ -423,6 +423,27 @@ fn replicas_reach_what_is_guarded_only_by_a_rule_for_its_address() {
 }
 
 #[test]
+fn who_asks_for_a_replicas_own_address_is_answered_from_it() {
+    in_a_world(async |world| {
+        let neighbour = world.outside();
+        let datapath = world.open().await;
+        servers(world, &datapath, &[1]).await;
+        neighbour
+            .run(|| {
+                for address in crate::world::addresses(&replica(1)) {
+                    let target = SocketAddr::new(address, 80);
+                    assert_eq!(connect(target).unwrap().1, 1);
+                    assert_eq!(ask(&datagrams(address), target).unwrap(), (1, target));
+                    crate::world::run_program("ping", &["-c", "1", "-W", "5", &address.to_string()]);
+                }
+            })
+            .join()
+            .unwrap();
+        assert_eq!(datapath.statistics().await.unwrap().map(name::TRANSLATION_V4).unwrap().entries, 0);
+    });
+}
+
+#[test]
 fn replicas_keep_their_addresses_where_the_node_was_told_so() {
     in_a_world(async |world| {
         let neighbour = world.outside();
