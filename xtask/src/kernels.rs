@@ -89,6 +89,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// Only whether each kernel loads every program.
+    pub(crate) fn loading() -> Self {
+        Self { filter: Some("loading".to_owned()), ..Self::default() }
+    }
+
     /// Reads the arguments after `kernels`.
     pub(crate) fn parse(arguments: &[&str]) -> Result<Self> {
         let mut options = Self::default();
