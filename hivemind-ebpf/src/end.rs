@@ -61,6 +61,18 @@ fn put(entry: &mut Entry, i: usize, index: u32, generation: u64, interface: u32,
     entry.frame_macs[i] = state.frame_macs;
 }
 
+/// Writes the endpoint that has the destination address, as a table says, as the end that a packet goes to.
+#[inline(always)]
+fn put_here<F: Maps>(flow: &Flow<F>, entry: &mut Entry, index: u32) -> Result<(), DropReason> {
+    let (index, generation, state) = endpoint(index)?;
+    // The index may have gone to another endpoint between the two lookups.
+    if F::address_of(state) != flow.destination() {
+        return Err(DropReason::NoEndpoint);
+    }
+    put(entry, flow.to(), index, generation, state.interface, state);
+    Ok(())
+}
+
 /// Writes what is reached through the host's stack as one end, of which everything else stays empty.
 #[inline(always)]
 fn put_outside(entry: &mut Entry, i: usize, identity: u32) {
@@ -162,13 +174,7 @@ pub(crate) fn receiver<F: Maps>(flow: &Flow<F>, entry: &mut Entry) -> Result<(),
         }
         return Ok(());
     }
-    let (index, generation, state) = endpoint(index)?;
-    // The index may have gone to another endpoint between the two lookups.
-    if F::address_of(state) != flow.destination() {
-        return Err(DropReason::NoEndpoint);
-    }
-    put(entry, side, index, generation, state.interface, state);
-    Ok(())
+    put_here(flow, entry, index)
 }
 
 /// The endpoint that a service has chosen, on whatever node. By the overlay, if it is on another one: answers are to come back
@@ -191,12 +197,7 @@ pub(crate) fn chosen<F: Maps>(flow: &Flow<F>, entry: &mut Entry) -> Result<(), D
         put_remote(entry, side, identity, node);
         return Ok(());
     }
-    let (index, generation, state) = endpoint(index)?;
-    if F::address_of(state) != flow.destination() {
-        return Err(DropReason::NoEndpoint);
-    }
-    put(entry, side, index, generation, state.interface, state);
-    Ok(())
+    put_here(flow, entry, index)
 }
 
 /// The node by which whoever the packet goes to has begun the connection: the answers go back by it, whatever the address,
@@ -239,12 +240,7 @@ pub(crate) fn local_receiver<F: Maps>(flow: &Flow<F>, entry: &mut Entry) -> Resu
     if index == OUTSIDE {
         return Ok(false);
     }
-    let (index, generation, state) = endpoint(index)?;
-    if F::address_of(state) != flow.destination() {
-        return Err(DropReason::NoEndpoint);
-    }
-    put(entry, flow.to(), index, generation, state.interface, state);
-    Ok(true)
+    put_here(flow, entry, index).map(|()| true)
 }
 
 /// Whoever another node brings a packet from: one of its replicas, or anybody that is no replica. `identity` is what that

@@ -72,8 +72,6 @@ pub(crate) trait Functions: Maps + Refuse {
     fn refuse_replica(frame: Frame, flow: &mut Flow<Self>) -> i32;
     /// See [`host::refuse_host`].
     fn refuse_host(frame: Frame, flow: &mut Flow<Self>, interface: u32) -> i32;
-    /// See [`host::judge_request`].
-    fn judge_request(frame: Frame, flow: &mut Flow<Self>) -> i32;
     /// See [`translate::outward`].
     fn outward(frame: Frame, flow: &mut Flow<Self>) -> i32;
     /// See [`translate::leave_by`].
@@ -124,7 +122,6 @@ macro_rules! functions {
             $try_port:ident,
             $refuse_replica:ident,
             $refuse_host:ident,
-            $request:ident,
             $outward:ident,
             $leave_by:ident,
             $verdict:ident,
@@ -212,10 +209,6 @@ macro_rules! functions {
                 $refuse_host(frame.context(), flow, interface)
             }
             #[inline(always)]
-            fn judge_request(frame: Frame, flow: &mut Flow<Self>) -> i32 {
-                $request(frame.context(), flow)
-            }
-            #[inline(always)]
             fn outward(frame: Frame, flow: &mut Flow<Self>) -> i32 {
                 $outward(frame.context(), flow)
             }
@@ -271,7 +264,6 @@ macro_rules! functions {
             underlay::judge_from_outside(frame, flow).map(|()| CONTINUE)
         });
         verdict!($family, $refuse_replica, |frame, flow| refuse_replica(frame, flow));
-        verdict!($family, $request, |frame, flow| host::judge_request(frame, flow).map(|()| CONTINUE));
         verdict!($family, $pass_outside, |frame, flow| underlay::pass_from_outside(frame, flow));
         verdict!($family, $settle, |frame, flow| judge::settle(frame, flow).map(|()| CONTINUE));
         verdict!($family, $outward, |frame, flow| translate::outward(frame, flow));
@@ -433,7 +425,6 @@ functions!(
         try_port_v4,
         refuse_replica_v4,
         refuse_host_v4,
-        judge_request_v4,
         outward_v4,
         leave_by_v4,
         verdict_v4,
@@ -463,7 +454,6 @@ functions!(
         try_port_v6,
         refuse_replica_v6,
         refuse_host_v6,
-        judge_request_v6,
         outward_v6,
         leave_by_v6,
         verdict_v6,

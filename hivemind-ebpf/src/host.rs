@@ -2,7 +2,6 @@
 //! socket hooks do not see, of other network namespaces.
 
 use crate::{
-    end,
     flow::Flow,
     frame::Frame,
     functions::{CONTINUE, Functions, drop_unread},
@@ -50,7 +49,7 @@ fn request<F: Functions>(frame: Frame) -> i32 {
         Ok(_) => return to_refuse(frame, flow, TO_STACK),
         Err(reason) => return drop_unread(frame, reason as u32),
     }
-    let verdict = F::judge_request(frame, flow);
+    let verdict = F::judge_from_outside(frame, flow);
     if verdict != CONTINUE {
         return verdict;
     }
@@ -78,17 +77,4 @@ pub(crate) fn refuse_host<F: Functions>(
         return frame.send_back(interface);
     }
     frame.hand_to_host(SERVICE_INTERFACE.load())
-}
-
-/// Finds out about a packet that is under its inner tuple now.
-///
-/// # Errors
-/// Why it must not pass.
-#[inline(always)]
-pub(crate) fn judge_request<F: Functions>(_: Frame, flow: &Flow<F>) -> Result<(), DropReason> {
-    let entry = judge::scratch()?;
-    if !flow.is_error() {
-        end::stranger::<F>(flow, entry)?;
-    }
-    end::chosen::<F>(flow, entry)
 }

@@ -245,7 +245,8 @@ pub(crate) fn pass_from_outside<F: Functions>(frame: Frame, flow: &Flow<F>) -> R
     frame.deliver(entry.interfaces[to], &entry.frame_macs[to])
 }
 
-/// Finds out about a packet from outside that is under its inner tuple.
+/// Finds out about a packet that came under its outer tuple, from whoever is no replica of this node, and is under its inner one
+/// now.
 ///
 /// # Errors
 /// Why it must not pass.

@@ -40,6 +40,8 @@ const PEER_MACS: [u32; 3] = EndpointState::macs([2, 0, 0, 0, 0, 2], [6, 0, 0, 0,
 const HAIRPIN_V4: [u8; 4] = [169, 254, 20, 10];
 const HAIRPIN_V6: [u8; 16] = [0xfd, 0, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10];
 const SERVICES_V6: [u8; 16] = [0xfd, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/// No program makes a frame longer by more.
+const GROWS_MAX: usize = 200;
 const OK: u32 = 0;
 const SHOT: u32 = 2;
 const REDIRECT: u32 = 7;
@@ -254,9 +256,16 @@ impl Bench {
         found
     }
 
-    /// The verdict, and the frame as it went on.
+    /// The verdict, and the frame as it went on, as long as it was.
     fn run(&self, program: &str, frame: &[u8]) -> (u32, Vec<u8>) {
-        let mut out = vec![0; frame.len()];
+        let (verdict, mut out) = self.run_resized(program, frame);
+        out.resize(frame.len(), 0);
+        (verdict, out)
+    }
+
+    /// The verdict, and the frame as it went on, which may have grown or shrunk.
+    fn run_resized(&self, program: &str, frame: &[u8]) -> (u32, Vec<u8>) {
+        let mut out = vec![0; frame.len() + GROWS_MAX];
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
@@ -264,6 +273,7 @@ impl Bench {
             ..TestRunOptions::new()
         };
         let result = self.program(program).test_run(options).unwrap();
+        out.truncate(result.data_size_out as usize);
         (result.return_value, out)
     }
 

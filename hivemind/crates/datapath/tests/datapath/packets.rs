@@ -44,6 +44,15 @@ async fn assert_nothing_dropped(datapath: &Datapath) {
     assert_eq!(lost.count(), 0, "{drops:?}");
 }
 
+/// Talks to number 1 at port 80 of these addresses, by TCP and UDP.
+fn talks(to: [IpAddr; 2]) {
+    for address in to {
+        let target = SocketAddr::new(address, 80);
+        assert_eq!(connect(target).unwrap().1, 1);
+        assert_eq!(ask(&datagrams(address), target).unwrap(), (1, target));
+    }
+}
+
 /// Sends a long datagram and expects it back, behind one byte more.
 fn ask_long(socket: &UdpSocket, to: SocketAddr) -> SocketAddr {
     let sent = vec![7; LONG];
@@ -98,11 +107,7 @@ fn another_namespace_reaches_services_by_the_node() {
         datapath.set_service(web.clone()).await.unwrap();
         neighbour
             .run(move || {
-                for address in both(&web) {
-                    let target = SocketAddr::new(address, 80);
-                    assert_eq!(connect(target).unwrap().1, 1);
-                    assert_eq!(ask(&datagrams(address), target).unwrap(), (1, target));
-                }
+                talks(both(&web));
             })
             .join()
             .unwrap();
@@ -120,11 +125,7 @@ fn a_replica_meets_itself_through_its_own_service() {
         datapath.set_policy(replica(1).identity, Arc::new(closed())).await.unwrap();
         world
             .run_unseen(Place::In(&own[0]), move || {
-                for address in both(&web) {
-                    let target = SocketAddr::new(address, 80);
-                    assert_eq!(connect(target).unwrap().1, 1);
-                    assert_eq!(ask(&datagrams(address), target).unwrap(), (1, target));
-                }
+                talks(both(&web));
             })
             .join()
             .unwrap();
@@ -430,10 +431,8 @@ fn who_asks_for_a_replicas_own_address_is_answered_from_it() {
         servers(world, &datapath, &[1]).await;
         neighbour
             .run(|| {
+                talks(crate::world::addresses(&replica(1)));
                 for address in crate::world::addresses(&replica(1)) {
-                    let target = SocketAddr::new(address, 80);
-                    assert_eq!(connect(target).unwrap().1, 1);
-                    assert_eq!(ask(&datagrams(address), target).unwrap(), (1, target));
                     crate::world::run_program("ping", &["-c", "1", "-W", "5", &address.to_string()]);
                 }
             })

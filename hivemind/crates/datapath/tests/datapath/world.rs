@@ -174,13 +174,8 @@ impl World {
         place: Place<'_>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
-        let netns = match place {
-            Place::In(endpoint) => File::open(&endpoint.netns).unwrap(),
-            Place::OnNode => self.netns.try_clone().unwrap(),
-        };
         let members = self.cgroup.join("cgroup.threads");
-        thread::spawn(move || {
-            setns(&netns, CloneFlags::CLONE_NEWNET).unwrap();
+        self.run_unseen(place, move || {
             fs::write(members, nix::unistd::gettid().to_string()).unwrap();
             work()
         })

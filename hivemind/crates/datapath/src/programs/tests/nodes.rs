@@ -4,7 +4,6 @@ use super::policy::{closed, say, value};
 use super::*;
 use hivemind_common::{
     node::{NodeState, OVERLAY_MAC, OWN},
-    overlay,
     policy::{ALLOW, EGRESS},
 };
 use hivemind_policy::Transport;
@@ -71,20 +70,6 @@ impl Bench {
     fn set_range<A: Pod>(&mut self, map: &str, bits: u32, network: A, node: u32) {
         let mut ranges = LpmTrie::try_from(self.ebpf.map_mut(map).unwrap()).unwrap();
         ranges.insert(&aya::maps::lpm_trie::Key::new(bits, network), node, 0).unwrap();
-    }
-
-    /// The verdict, and the frame as it went on, which may have another length.
-    fn run_resized(&self, program: &str, frame: &[u8]) -> (u32, Vec<u8>) {
-        let mut out = vec![0; frame.len() + overlay::BYTES as usize];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            repeat: 1,
-            ..TestRunOptions::new()
-        };
-        let result = self.program(program).test_run(options).unwrap();
-        out.truncate(result.data_size_out as usize);
-        (result.return_value, out)
     }
 
     /// Runs a frame that must be dropped, and for this reason alone.

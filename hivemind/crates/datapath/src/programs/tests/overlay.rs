@@ -55,20 +55,6 @@ impl Bench {
         ranges.insert(&v6(64, far_v6()), 2u32, 0).unwrap();
         bench
     }
-
-    /// The verdict, and the frame as it went on, which may have grown or shrunk.
-    fn run_between(&self, program: &str, frame: &[u8]) -> (u32, Vec<u8>) {
-        let mut out = vec![0; frame.len() + BYTES as usize];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            repeat: 1,
-            ..TestRunOptions::new()
-        };
-        let result = self.program(program).test_run(options).unwrap();
-        out.truncate(result.data_size_out as usize);
-        (result.return_value, out)
-    }
 }
 
 /// What the other node would send: an IP packet in its headers, to the loopback interface, which has no MAC address.
@@ -109,7 +95,7 @@ fn a_packet_to_another_nodes_replica_gets_the_headers_of_vxlan_with_its_senders_
         let frame = sent(is_v6);
         // The first packet and a later one.
         for _ in 0..2 {
-            let (verdict, out) = bench.run_between(name::FROM_REPLICA, &frame);
+            let (verdict, out) = bench.run_resized(name::FROM_REPLICA, &frame);
             assert_eq!((verdict, out.len()), (REDIRECT, frame.len() + BYTES as usize));
             let mut expected =
                 wrapped(&NodeState { address: OWN_ADDRESS, ..OTHER }, OTHER.address, identity(1), &frame);
@@ -129,11 +115,11 @@ fn a_packet_from_another_node_is_taken_out_of_its_headers_and_handed_to_the_endp
     let mut bench = Bench::with_nodes(OTHER);
     let macs: Vec<u8> = [&OWN_MAC[..], &GATEWAY_MAC[..]].concat();
     for is_v6 in [false, true] {
-        bench.run_between(name::FROM_REPLICA, &sent(is_v6));
+        bench.run_resized(name::FROM_REPLICA, &sent(is_v6));
         let inner = answer(is_v6);
         for _ in 0..2 {
             let frame = wrapped(&OTHER, OWN_ADDRESS, FAR_IDENTITY, &inner);
-            let (verdict, out) = bench.run_between(name::FROM_UNDERLAY, &frame);
+            let (verdict, out) = bench.run_resized(name::FROM_UNDERLAY, &frame);
             assert_eq!((verdict, &out[..12]), (REDIRECT, &macs[..]));
             assert_eq!(out[12..], inner[12..]);
         }
@@ -148,7 +134,7 @@ fn what_is_not_for_a_replica_goes_to_the_hosts_stack() {
     let bench = Bench::with_nodes(OTHER);
     let inner = frame_v4(FAR_V4, [198, 51, 100, 1], TCP, [80, 1000], TCP_ACK);
     let frame = wrapped(&OTHER, OWN_ADDRESS, FAR_IDENTITY, &inner);
-    let (verdict, out) = bench.run_between(name::FROM_UNDERLAY, &frame);
+    let (verdict, out) = bench.run_resized(name::FROM_UNDERLAY, &frame);
     assert_eq!((verdict, &out[..6]), (REDIRECT, &OVERLAY_MAC[..]));
     assert_eq!(out[14..], inner[14..]);
 }
@@ -165,9 +151,9 @@ fn what_is_no_overlay_packet_for_this_node_passes_by_untouched() {
     let mut other_machine = overlay.clone();
     other_machine[0] = 2;
     for frame in [arp, tcp_v4(1, 2, TCP_SYN), tcp_v6(1, 2), to_another, other_port, other_machine] {
-        assert_eq!(bench.run_between(name::FROM_UNDERLAY, &frame), (NEXT, frame));
+        assert_eq!(bench.run_resized(name::FROM_UNDERLAY, &frame), (NEXT, frame));
     }
-    let (verdict, _) = bench.run_between(name::FROM_UNDERLAY, &overlay);
+    let (verdict, _) = bench.run_resized(name::FROM_UNDERLAY, &overlay);
     assert_eq!(verdict, REDIRECT);
 }
 
@@ -200,10 +186,10 @@ fn an_answer_goes_to_the_node_that_brought_the_question_also_when_it_is_judged_a
     let question = frame_v4(client, [10, 0, 0, 1], TCP, [1000, 80], TCP_SYN);
     let answer = frame_v4([10, 0, 0, 1], client, TCP, [80, 1000], TCP_SYN | TCP_ACK);
     let frame = wrapped(&OTHER, OWN_ADDRESS, 2, &question);
-    assert_eq!(bench.run_between(name::FROM_UNDERLAY, &frame).0, REDIRECT);
+    assert_eq!(bench.run_resized(name::FROM_UNDERLAY, &frame).0, REDIRECT);
     for generation in [10, 20] {
         bench.set_generation(OUTSIDE, generation);
-        let (verdict, out) = bench.run_between(name::FROM_REPLICA, &answer);
+        let (verdict, out) = bench.run_resized(name::FROM_REPLICA, &answer);
         assert_eq!((verdict, &out[30..34]), (REDIRECT, &OTHER.address.octets()[..]));
     }
     // A connection of its own to the same address goes out as ever.
@@ -217,9 +203,9 @@ fn what_is_longer_than_the_path_takes_goes_to_the_hosts_stack() {
         let frame = sent(is_v6);
         let bytes = frame.len() as u32 - 14;
         let fits = Bench::with_nodes(NodeState { mtu: bytes, ..OTHER });
-        assert_eq!(fits.run_between(name::FROM_REPLICA, &frame).0, REDIRECT);
+        assert_eq!(fits.run_resized(name::FROM_REPLICA, &frame).0, REDIRECT);
         let too_long = Bench::with_nodes(NodeState { mtu: bytes - 1, ..OTHER });
-        assert_eq!(too_long.run_between(name::FROM_REPLICA, &frame), (OK, frame));
+        assert_eq!(too_long.run_resized(name::FROM_REPLICA, &frame), (OK, frame));
     }
 }
 
@@ -229,14 +215,14 @@ fn with_direct_routing_ipv4_goes_as_it_is_and_ipv6_in_the_overlay() {
     let macs: Vec<u8> = [&OWN_MAC[..], &GATEWAY_MAC[..]].concat();
     for _ in 0..2 {
         let frame = sent(false);
-        let (verdict, out) = bench.run_between(name::FROM_REPLICA, &frame);
+        let (verdict, out) = bench.run_resized(name::FROM_REPLICA, &frame);
         assert_eq!((verdict, &out[14..]), (REDIRECT, &frame[14..]));
         let frame = sent(true);
-        let (verdict, out) = bench.run_between(name::FROM_REPLICA, &frame);
+        let (verdict, out) = bench.run_resized(name::FROM_REPLICA, &frame);
         assert_eq!((verdict, out.len()), (REDIRECT, frame.len() + BYTES as usize));
         let mut back = answer(false);
         back[..12].fill(0);
-        let (verdict, out) = bench.run_between(name::FROM_UNDERLAY, &back);
+        let (verdict, out) = bench.run_resized(name::FROM_UNDERLAY, &back);
         assert_eq!((verdict, &out[..12], &out[14..]), (REDIRECT, &macs[..], &back[14..]));
     }
     // What no replica of another node sent, or what no endpoint gets, is the host's.
@@ -244,6 +230,6 @@ fn with_direct_routing_ipv4_goes_as_it_is_and_ipv6_in_the_overlay() {
     let to_nobody = frame_v4(FAR_V4, [10, 0, 0, 99], TCP, [80, 1000], TCP_SYN);
     for mut frame in [from_outside, to_nobody] {
         frame[..12].fill(0);
-        assert_eq!(bench.run_between(name::FROM_UNDERLAY, &frame), (NEXT, frame));
+        assert_eq!(bench.run_resized(name::FROM_UNDERLAY, &frame), (NEXT, frame));
     }
 }

@@ -75,20 +75,6 @@ impl Bench {
         let v4 = self.hash::<Key<Address4>, Translation<Address4>>(name::TRANSLATION_V4).keys().count();
         v4 + self.hash::<Key<Address6>, Translation<Address6>>(name::TRANSLATION_V6).keys().count()
     }
-
-    /// The verdict, and the frame as it went on, which may have another length.
-    fn run_refused(&self, program: &str, frame: &[u8]) -> (u32, Vec<u8>) {
-        let mut out = vec![0; frame.len() + 200];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            repeat: 1,
-            ..TestRunOptions::new()
-        };
-        let result = self.program(program).test_run(options).unwrap();
-        out.truncate(result.data_size_out as usize);
-        (result.return_value, out)
-    }
 }
 
 fn backend<A>(address: A) -> Backend<A> {
@@ -409,7 +395,7 @@ fn a_service_without_a_backend_is_answered_for() {
             (vec![10, 0, 0, 1], SERVED.to_vec())
         };
         let sent = Sent::new(&own, &served, TCP, [4_000, 80]);
-        let (verdict, out) = bench.run_refused(name::FROM_REPLICA, &sent.frame());
+        let (verdict, out) = bench.run_resized(name::FROM_REPLICA, &sent.frame());
         assert_eq!(verdict, REDIRECT);
         let start = if is_v6 { 54 } else { 34 };
         let (addresses, answer) = (if is_v6 { 22..54 } else { 26..34 }, sent.answer());
@@ -418,7 +404,7 @@ fn a_service_without_a_backend_is_answered_for() {
         assert_eq!(answer.sum_of(&out[start..]), 0xffff);
         assert_eq!((out.len(), out[start + 13]), (start + 20, TCP_RST | TCP_ACK));
         let sent = Sent::new(&own, &served, UDP, [4_000, 80]);
-        let (verdict, out) = bench.run_refused(name::FROM_REPLICA, &sent.frame());
+        let (verdict, out) = bench.run_resized(name::FROM_REPLICA, &sent.frame());
         assert_eq!(verdict, REDIRECT);
         let quoted = if is_v6 { 48 } else { 28 };
         assert_eq!(out[start..start + 2], if is_v6 { [1, 4] } else { [3, 3] });
