@@ -173,10 +173,12 @@ pub mod step {
     pub const REFUSE: u32 = 2;
     /// Looks at what comes in and is no overlay packet.
     pub const OUTSIDE: u32 = 3;
+    /// Finds out all about a packet of which its program knows too little.
+    pub const EXAMINE: u32 = 4;
     /// How many there are.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
     /// The programs, each at its slot.
-    pub const PROGRAMS: [&str; COUNT as usize] = ["settle", "outward", "refuse", "outside"];
+    pub const PROGRAMS: [&str; COUNT as usize] = ["settle", "outward", "refuse", "outside", "examine"];
 }
 
 /// Global: cookie of the node's own network namespace (u64).

@@ -51,6 +51,12 @@ pub trait Bytes {
     /// Words, because the eBPF target cannot join bytes on its stack: it would load them one by one.
     fn read<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
 
+    /// As [`Bytes::read`], if that takes no more than a look; `None` may also mean that it takes more.
+    #[inline(always)]
+    fn glance<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        self.read(offset)
+    }
+
     /// What [`extension`] says. A method, so that it can be a function that the kernel verifies once and not for each header.
     #[inline(always)]
     fn extension(&self, kind: u8, offset: u32) -> u64
@@ -206,6 +212,52 @@ pub fn parse_v6(frame: &(impl Bytes + Fragments<Address6>)) -> Result<Packet<Add
     let (source, destination) = (Address6([a, b, c, d]), Address6([e, f, g, h]));
     let transport = transport(frame, offset, protocol, &piece, source, destination)?;
     Ok(packet(source, destination, protocol, &transport, piece.is_later, offset))
+}
+
+/// What [`parse_v4`] says, of what nearly all packets are: whole ones of TCP or UDP without IP options. For what else there is,
+/// `None`.
+#[inline(always)]
+pub fn plain_v4(frame: &impl Bytes) -> Option<Packet<Address4>> {
+    let ip: [u32; 7] = frame.glance(ETHERNET_BYTES)?;
+    let [version_and_length, _, total_high, total_low] = ip[0].to_ne_bytes();
+    let total_bytes = u16::from_be_bytes([total_high, total_low]);
+    let [_, _, fragment_high, fragment_low] = ip[1].to_ne_bytes();
+    let is_piece = u16::from_be_bytes([fragment_high, fragment_low]) & 0x3fff != 0;
+    if version_and_length != 0x45 || is_piece || (total_bytes != 0 && total_bytes < 28) {
+        return None;
+    }
+    let offset = ETHERNET_BYTES + 20;
+    let transport = plain_transport(frame, offset, ip[2].to_ne_bytes()[1], ip[5])?;
+    Some(packet(Address4(ip[3]), Address4(ip[4]), ip[2].to_ne_bytes()[1], &transport, false, offset))
+}
+
+/// What [`parse_v6`] says, of what nearly all packets are: those of TCP or UDP without extension headers. For what else
+/// there is, `None`.
+#[inline(always)]
+pub fn plain_v6(frame: &impl Bytes) -> Option<Packet<Address6>> {
+    let ip: [u32; 11] = frame.glance(ETHERNET_BYTES)?;
+    let [_, _, protocol, _] = ip[1].to_ne_bytes();
+    if ip[0].to_ne_bytes()[0] >> 4 != 6 {
+        return None;
+    }
+    let offset = ETHERNET_BYTES + 40;
+    let transport = plain_transport(frame, offset, protocol, ip[10])?;
+    let (source, destination) =
+        (Address6([ip[2], ip[3], ip[4], ip[5]]), Address6([ip[6], ip[7], ip[8], ip[9]]));
+    Some(packet(source, destination, protocol, &transport, false, offset))
+}
+
+#[inline(always)]
+fn plain_transport(frame: &impl Bytes, offset: u32, protocol: u8, ports: u32) -> Option<Transport> {
+    let tcp_flags = match protocol {
+        UDP => 0,
+        TCP => {
+            let [word] = frame.glance(offset + 12)?;
+            word.to_ne_bytes()[1]
+        }
+        _ => return None,
+    };
+    Some(Transport { ports, tcp_flags, is_error: false })
 }
 
 #[inline(always)]
@@ -513,6 +565,46 @@ mod tests {
                 *word = u32::from_ne_bytes(chunk.try_into().unwrap());
             }
             Some(words)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_plain_is_read_alike_at_a_glance_and_in_full(
+            is_v6: bool, first in 0x40u8..0x70, fragment in prop::sample::select(vec![0u16, 0x4000, 0x2000, 1]),
+            protocol in prop::sample::select(vec![TCP, UDP, SCTP, ICMP, ICMPV6, 47, HOP_BY_HOP, FRAGMENT]),
+            total in prop::sample::select(vec![0u16, 10, 28, 60]), rest in prop::collection::vec(any::<u8>(), 0..80),
+        ) {
+            let mut bytes = vec![0; 14];
+            bytes.extend([first, 0]);
+            bytes.extend(total.to_be_bytes());
+            bytes.extend(if is_v6 { [0, 0, protocol, 64] } else { [0, 0, fragment.to_be_bytes()[0], fragment.to_be_bytes()[1]] });
+            bytes.extend([64, protocol]);
+            bytes.extend(rest);
+            let (frame, again) = (seen(&bytes), seen(&bytes));
+            if is_v6 {
+                if let Some(packet) = plain_v6(&frame) {
+                    prop_assert_eq!(Ok(packet), parse_v6(&again));
+                }
+            } else if let Some(packet) = plain_v4(&frame) {
+                prop_assert_eq!(Ok(packet), parse_v4(&again));
+            }
+        }
+    }
+
+    #[test]
+    fn most_packets_are_plain() {
+        for protocol in [TCP, UDP] {
+            assert!(plain_v4(&seen(&ipv4(0, protocol, 0, &[7; 40]))).is_some());
+            assert!(plain_v6(&seen(&ipv6(&[], protocol, &[7; 40]))).is_some());
+            assert!(plain_v4(&seen(&ipv4(4, protocol, 0, &[7; 40]))).is_none());
+            assert!(plain_v4(&seen(&ipv4(0, protocol, MORE_FRAGMENTS, &[7; 40]))).is_none());
+            assert!(plain_v4(&seen(&ipv4(0, protocol, 185, &[7; 40]))).is_none());
+            assert!(plain_v6(&seen(&ipv6(&[(HOP_BY_HOP, 0)], protocol, &[7; 40]))).is_none());
+        }
+        for protocol in [ICMP, ICMPV6, SCTP, 47] {
+            assert!(plain_v4(&seen(&ipv4(0, protocol, 0, &[7; 40]))).is_none());
+            assert!(plain_v6(&seen(&ipv6(&[], protocol, &[7; 40]))).is_none());
         }
     }
 

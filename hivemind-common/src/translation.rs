@@ -3,7 +3,8 @@
 //! The *inner* tuple is the one that the endpoint of this cluster sees; all else about the connection is kept under it, in
 //! [`crate::conntrack`]. The *outer* tuple is what the other side sees: of a service its address, of a connection to the
 //! outside the node's address. Each of the two is a key of `translation`, whose value is the other one. So a packet of either
-//! direction is translated with one lookup, and back and forth are the same function.
+//! direction is translated with one lookup, and back and forth are the same function. A key says which of the two it is: a
+//! client may ask for an endpoint itself under the very tuple that is the inner one of its connection with a service.
 //!
 //! A connection gets its two records with its first packet and loses them after its entry in `conntrack` is gone.
 
@@ -12,11 +13,11 @@ use crate::{
     family::Address,
 };
 
-/// `flags` of a [`Translation`]: its key is the outer tuple.
-pub const OUTER: u32 = 1;
+/// `face` of a [`Key`]: it is an outer tuple.
+pub const OUTER: u8 = 1;
 
 /// `flags` of a [`Translation`]: its key is the inner tuple of a connection with a service: who began it sends under the outer one.
-pub const OF_SERVICE: u32 = 2;
+pub const OF_SERVICE: u32 = 1;
 
 /// How long records are kept without a connection: it may still be in the making.
 pub const UNUSED_NS: u64 = 5_000_000_000;
@@ -33,14 +34,29 @@ pub struct Translation<A> {
     pub ports: [u16; 2],
     /// The backend that was chosen, in the record of the outer tuple; zero if none was.
     pub backend: u32,
-    /// [`OUTER`], [`OF_SERVICE`], or none.
+    /// [`OF_SERVICE`], or none.
     pub flags: u32,
     /// Always zero.
     pub padding: u32,
 }
 
 impl<A: Address> Translation<A> {
-    /// The other tuple as a key, and the side there of the end that is `side` here.
+    /// What an end of the key is called on the other face. By calculation and not by cases: the verifier would follow each of
+    /// them through all that comes after.
+    #[inline(always)]
+    pub fn address(&self, side: usize) -> &A {
+        // SAFETY: one of two.
+        unsafe { &*(&raw const self.addresses).cast::<A>().add(side & 1) }
+    }
+
+    /// Its port there, in network order.
+    #[inline(always)]
+    pub fn port(&self, side: usize) -> u16 {
+        // SAFETY: one of two, in a valid reference.
+        unsafe { (&raw const self.ports).cast::<u16>().add(side & 1).read_volatile() }
+    }
+
+    /// The other tuple as a key of connections, and the side there of the end that is `side` here.
     #[inline(always)]
     pub fn turn(&self, side: Side, protocol: u8) -> (Key<A>, Side) {
         let (addresses, ports) = match side {
@@ -114,12 +130,13 @@ impl<A: Address> Pair<A> {
         other_key.ports[1] = to_other.ports[high];
         other_key.protocol = tuple.protocol;
         other_key.padding = 0;
-        other_key.more_padding = 0;
         copy(&tuple.addresses[low], &mut to_key.addresses[0]);
         copy(&tuple.addresses[high], &mut to_key.addresses[1]);
         to_key.ports[0] = tuple.ports[low];
         to_key.ports[1] = tuple.ports[high];
-        self.to_inner.flags = OUTER;
+        self.outer.face = OUTER;
+        self.inner.face = 0;
+        self.to_inner.flags = 0;
         self.to_outer.flags = if known.is_outer { OF_SERVICE } else { 0 };
         self.to_inner.padding = 0;
         self.to_outer.padding = 0;
@@ -179,14 +196,14 @@ mod tests {
         let (tuple, side) = if is_outer { outer } else { inner };
         let mut pair = Pair::default();
         pair.fill(&tuple, Known { is_outer, side }, &ends[other][0], &ends[other][1], ports[other]);
-        prop_assert_eq!((pair.outer, pair.inner), (outer.0, inner.0));
+        prop_assert_eq!((pair.outer, pair.inner), (Key { face: OUTER, ..outer.0 }, inner.0));
         prop_assert_eq!(pair.to_inner.turn(outer.1, protocol), inner);
         prop_assert_eq!(pair.to_outer.turn(inner.1, protocol), outer);
         // An answer too.
         prop_assert_eq!(pair.to_outer.turn(inner.1.other(), protocol), (outer.0, outer.1.other()));
         prop_assert_eq!(
             (pair.to_inner.flags, pair.to_outer.flags),
-            (OUTER, if is_outer { OF_SERVICE } else { 0 })
+            (0, if is_outer { OF_SERVICE } else { 0 })
         );
         Ok(())
     }

@@ -189,7 +189,7 @@ unsafe fn sweep_translation<F: Functions>(
     unsafe {
         let known = *record;
         let own = *key;
-        let inner = if known.flags & OUTER != 0 { known.turn(Side::Low, own.protocol).0 } else { own };
+        let inner = if own.face == OUTER { known.turn(Side::Low, own.protocol).0 } else { own };
         let is_live = match F::conntrack().get_ptr(&inner) {
             Some(entry) => (*entry).expires_ns > (*sweep).now,
             None => false,

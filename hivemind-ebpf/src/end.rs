@@ -97,6 +97,29 @@ pub(crate) fn put_known(entry: &mut Entry, i: usize, known: &Entry) {
     entry.frame_macs[i] = known.frame_macs[i];
 }
 
+/// Writes one end as the same as the other one.
+#[inline(always)]
+pub(crate) fn put_same(entry: &mut Entry, i: usize, other: usize) {
+    let (i, other) = (i & 1, other & 1);
+    entry.endpoints[i] = entry.endpoints[other];
+    entry.generations[i] = entry.generations[other];
+    entry.interfaces[i] = entry.interfaces[other];
+    entry.identities[i] = entry.identities[other];
+    entry.frame_macs[i] = entry.frame_macs[other];
+}
+
+/// Writes both ends as an entry that stands has them.
+#[inline(always)]
+pub(crate) fn put_both(entry: &mut Entry, standing: &Entry) {
+    for i in 0..2 {
+        entry.endpoints[i] = standing.endpoints[i];
+        entry.generations[i] = standing.generations[i];
+        entry.interfaces[i] = standing.interfaces[i];
+        entry.identities[i] = standing.identities[i];
+        entry.frame_macs[i] = standing.frame_macs[i];
+    }
+}
+
 /// The way to a replica of another node. The network between nodes carries IPv4: IPv6 always needs the overlay.
 #[inline(always)]
 fn way_to<F: Family>(node: u32) -> u32 {
@@ -205,7 +228,7 @@ pub(crate) fn chosen<F: Maps>(flow: &Flow<F>, entry: &mut Entry) -> Result<(), D
 #[inline(always)]
 fn node_that_brought<F: Maps>(flow: &Flow<F>) -> u32 {
     match flow.known() {
-        Some(known) if known.expires_ns > flow.now && known.begun_by() != flow.side() => {
+        Some(known) if known.expires_ns > flow.now && known.way_from(flow.from()) != 0 => {
             known.node(flow.to())
         }
         _ => OWN,

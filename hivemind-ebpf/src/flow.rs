@@ -8,14 +8,13 @@ use crate::{
     tell::begun_first,
 };
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
-use core::mem::MaybeUninit;
 use hivemind_common::{
     conntrack::{self, END_TOLD, Entry, Key, Phase, REFUSED, Side},
     drop_reason::DropReason,
     family::Family,
     packet::{self, Kind, Packet},
     telemetry::{EVENT_CLOSED, FEATURE_TELEMETRY},
-    translation::Translation,
+    translation::{OUTER, Translation},
 };
 
 /// Nanoseconds of the monotonic clock, a tick coarse.
@@ -62,16 +61,6 @@ pub(crate) struct Flow<F: Family> {
 }
 
 impl<F: Functions> Flow<F> {
-    /// Empties the room for a flow: what is handed to a function that the kernel verifies on its own must have been written.
-    #[inline(always)]
-    pub(crate) fn empty(room: &mut MaybeUninit<Self>) -> &mut Self {
-        // SAFETY: numbers only, and all of them are written.
-        unsafe {
-            empty(room.as_mut_ptr());
-            room.assume_init_mut()
-        }
-    }
-
     #[inline(always)]
     pub(crate) fn of(packet: &Packet<F::Address>) -> Self {
         let (key, side) = Key::of(packet);
@@ -103,7 +92,7 @@ impl<F: Functions> Flow<F> {
     /// Notes the packet in an entry that stands.
     #[inline(always)]
     pub(crate) fn observe(&self, frame: Frame, entry: &mut Entry) {
-        let seen = conntrack::observe(entry.seen, self.side(), self.tcp_flags());
+        let seen = conntrack::observe(entry.seen, self.from(), self.tcp_flags());
         if does(FEATURE_TELEMETRY) {
             self.count(frame, entry);
         }
@@ -146,7 +135,7 @@ impl<F: Functions> Flow<F> {
         entry.bytes[side] += bytes;
         entry.packets[side] += packets;
         if let Some(counters) = PAIR_COUNTERS.get_ptr_mut(entry.pair) {
-            let way = usize::from(entry.begun_by() != self.side());
+            let way = entry.way_from(side);
             // SAFETY: a pointer to this CPU's slot; programs on one CPU do not preempt one another within it.
             unsafe {
                 (*counters).bytes[way] += bytes;
@@ -244,35 +233,66 @@ impl<F: Family> Flow<F> {
 impl<F: Maps> Flow<F> {
     #[inline(always)]
     pub(crate) fn source(&self) -> F::Address {
-        match self.side() {
-            Side::Low => self.key.addresses[0],
-            Side::High => self.key.addresses[1],
-        }
+        *self.address(self.from())
     }
 
     /// Where the packet goes.
     #[inline(always)]
     pub(crate) fn destination(&self) -> F::Address {
+        *self.address(self.to())
+    }
+
+    /// The address of a side. By calculation and not by cases: the verifier would follow each of them through all that comes
+    /// after. So it is not for a flow on the stack, with whose addresses it lets nobody calculate.
+    #[inline(always)]
+    pub(crate) fn address(&self, side: usize) -> &F::Address {
+        // SAFETY: one of two.
+        unsafe { &*(&raw const self.key.addresses).cast::<F::Address>().add(side & 1) }
+    }
+
+    /// As [`Flow::destination`], and the port there in network order, of a flow on the stack.
+    #[inline(always)]
+    pub(crate) fn goes_to(&self) -> (F::Address, u16) {
+        // Both read, and one of them chosen then: else the compiler chooses where to read, and calculates all the same.
+        // SAFETY: a valid reference.
+        let [low, high] = [0, 1].map(|i| unsafe { (&raw const self.key.addresses[i]).read_volatile() });
+        // SAFETY: as above.
+        let [low_port, high_port] = [0, 1].map(|i| unsafe { (&raw const self.key.ports[i]).read_volatile() });
         match self.side() {
-            Side::Low => self.key.addresses[1],
-            Side::High => self.key.addresses[0],
+            Side::Low => (high, high_port),
+            Side::High => (low, low_port),
         }
     }
 
     /// The ports of the sender and of the receiver, in network order.
     #[inline(always)]
     pub(crate) fn ports(&self) -> (u16, u16) {
-        match self.side() {
-            Side::Low => (self.key.ports[0], self.key.ports[1]),
-            Side::High => (self.key.ports[1], self.key.ports[0]),
-        }
+        (self.port(self.from()), self.port(self.to()))
     }
 
-    /// The flow's other face, if it has one.
+    /// The port of a side, in network order; see [`Flow::address`].
     #[inline(always)]
-    pub(crate) fn translation(&self) -> Option<&'static mut Translation<F::Address>> {
+    pub(crate) fn port(&self, side: usize) -> u16 {
+        // SAFETY: one of two.
+        unsafe { (&raw const self.key.ports).cast::<u16>().add(side & 1).read_volatile() }
+    }
+
+    /// The outer tuple to which this is the inner one, if there is any.
+    #[inline(always)]
+    pub(crate) fn outer(&self) -> Option<&'static mut Translation<F::Address>> {
+        self.other_face(0)
+    }
+
+    /// The inner tuple to which this is the outer one, if there is any.
+    #[inline(always)]
+    pub(crate) fn inner_tuple(&self) -> Option<&'static mut Translation<F::Address>> {
+        self.other_face(OUTER)
+    }
+
+    #[inline(always)]
+    fn other_face(&self, face: u8) -> Option<&'static mut Translation<F::Address>> {
         // A copy: see `known`.
-        let key = self.key;
+        let key = Key { face, ..self.key };
         // SAFETY: a value of the map, of which only the time is ever written again.
         F::translation().get_ptr_mut(&key).map(|found| unsafe { &mut *found })
     }

@@ -192,16 +192,29 @@ impl Frame {
         Ok(unsafe { bpf_redirect(interface, 0) } as i32)
     }
 
+    /// Writes both MAC addresses. Where they lie: the helper that does it elsewhere too takes a fifth of the whole program's time.
+    /// (The kernel makes the frame this socket buffer's own before the program begins.)
+    #[inline(always)]
+    fn address(self, macs: &[u32; 3]) -> Result<(), DropReason> {
+        // SAFETY: as above.
+        let (start, end) = unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) };
+        if start + 12 > end {
+            return Err(DropReason::Truncated);
+        }
+        for (i, word) in macs.iter().enumerate() {
+            // SAFETY: within the frame, as the line before says and the verifier checks.
+            unsafe { ((start + 4 * i) as *mut u32).write_volatile(*word) };
+        }
+        Ok(())
+    }
+
     /// Hands the frame to an endpoint: into its namespace if `interface` names one, else to the host's stack.
     #[inline(always)]
     pub(crate) fn deliver(self, interface: u32, macs: &[u32; 3]) -> Result<i32, DropReason> {
         if interface == 0 {
             return Ok(TC_ACT_OK);
         }
-        // SAFETY: `macs` is twelve readable bytes; the helper checks the packet's side.
-        if unsafe { bpf_skb_store_bytes(self.skb, 0, macs.as_ptr().cast(), 12, 0) } != 0 {
-            return Err(DropReason::Rewrite);
-        }
+        self.address(macs)?;
         // SAFETY: a helper without pointers.
         Ok(unsafe { bpf_redirect_peer(interface, 0) } as i32)
     }
@@ -217,19 +230,26 @@ impl Bytes for Frame {
     }
 
     #[inline(always)]
+    fn glance<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        if offset > NEAR {
+            return None;
+        }
+        // SAFETY: as above.
+        let (start, end) = unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) };
+        let at = start + offset as usize;
+        if at + 4 * N > end {
+            return None;
+        }
+        // SAFETY: within the frame, as the line before says and the verifier checks. It also refuses the program on a processor
+        // that wants words aligned.
+        Some(core::array::from_fn(|i| unsafe { ((at + 4 * i) as *const u32).read_volatile() }))
+    }
+
+    #[inline(always)]
     fn read<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
         // Nearly always the headers lie in one piece with the socket buffer: no call of a helper then.
-        if offset <= NEAR {
-            // SAFETY: as above.
-            let (start, end) = unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) };
-            let at = start + offset as usize;
-            if at + 4 * N <= end {
-                // SAFETY: within the frame, as the line before says and the verifier checks. It also refuses the program on
-                // a processor that wants words aligned.
-                return Some(core::array::from_fn(|i| unsafe {
-                    ((at + 4 * i) as *const u32).read_volatile()
-                }));
-            }
+        if let Some(words) = self.glance(offset) {
+            return Some(words);
         }
         let mut words = MaybeUninit::<[u32; N]>::uninit();
         // SAFETY: the helper writes exactly 4 × N bytes, or zeroes them and fails.

@@ -26,7 +26,7 @@ use hivemind_common::{
     conntrack::{Entry, Key},
     drop_reason::DropReason,
     family::{Address4, Address6, V4, V6},
-    packet,
+    packet::{self, Packet},
     translation::Translation,
 };
 
@@ -35,9 +35,13 @@ use hivemind_common::{
 pub(crate) const CONTINUE: i32 = -2;
 /// As [`CONTINUE`]: the next step is [`Functions::outward`].
 pub(crate) const OUTWARD: i32 = -3;
+/// As [`CONTINUE`]: the next step is [`crate::step::aside`].
+pub(crate) const ASIDE: i32 = -4;
 
 /// The functions of a family.
 pub(crate) trait Functions: Maps + Refuse {
+    /// What [`Functions::read`] finds, of what nearly all packets are.
+    fn plain(frame: Frame) -> Option<Packet<Self::Address>>;
     /// Reads the headers and finds the flow. Returns zero, or one more than the number of the reason to drop the frame.
     fn read(frame: Frame, flow: &mut Flow<Self>) -> u32;
     /// See [`judge_leaving`].
@@ -73,7 +77,9 @@ pub(crate) trait Functions: Maps + Refuse {
     /// See [`host::refuse_host`].
     fn refuse_host(frame: Frame, flow: &mut Flow<Self>, interface: u32) -> i32;
     /// See [`translate::outward`].
-    fn outward(frame: Frame, flow: &mut Flow<Self>) -> i32;
+    fn outward(frame: Frame, flow: &mut Flow<Self>, is_noted: u32) -> i32;
+    /// See [`translate::bind_aside`].
+    fn bind_aside(flow: &Flow<Self>) -> Result<Served, DropReason>;
     /// See [`translate::leave_by`].
     fn leave_by(frame: Frame, flow: &mut Flow<Self>) -> i32;
     /// See [`judge::verdict`].
@@ -103,6 +109,7 @@ macro_rules! functions {
     (
         $family:ty,
         $address:ty,
+        $plain:path,
         $parse:path,
         $parse_error:path,
         [
@@ -123,6 +130,7 @@ macro_rules! functions {
             $refuse_replica:ident,
             $refuse_host:ident,
             $outward:ident,
+            $bind_aside:ident,
             $leave_by:ident,
             $verdict:ident,
             $drop:ident,
@@ -130,6 +138,10 @@ macro_rules! functions {
         ]
     ) => {
         impl Functions for $family {
+            #[inline(always)]
+            fn plain(frame: Frame) -> Option<Packet<$address>> {
+                $plain(&frame)
+            }
             #[inline(always)]
             fn read(frame: Frame, flow: &mut Flow<Self>) -> u32 {
                 let fault = $read(frame.context(), flow);
@@ -209,8 +221,15 @@ macro_rules! functions {
                 $refuse_host(frame.context(), flow, interface)
             }
             #[inline(always)]
-            fn outward(frame: Frame, flow: &mut Flow<Self>) -> i32 {
-                $outward(frame.context(), flow)
+            fn outward(frame: Frame, flow: &mut Flow<Self>, is_noted: u32) -> i32 {
+                $outward(frame.context(), flow, is_noted)
+            }
+            #[inline(always)]
+            fn bind_aside(flow: &Flow<Self>) -> Result<Served, DropReason> {
+                match $bind_aside(flow) {
+                    0 => Ok(Served::Yes),
+                    fault => Err(DropReason::translating(fault - FAULT)),
+                }
             }
             #[inline(always)]
             fn leave_by(frame: Frame, flow: &mut Flow<Self>) -> i32 {
@@ -265,8 +284,7 @@ macro_rules! functions {
         });
         verdict!($family, $refuse_replica, |frame, flow| refuse_replica(frame, flow));
         verdict!($family, $pass_outside, |frame, flow| underlay::pass_from_outside(frame, flow));
-        verdict!($family, $settle, |frame, flow| judge::settle(frame, flow).map(|()| CONTINUE));
-        verdict!($family, $outward, |frame, flow| translate::outward(frame, flow));
+        verdict!($family, $settle, |frame, flow| judge::settle(frame, flow));
         verdict!($family, $leave_by, |frame, flow| translate::leave_by(frame, flow).map(|()| TC_ACT_UNSPEC));
 
         #[unsafe(no_mangle)]
@@ -302,6 +320,27 @@ macro_rules! functions {
             let frame = Frame::of(context);
             judge::go_on(frame, flow, interface_zero)
                 .unwrap_or_else(|reason| <$family>::drop(frame, flow, reason))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $outward(context: *mut __sk_buff, flow: *mut Flow<$family>, is_noted: u32) -> i32 {
+            // SAFETY: as above.
+            let Some(flow) = (unsafe { flow.as_mut() }) else { return TC_ACT_SHOT };
+            let frame = Frame::of(context);
+            translate::outward(frame, flow, is_noted != 0)
+                .unwrap_or_else(|reason| <$family>::drop(frame, flow, reason))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $bind_aside(flow: *const Flow<$family>) -> u32 {
+            // SAFETY: as above.
+            let Some(flow) = (unsafe { flow.as_ref() }) else { return FAULT };
+            match translate::bind_aside(flow) {
+                Ok(_) => 0,
+                Err(reason) => FAULT + reason as u32,
+            }
         }
 
         #[unsafe(no_mangle)]
@@ -406,6 +445,7 @@ const FAULT: u32 = 4;
 functions!(
     V4,
     Address4,
+    packet::plain_v4,
     packet::parse_v4,
     packet::parse_error_v4,
     [
@@ -426,6 +466,7 @@ functions!(
         refuse_replica_v4,
         refuse_host_v4,
         outward_v4,
+        bind_aside_v4,
         leave_by_v4,
         verdict_v4,
         drop_v4,
@@ -435,6 +476,7 @@ functions!(
 functions!(
     V6,
     Address6,
+    packet::plain_v6,
     packet::parse_v6,
     packet::parse_error_v6,
     [
@@ -455,6 +497,7 @@ functions!(
         refuse_replica_v6,
         refuse_host_v6,
         outward_v6,
+        bind_aside_v6,
         leave_by_v6,
         verdict_v6,
         drop_v6,

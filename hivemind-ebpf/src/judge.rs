@@ -5,9 +5,10 @@ use crate::{
     end::{IDENTITY_HOST, IDENTITY_NODE},
     flow::{Flow, empty},
     frame::Frame,
-    functions::{self, Functions, OUTWARD},
+    functions::{self, ASIDE, CONTINUE, Functions, OUTWARD},
     maps::{ENDPOINT_STATE, Maps, PAIR, PAIR_COUNTERS, PAIR_FREE, POLICY, SCRATCH, does, longest},
     tell::begun_first,
+    translate::meets_served,
 };
 use aya_ebpf::bindings::BPF_NOEXIST;
 use hivemind_common::{
@@ -44,28 +45,31 @@ pub(crate) fn found_out() -> Result<&'static mut Entry, DropReason> {
     Ok(unsafe { &mut *entry })
 }
 
-/// Decides about a packet whose two ends are written in the scratch entry, and remembers the decision.
+/// Decides about a packet whose two ends are written in the scratch entry, and remembers the decision. Returns [`CONTINUE`], or
+/// [`ASIDE`] if the packet needs another tuple first.
 ///
 /// # Errors
 /// Why the packet must not pass.
 #[inline(always)]
-pub(crate) fn settle<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<(), DropReason> {
+pub(crate) fn settle<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<i32, DropReason> {
     if !does(FEATURE_TRACKING) {
-        return Ok(());
+        return Ok(CONTINUE);
     }
     let entry = found_out()?;
     if flow.is_error() {
-        return related(frame, flow);
+        return related(frame, flow).map(|()| CONTINUE);
+    }
+    if meets_served(flow) {
+        return Ok(ASIDE);
     }
     let known = flow.known().filter(|known| {
         known.expires_ns > flow.now && !conntrack::reopens(known.seen, flow.key.protocol, flow.tcp_flags())
     });
     let side = flow.from();
-    let ports = flow.key.ports;
     let (begun_by, seen) = match &known {
         Some(known) => (known.begun_by(), known.seen),
         None => {
-            let (own, other) = if side == 0 { (ports[0], ports[1]) } else { (ports[1], ports[0]) };
+            let (own, other) = flow.ports();
             (conntrack::beginner(flow.side(), flow.key.protocol, flow.tcp_flags(), own, other), [0; 2])
         }
     };
@@ -87,12 +91,12 @@ pub(crate) fn settle<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<(), D
         return Err(reason);
     }
     let is_new = known.is_none();
-    entry.seen = conntrack::observe(seen, flow.side(), flow.tcp_flags());
+    entry.seen = conntrack::observe(seen, side, flow.tcp_flags());
     entry.expires_ns = flow.now + conntrack::timeout_ns(flow.key.protocol, entry.seen);
     if matches!(begun_by, Side::High) {
         entry.flags |= BEGUN_BY_HIGH;
     }
-    if let Some(translation) = flow.translation() {
+    if let Some(translation) = flow.outer() {
         entry.flags |= TRANSLATED;
         translation.used_ns = flow.now;
     }
@@ -112,7 +116,7 @@ pub(crate) fn settle<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<(), D
     if does(FEATURE_TELEMETRY) && is_new {
         F::tell(&flow.key, entry, begun_first(begun_by, EVENT_NEW, 0), frame.interface(), flow.now);
     }
-    Ok(())
+    Ok(CONTINUE)
 }
 
 /// Lets an ICMP error pass if the connection that it is about stands.
@@ -245,10 +249,7 @@ fn count_attempt<F: Maps>(
     let protocol_and_verdict = u32::from(flow.key.protocol) | u32::from(verdict) << 8;
     let number = functions::pair_number(source, destination, port.into(), protocol_and_verdict);
     if let Some(counters) = PAIR_COUNTERS.get_ptr_mut(number) {
-        let way = usize::from(!matches!(
-            (begun_by, flow.side()),
-            (Side::Low, Side::Low) | (Side::High, Side::High)
-        ));
+        let way = begun_by.index() ^ flow.from();
         // SAFETY: a pointer to this CPU's slot, as above.
         unsafe {
             (*counters).bytes[way] += frame.ip_bytes();

@@ -3,7 +3,8 @@
 //! `from_replica` and `to_replica` sit on the host end of each replica's veth pair (tcx) and carry packets;
 //! `from_underlay` and `to_underlay` (on the interfaces towards other nodes and the outside) and `to_overlay` (on the overlay's
 //! own) carry them between nodes, out and in; `to_service` (on the services' own interface) takes what the host's stack sends
-//! to services; `settle`, `outward` and `refuse` are steps that they go on with; `collect` and the timer it arms remove expired connections; the `sock_*` hooks (cgroup) turn service addresses
+//! to services; `examine`, `settle`, `outward` and `refuse` are steps that they go on with; `collect` and the timer it arms remove
+//! expired connections; the `sock_*` hooks (cgroup) turn service addresses
 //! into endpoints when a socket connects or sends; `sock_ops` reads round-trip times off the kernel's own TCP. What is pure,
 //! and every map's key and value, is in `hivemind-common`.
 //!
@@ -14,6 +15,7 @@
 
 mod collect;
 mod end;
+mod examine;
 mod flow;
 mod frame;
 mod functions;

@@ -4,17 +4,16 @@ use crate::{
     end,
     flow::Flow,
     frame::Frame,
-    functions::{CONTINUE, Functions, drop_unread, send},
+    functions::{Functions, drop_unread, send},
     judge::{self, goes_outward},
     maps::does,
     refuse::refuse,
-    step::{AS_IT_IS, OR_TO_HOST, TO_REPLICA, to_outward, to_refuse, to_settle},
-    translate::{Served, meets_translated, serve},
+    step::{AS_IT_IS, OR_TO_HOST, origin, to_examine, to_examine_known, to_outward},
+    translate::{Found, is_aside},
 };
 use aya_ebpf::{bindings::TC_ACT_OK, macros::classifier, programs::TcContext};
-use core::mem::MaybeUninit;
 use hivemind_common::{
-    conntrack::{Entry, MASQUERADED},
+    conntrack::{Entry, MASQUERADED, TRANSLATED},
     drop_reason::DropReason,
     endpoint::OUTSIDE,
     family::{Address, Family, V4, V6},
@@ -47,16 +46,17 @@ pub fn to_replica(context: TcContext) -> i32 {
 
 #[inline(always)]
 fn leave<F: Functions>(frame: Frame) -> i32 {
-    let mut room = MaybeUninit::uninit();
-    let flow = Flow::<F>::empty(&mut room);
-    let fault = F::read(frame, flow);
-    if fault != 0 {
-        return drop_unread(frame, fault - 1);
-    }
-    if F::is_service(flow.destination()) {
-        match serve_replica::<F>(frame, flow) {
-            Ok(Served::Yes) => {}
-            Ok(_) => return to_refuse(frame, flow, TO_REPLICA),
+    let Some(packet) = F::plain(frame) else { return to_examine::<F>(frame, origin::LEAVING) };
+    let mut flow = Flow::<F>::of(&packet);
+    if F::is_service(packet.destination) {
+        if does(FEATURE_TRACKING)
+            && let Err(reason) = end::check_source::<F>(frame)
+        {
+            return drop_unread(frame, reason as u32);
+        }
+        match F::serve_known(frame, &mut flow) {
+            Ok(Found::Done) => {}
+            Ok(_) => return to_examine_known(frame, &flow, origin::LEAVING),
             Err(reason) => return drop_unread(frame, reason as u32),
         }
     }
@@ -64,11 +64,11 @@ fn leave<F: Functions>(frame: Frame) -> i32 {
     if let Some(entry) = flow.entry() {
         // The entry names the interface at which its sender sits, which is as good as looking the sender up: a
         // spoofed source finds another's interface there, and is judged and refused below.
-        if entry.interfaces[from] == frame.interface() && !flow.is_error() && flow.stands(entry) {
-            flow.observe(frame, entry);
-            if goes_outward(flow, entry) {
-                return to_outward(frame, flow);
+        if entry.interfaces[from] == frame.interface() && flow.stands(entry) {
+            if goes_outward(&flow, entry) {
+                return to_outward(frame, &flow, OR_TO_HOST);
             }
+            flow.observe(frame, entry);
             let way = entry.way(to);
             if way != OWN {
                 return send(frame, way, entry.identities[from]);
@@ -79,27 +79,7 @@ fn leave<F: Functions>(frame: Frame) -> i32 {
             };
         }
     }
-    if end::is_own_address::<F>(flow.destination()) && !flow.was_outer() {
-        match serve_replica::<F>(frame, flow) {
-            Ok(Served::Yes | Served::No) => {}
-            Ok(Served::Refused) => return to_refuse(frame, flow, TO_REPLICA),
-            Err(reason) => return drop_unread(frame, reason as u32),
-        }
-    }
-    let verdict = F::judge_leaving(frame, flow);
-    if verdict != CONTINUE {
-        return verdict;
-    }
-    to_settle(frame, flow, OR_TO_HOST)
-}
-
-/// Brings a replica's packet to its inner tuple, if it is for a service.
-#[inline(always)]
-fn serve_replica<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Result<Served, DropReason> {
-    if does(FEATURE_TRACKING) {
-        end::check_source::<F>(frame)?;
-    }
-    serve(frame, flow)
+    to_examine_known(frame, &flow, origin::LEAVING)
 }
 
 /// Answers a replica's packet for a service in whose name nobody else does: it is not there, or has no backend.
@@ -131,15 +111,26 @@ pub(crate) fn judge_leaving<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> R
             return Err(DropReason::NotUnicast);
         }
         end::sender::<F>(frame, flow, entry)?;
-        if !flow.was_outer() && !flow.is_error() && meets_translated(flow) {
-            return Err(DropReason::NoPort);
-        }
+    }
+    let (from, to) = (flow.from(), flow.to());
+    let answered = flow
+        .known()
+        .map(|known| &*known)
+        .filter(|known| known.expires_ns > flow.now && known.way_from(flow.from()) != 0);
+    if let Some(known) = answered
+        && known.flags & TRANSLATED != 0
+        && known.endpoints[to] != OUTSIDE
+        && known.endpoints[to] == entry.endpoints[from]
+    {
+        // It has met itself under another name, and nobody has that.
+        end::put_same(entry, to, from);
+        return Ok(());
     }
     end::receiver::<F>(flow, entry)?;
-    let to = flow.to();
     if entry.endpoints[to] == OUTSIDE
         && entry.way(to) == OWN
         && !flow.was_outer()
+        && answered.is_none_or(|known| known.flags & MASQUERADED != 0)
         && is_masqueraded(flow, entry)
     {
         entry.flags |= MASQUERADED;
@@ -158,12 +149,8 @@ fn is_masqueraded<F: Functions>(flow: &Flow<F>, entry: &Entry) -> bool {
 
 #[inline(always)]
 fn enter<F: Functions>(frame: Frame) -> i32 {
-    let mut room = MaybeUninit::uninit();
-    let flow = Flow::<F>::empty(&mut room);
-    let fault = F::read(frame, flow);
-    if fault != 0 {
-        return drop_unread(frame, fault - 1);
-    }
+    let Some(packet) = F::plain(frame) else { return to_examine::<F>(frame, origin::ENTERING) };
+    let flow = Flow::<F>::of(&packet);
     let (from, to) = (flow.from(), flow.to());
     if let Some(entry) = flow.entry() {
         let ours = entry.interfaces[to] == frame.interface()
@@ -172,16 +159,15 @@ fn enter<F: Functions>(frame: Frame) -> i32 {
         if ours && flow.stands(entry) {
             // Or else it was counted before.
             if !frame.is_judged() {
+                if is_aside(&flow, entry) {
+                    return to_outward(frame, &flow, AS_IT_IS);
+                }
                 flow.observe(frame, entry);
             }
             return TC_ACT_OK;
         }
     }
-    let verdict = F::judge_entering(frame, flow);
-    if verdict != CONTINUE {
-        return verdict;
-    }
-    to_settle(frame, flow, AS_IT_IS)
+    to_examine_known(frame, &flow, origin::ENTERING)
 }
 
 /// Finds out about the first packet of a flow that the host's stack sends to a replica.

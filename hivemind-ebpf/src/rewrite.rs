@@ -8,7 +8,6 @@ use aya_ebpf::{
     },
 };
 use hivemind_common::{
-    conntrack::Side,
     drop_reason::DropReason,
     family::{Family, V4},
     packet::{self, Bytes, ETHERNET_BYTES, ICMP_BYTES},
@@ -43,20 +42,16 @@ pub(crate) fn turn<F: Maps>(
     flow: &mut Flow<F>,
     other: &Translation<F::Address>,
 ) -> Result<(), DropReason> {
-    let side = flow.side();
     let changed = difference(&flow.key.addresses, &other.addresses);
     let ports = flow.ports();
-    let other_ports = match side {
-        Side::Low => (other.ports[0], other.ports[1]),
-        Side::High => (other.ports[1], other.ports[0]),
-    };
+    let other_ports = (other.port(flow.from()), other.port(flow.to()));
     if flow.is_error() {
         turn_error(frame, flow, other, changed, ports, other_ports)?;
     } else {
         turn_transport(frame, flow, changed, ports, other_ports)?;
-        frame.put_addresses::<F>(ETHERNET_BYTES, other, side, changed)?;
+        frame.put_addresses::<F>(ETHERNET_BYTES, other, flow.from(), changed)?;
     }
-    let (key, side) = other.turn(side, flow.key.protocol);
+    let (key, side) = other.turn(flow.side(), flow.key.protocol);
     flow.become_other(key, side);
     Ok(())
 }
@@ -128,7 +123,7 @@ fn turn_error<F: Maps>(
         frame.fix_plain_sum(icmp + ICMP_CHECKSUM, changed)?;
     }
     // The packet inside was on its way from the receiver of the error to its sender.
-    frame.put_addresses::<F>(icmp + ICMP_BYTES, other, flow.side().other(), changed)?;
+    frame.put_addresses::<F>(icmp + ICMP_BYTES, other, flow.to(), changed)?;
     let (old, new) = (word(ports.1, ports.0), word(other_ports.1, other_ports.0));
     if old != new {
         let protocol = flow.key.protocol;
@@ -148,12 +143,9 @@ fn turn_error<F: Maps>(
         if !is_v4 {
             frame.fix_sum::<F>(icmp + ICMP_CHECKSUM, changed, 0)?;
         }
-        return frame.put_addresses::<F>(ETHERNET_BYTES, other, flow.side(), changed);
+        return frame.put_addresses::<F>(ETHERNET_BYTES, other, flow.from(), changed);
     }
-    let (from, to) = match flow.side() {
-        Side::Low => (&flow.key.addresses[1], &other.addresses[1]),
-        Side::High => (&flow.key.addresses[0], &other.addresses[0]),
-    };
+    let (from, to) = (flow.address(flow.to()), other.address(flow.to()));
     let changed = difference(from, to);
     if is_v4 {
         // SAFETY: a helper that takes the context.
@@ -233,17 +225,14 @@ impl Frame {
         self,
         header: u32,
         ends: &Translation<F::Address>,
-        side: Side,
+        side: usize,
         difference: u64,
     ) -> Result<(), DropReason> {
         if F::VERSION == V4::VERSION {
             // SAFETY: as above.
             done(unsafe { bpf_l3_csum_replace(self.context(), header + IP_CHECKSUM, 0, difference, 0) })?;
         }
-        let (source, destination) = match side {
-            Side::Low => (&ends.addresses[0], &ends.addresses[1]),
-            Side::High => (&ends.addresses[1], &ends.addresses[0]),
-        };
+        let (source, destination) = (ends.address(side), ends.address(side ^ 1));
         let (at, bytes) = (header + source_offset::<F>(), size_of::<F::Address>() as u32);
         if F::VERSION == V4::VERSION {
             let both = [*source, *destination];

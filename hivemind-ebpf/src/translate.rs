@@ -5,10 +5,11 @@
 //! goes to whoever knows the connection by its outer tuple. What lies between knows inner tuples only.
 
 use crate::{
-    end::is_own_address,
+    end::{self, is_own_address},
     flow::Flow,
     frame::Frame,
-    functions::{Functions, collect_if_due, send},
+    functions::{ASIDE, Functions, collect_if_due, send},
+    judge,
     maps::{
         BINDING, ENDPOINT_BY_INTERFACE, MASQ_PORT_COUNT, MASQ_PORT_FIRST, Maps, NODE_STATE, SERVICE_INTERFACE,
     },
@@ -18,7 +19,7 @@ use crate::{
 };
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, TC_ACT_OK};
 use hivemind_common::{
-    conntrack::{Key, MASQUERADED, Phase, Side, TRANSLATED, is_opening, phase},
+    conntrack::{Entry, Key, MASQUERADED, Phase, Side, TRANSLATED, is_opening, phase},
     drop_reason::DropReason,
     family::{Address, Address6},
     node::OWN,
@@ -78,10 +79,7 @@ pub(crate) enum Found {
 /// As [`serve`], of what was translated before.
 #[inline(always)]
 pub(crate) fn serve_known<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Result<Found, DropReason> {
-    if let Some(found) = flow.translation() {
-        if found.flags & OUTER == 0 {
-            return Ok(Found::Nothing);
-        }
+    if let Some(found) = flow.inner_tuple() {
         if !has_moved::<F>(flow, found) {
             F::turn(frame, flow, found)?;
             flow.set_was_outer();
@@ -98,11 +96,13 @@ pub(crate) fn serve_known<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Res
 /// That there is no port or no room.
 #[inline(always)]
 pub(crate) fn bind_service<F: Functions>(flow: &Flow<F>) -> Result<Served, DropReason> {
-    let Some(service) = service_of(flow) else { return Ok(Served::No) };
+    let (source_port, destination_port) = flow.ports();
+    let Some(service) = service_of::<F>(flow.destination(), destination_port, flow.key.protocol) else {
+        return Ok(Served::No);
+    };
     if service.table_size == 0 {
         return Ok(Served::Refused);
     }
-    let (source_port, destination_port) = flow.ports();
     let uniform = hash_of(flow.source(), source_port, destination_port, flow.key.protocol);
     let client =
         AffinityKey { client: flow.source().words(), service: service.id, family: F::VERSION.into() };
@@ -110,6 +110,18 @@ pub(crate) fn bind_service<F: Functions>(flow: &Flow<F>) -> Result<Served, DropR
         return Ok(Served::Refused);
     };
     try_ports(flow, backend.number, target_port(&service, destination_port), uniform)?;
+    Ok(Served::Yes)
+}
+
+/// Binds a client's connection with an endpoint itself as if that were a service, under another port of the client's.
+///
+/// # Errors
+/// That there is no port or no room.
+#[inline(always)]
+pub(crate) fn bind_aside<F: Functions>(flow: &Flow<F>) -> Result<Served, DropReason> {
+    let (source_port, destination_port) = flow.ports();
+    let uniform = hash_of(flow.source(), source_port, destination_port, flow.key.protocol);
+    try_ports(flow, ITSELF, destination_port, uniform)?;
     Ok(Served::Yes)
 }
 
@@ -122,12 +134,11 @@ fn has_moved<F: Maps>(flow: &Flow<F>, known: &Translation<F::Address>) -> bool {
 
 /// The service that a packet asks for.
 #[inline(always)]
-fn service_of<F: Maps>(flow: &Flow<F>) -> Option<Service> {
-    let (destination, (_, port)) = (flow.destination(), flow.ports());
+pub(crate) fn service_of<F: Maps>(destination: F::Address, port: u16, protocol: u8) -> Option<Service> {
     if F::is_service(destination) {
-        return service::at::<F>(destination, port, flow.key.protocol);
+        return service::at::<F>(destination, port, protocol);
     }
-    if is_own_address::<F>(destination) { service::published::<F>(port, flow.key.protocol) } else { None }
+    if is_own_address::<F>(destination) { service::published::<F>(port, protocol) } else { None }
 }
 
 /// Whether the protocol's ports, or what stands for them, can be changed.
@@ -146,7 +157,11 @@ const CLIENT_PORT_TRIES: u32 = 8;
 const CLIENT_PORT_FIRST: u32 = 61_440;
 const CLIENT_PORT_COUNT: u32 = 4_096;
 
-/// Binds a client's connection with a service to a backend, at this port in network order.
+/// In place of a backend's number: the endpoint that the packet is addressed to.
+const ITSELF: u32 = 0;
+
+/// Binds a client's connection to a backend, at this port in network order: under the client's own port, unless the
+/// client has a connection with the backend [`ITSELF`] under it.
 ///
 /// # Errors
 /// That there is no port or no room.
@@ -180,16 +195,20 @@ fn try_ports<F: Functions>(
 #[inline(always)]
 pub(crate) fn try_backend<F: Maps>(flow: &Flow<F>, backend: u32, ports: u32) -> u32 {
     let Some(pair) = in_the_making::<F>() else { return FULL };
-    let Some(found) = F::backend().get_ptr(backend) else { return OUT_OF_PORTS };
-    // SAFETY: a value of the map.
-    let address = unsafe { &(*found).address };
+    let address = if backend == ITSELF {
+        flow.destination()
+    } else {
+        let Some(found) = F::backend().get_ptr(backend) else { return OUT_OF_PORTS };
+        // SAFETY: a value of the map.
+        unsafe { (*found).address }
+    };
     let source = flow.source();
     let known = Known { is_outer: true, side: flow.side() };
     // Who meets itself must not be its own neighbour.
-    let client = if source == *address { F::hairpin() } else { source };
+    let client = if source == address { F::hairpin() } else { source };
     let [a, b, c, d] = ports.to_ne_bytes();
     let ports = [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])];
-    pair.fill(&flow.key, known, &client, address, ports);
+    pair.fill(&flow.key, known, &client, &address, ports);
     pair.note(flow.now, backend);
     if is_taken::<F>(flow, &pair.inner) { TAKEN } else { bind::<F>(pair, false) }
 }
@@ -257,10 +276,7 @@ pub(crate) fn try_port<F: Maps>(flow: &Flow<F>, interface: u32, attempt: u32) ->
         return OUT_OF_PORTS;
     }
     let known = Known { is_outer: false, side: flow.side() };
-    let destination = match flow.side() {
-        Side::Low => &flow.key.addresses[1],
-        Side::High => &flow.key.addresses[0],
-    };
+    let destination = flow.address(flow.to());
     pair.fill(&flow.key, known, &address, destination, ports);
     pair.note(flow.now, 0);
     bind::<F>(pair, true)
@@ -320,23 +336,39 @@ fn same<A: Address>(a: &[A; 2], b: &[A; 2]) -> bool {
     a[0] == b[0] && a[1] == b[1]
 }
 
-/// Whether a replica that speaks to an endpoint itself does so under a tuple under which it also speaks to it by a service. If
-/// that connection is over, it makes room.
+/// Whether a packet under the inner tuple of a connection is one of whoever began that connection with a service, and so
+/// sends under the outer tuple: this one is of another connection, with the endpoint itself.
 #[inline(always)]
-pub(crate) fn meets_translated<F: Maps>(flow: &Flow<F>) -> bool {
-    let Some(found) = flow.translation() else { return false };
+pub(crate) fn is_aside<F: Maps>(flow: &Flow<F>, entry: &Entry) -> bool {
+    entry.flags & (TRANSLATED | MASQUERADED) == TRANSLATED
+        && entry.way_from(flow.from()) == 0
+        && !flow.was_outer()
+        && !flow.is_error()
+}
+
+/// As [`is_aside`], of a packet about whose connection is to be decided: it stays aside until it is over. If it is the
+/// connection with the service that is over, that one makes room.
+#[inline(always)]
+pub(crate) fn meets_served<F: Maps>(flow: &Flow<F>) -> bool {
+    if flow.was_outer() || flow.is_error() {
+        return false;
+    }
+    if flow.inner_tuple().is_some() {
+        return true;
+    }
+    let Some(found) = flow.outer() else { return false };
     if found.flags & OF_SERVICE == 0 {
         return false;
     }
     let may_begin = flow.key.protocol != packet::TCP || is_opening(flow.tcp_flags());
     match flow.known() {
         Some(known) if known.expires_ns > flow.now && !matches!(phase(known.seen), Phase::Closing) => {
-            known.begun_by() == flow.side()
+            known.way_from(flow.from()) == 0
         }
         _ => {
             if may_begin {
                 let (outer, _) = found.turn(Side::Low, flow.key.protocol);
-                let key = flow.key;
+                let (outer, key) = (Key { face: OUTER, ..outer }, flow.key);
                 let _ = F::translation().remove(&outer);
                 let _ = F::translation().remove(&key);
             }
@@ -349,7 +381,7 @@ pub(crate) fn meets_translated<F: Maps>(flow: &Flow<F>) -> bool {
 #[inline(always)]
 fn unbind<F: Maps>(flow: &Flow<F>, known: &Translation<F::Address>) {
     let (inner, _) = known.turn(Side::Low, flow.key.protocol);
-    let key = flow.key;
+    let key = Key { face: OUTER, ..flow.key };
     let _ = F::translation().remove(&key);
     let _ = F::translation().remove(&inner);
     let _ = F::conntrack().remove(&inner);
@@ -360,17 +392,24 @@ fn unbind<F: Maps>(flow: &Flow<F>, known: &Translation<F::Address>) {
 /// # Errors
 /// Why it must not pass.
 #[inline(always)]
-pub(crate) fn outward<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Result<i32, DropReason> {
+pub(crate) fn outward<F: Functions>(
+    frame: Frame,
+    flow: &mut Flow<F>,
+    is_noted: bool,
+) -> Result<i32, DropReason> {
     let Some(entry) = flow.known() else { return Err(DropReason::Internal) };
+    if is_aside(flow, entry) {
+        end::put_both(judge::scratch()?, entry);
+        return Ok(ASIDE);
+    }
+    if !is_noted {
+        flow.observe(frame, entry);
+    }
     if entry.flags & MASQUERADED != 0 {
         return leave_masqueraded(frame, flow);
     }
-    if entry.begun_by() == flow.side() && !flow.is_error() {
-        // Who began it knows it by the outer tuple: this is another connection, to the endpoint itself.
-        return Err(DropReason::NoPort);
-    }
     // Gone with its backend: what an endpoint that left still sends belongs to nobody.
-    let other = to_outer(flow)?.ok_or(DropReason::UnrelatedError)?;
+    let other = flow.outer().ok_or(DropReason::UnrelatedError)?;
     let (from, to) = (flow.from(), flow.to());
     if entry.interfaces[to] != 0 {
         F::turn(frame, flow, other)?;
@@ -381,10 +420,7 @@ pub(crate) fn outward<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Result<
         F::turn(frame, flow, other)?;
         return Ok(send(frame, way, entry.identities[from]));
     }
-    let (source, destination) = match flow.side() {
-        Side::Low => (&other.addresses[0], &other.addresses[1]),
-        Side::High => (&other.addresses[1], &other.addresses[0]),
-    };
+    let (source, destination) = (other.address(from), other.address(to));
     match route::<F>(frame, source, destination) {
         Route::Out(hop) => {
             F::turn(frame, flow, other)?;
@@ -398,23 +434,10 @@ pub(crate) fn outward<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Result<
     }
 }
 
-/// The record that leads from a flow's inner tuple to its outer one, if it has any.
-#[inline(always)]
-fn to_outer<F: Functions>(flow: &Flow<F>) -> Result<Option<&'static Translation<F::Address>>, DropReason> {
-    match flow.translation() {
-        Some(found) if found.flags & OUTER != 0 => Err(DropReason::Internal),
-        Some(found) => Ok(Some(found)),
-        None => Ok(None),
-    }
-}
-
 /// Sends a packet of a replica out under the node's address.
 #[inline(always)]
 fn leave_masqueraded<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Result<i32, DropReason> {
-    let (source, destination) = match flow.side() {
-        Side::Low => (&flow.key.addresses[0], &flow.key.addresses[1]),
-        Side::High => (&flow.key.addresses[1], &flow.key.addresses[0]),
-    };
+    let (source, destination) = (flow.address(flow.from()), flow.address(flow.to()));
     let Route::Out(hop) = route::<F>(frame, source, destination) else {
         return leave_to_host(frame);
     };
@@ -425,14 +448,14 @@ fn leave_masqueraded<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Result<i
 /// Gives a replica's packet the address of the interface by which it leaves.
 #[inline(always)]
 fn turn_to_outside<F: Functions>(frame: Frame, flow: &mut Flow<F>, interface: u32) -> Result<(), DropReason> {
-    if let Some(other) = to_outer(flow)? {
+    if let Some(other) = flow.outer() {
         return F::turn(frame, flow, other);
     }
     if flow.is_error() {
         return Err(DropReason::UnrelatedError);
     }
     masquerade(flow, interface)?;
-    F::turn(frame, flow, to_outer(flow)?.ok_or(DropReason::Internal)?)
+    F::turn(frame, flow, flow.outer().ok_or(DropReason::Internal)?)
 }
 
 /// Leaves a packet to the host's stack under its inner tuple; [`leave_by`] translates it if it leaves.
@@ -451,7 +474,7 @@ fn leave_to_host(frame: Frame) -> Result<i32, DropReason> {
 fn is_answer<F: Functions>(flow: &Flow<F>) -> bool {
     match flow.known() {
         Some(known) => {
-            known.expires_ns > flow.now && known.flags & MASQUERADED == 0 && known.begun_by() != flow.side()
+            known.expires_ns > flow.now && known.flags & MASQUERADED == 0 && known.way_from(flow.from()) != 0
         }
         None => false,
     }
@@ -463,7 +486,7 @@ fn is_answer<F: Functions>(flow: &Flow<F>) -> bool {
 /// Why it must not leave.
 #[inline(always)]
 pub(crate) fn leave_by<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Result<(), DropReason> {
-    if flow.translation().is_none() && (is_unmasked(flow) || is_answer(flow)) {
+    if flow.outer().is_none() && (is_unmasked(flow) || is_answer(flow)) {
         return Ok(());
     }
     turn_to_outside(frame, flow, frame.interface())

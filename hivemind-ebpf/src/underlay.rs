@@ -8,8 +8,8 @@ use crate::{
     functions::{CONTINUE, Functions, drop_unread, send as send_function},
     judge::{self, goes_outward},
     maps::{Maps, NODE_BY_ADDRESS, NODE_STATE, node_of},
-    step::{OR_NOWHERE, TO_WIRE, to_outside, to_outward, to_refuse, to_settle},
-    translate::{Served, serve},
+    step::{OR_NOWHERE, origin, to_examine, to_examine_arriving, to_examine_known, to_outside, to_outward},
+    translate::{self, Found},
 };
 use aya_ebpf::{
     bindings::{
@@ -21,7 +21,6 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use core::mem::MaybeUninit;
 use hivemind_common::{
     conntrack::AS_IS,
     drop_reason::DropReason,
@@ -29,7 +28,7 @@ use hivemind_common::{
     family::{Address, Family, V4, V6},
     node::{DIRECT, NodeState, OWN},
     overlay::{self, BYTES},
-    packet::{self, ETHERNET_BYTES},
+    packet::ETHERNET_BYTES,
 };
 
 /// Makes room for the headers of VXLAN: an outer IPv4 and UDP header, and an inner Ethernet one, whose length stands in the
@@ -109,16 +108,9 @@ fn go_out<F: Functions>(frame: Frame) -> i32 {
         return TC_ACT_UNSPEC;
     }
     match frame.destination::<F>() {
-        Some(destination) if node_of::<F>(destination).is_none() => {}
-        _ => return TC_ACT_UNSPEC,
+        Some(destination) if node_of::<F>(destination).is_none() => to_examine::<F>(frame, origin::OUT),
+        _ => TC_ACT_UNSPEC,
     }
-    let mut room = MaybeUninit::uninit();
-    let flow = Flow::<F>::empty(&mut room);
-    let fault = F::read(frame, flow);
-    if fault != 0 {
-        return drop_unread(frame, fault - 1);
-    }
-    F::leave_by(frame, flow)
 }
 
 /// What the host's stack sends to replicas of other nodes. What else it sends here, the device drops and counts.
@@ -134,17 +126,14 @@ pub fn to_overlay(context: TcContext) -> i32 {
 
 #[inline(always)]
 fn depart<F: Functions>(frame: Frame) -> i32 {
-    let mut room = MaybeUninit::uninit();
-    let flow = Flow::<F>::empty(&mut room);
-    let fault = F::read(frame, flow);
-    if fault != 0 {
-        return drop_unread(frame, fault - 1);
-    }
-    let Some(node) = node_of::<F>(flow.destination()) else { return TC_ACT_OK };
+    let (Some(source), Some(destination)) = (frame.source::<F>(), frame.destination::<F>()) else {
+        return drop_unread(frame, DropReason::Truncated as u32);
+    };
+    let Some(node) = node_of::<F>(destination) else { return TC_ACT_OK };
     if node == OWN {
         return TC_ACT_OK;
     }
-    match on_behalf_of(frame, flow) {
+    match on_behalf_of::<F>(frame, source) {
         Ok(identity) => send_function(frame, node, identity),
         Err(reason) => drop_unread(frame, reason as u32),
     }
@@ -152,15 +141,15 @@ fn depart<F: Functions>(frame: Frame) -> i32 {
 
 /// The identity of whoever has the host's stack send a packet.
 #[inline(always)]
-fn on_behalf_of<F: Maps>(frame: Frame, flow: &Flow<F>) -> Result<u32, DropReason> {
+fn on_behalf_of<F: Maps>(frame: Frame, source: F::Address) -> Result<u32, DropReason> {
     if let Some(identity) = frame.marked_identity() {
         return Ok(identity);
     }
-    if !frame.is_forwarded() || F::node_address().get_ptr(flow.source()).is_some() {
+    if !frame.is_forwarded() || end::is_own_address::<F>(source) {
         return Ok(IDENTITY_NODE);
     }
     // A replica's packets are marked: somebody outside pretends to be one.
-    match node_of::<F>(flow.source()) {
+    match node_of::<F>(source) {
         Some(_) => Err(DropReason::SpoofedSource),
         None => Ok(IDENTITY_WORLD),
     }
@@ -168,61 +157,55 @@ fn on_behalf_of<F: Maps>(frame: Frame, flow: &Flow<F>) -> Result<u32, DropReason
 
 #[inline(always)]
 fn arrive<F: Functions>(frame: Frame, node: u32, identity: u32) -> i32 {
-    let mut room = MaybeUninit::uninit();
-    let flow = Flow::<F>::empty(&mut room);
-    let fault = F::read(frame, flow);
-    if fault != 0 {
-        return drop_unread(frame, fault - 1);
-    }
-    let (from, to) = (flow.from(), flow.to());
-    if let Some(entry) = flow.entry() {
-        // The node has said before who this is, and it was judged so.
-        let same = entry.node(from) == node && entry.identities[from] == identity;
-        let is_outward = goes_outward(flow, entry);
-        if same && (is_outward || entry.endpoints[to] != OUTSIDE) && flow.stands(entry) {
-            flow.observe(frame, entry);
-            if is_outward {
-                return to_outward(frame, flow);
+    if let Some(packet) = F::plain(frame) {
+        let flow = Flow::<F>::of(&packet);
+        let (from, to) = (flow.from(), flow.to());
+        if let Some(entry) = flow.entry() {
+            // The node has said before who this is, and it was judged so.
+            let same = entry.node(from) == node && entry.identities[from] == identity;
+            let is_outward = goes_outward(&flow, entry);
+            if same && (is_outward || entry.endpoints[to] != OUTSIDE) && flow.stands(entry) {
+                if is_outward {
+                    return to_outward(frame, &flow, OR_NOWHERE);
+                }
+                flow.observe(frame, entry);
+                return match frame.deliver(entry.interfaces[to], &entry.frame_macs[to]) {
+                    Ok(verdict) => verdict,
+                    Err(reason) => drop_unread(frame, reason as u32),
+                };
             }
-            return match frame.deliver(entry.interfaces[to], &entry.frame_macs[to]) {
-                Ok(verdict) => verdict,
-                Err(reason) => drop_unread(frame, reason as u32),
-            };
         }
     }
-    let verdict = F::judge_arriving(frame, flow, node, identity);
-    if verdict != CONTINUE {
-        return verdict;
-    }
-    to_settle(frame, flow, OR_NOWHERE)
+    to_examine_arriving::<F>(frame, origin::ARRIVING, [node, identity])
 }
 
 /// Takes a packet that is for a published port, or part of a connection of a replica with the outside; and, if `is_direct`,
 /// one that a replica of another node has sent to one of this node without the overlay.
 #[inline(always)]
 fn arrive_from_outside<F: Functions>(frame: Frame, is_direct: bool) -> i32 {
-    let mut room = MaybeUninit::uninit();
-    let flow = Flow::<F>::empty(&mut room);
-    if F::read(frame, flow) != 0 {
-        return TC_ACT_UNSPEC;
-    }
-    match serve(frame, flow) {
-        Ok(Served::Yes) => {}
-        Ok(Served::Refused) if flow.key.protocol == packet::UDP => return to_refuse(frame, flow, TO_WIRE),
-        // The socket that holds a published port has nobody listening: the host's stack says so.
-        Ok(_) if is_direct => return arrive_as_is(frame, flow),
-        Ok(_) => return TC_ACT_UNSPEC,
+    let Some(packet) = F::plain(frame) else { return to_examine::<F>(frame, origin::OUTSIDE) };
+    let mut flow = Flow::<F>::of(&packet);
+    match F::serve_known(frame, &mut flow) {
+        Ok(Found::Done) => {
+            let verdict = F::pass_from_outside(frame, &mut flow);
+            return if verdict == CONTINUE {
+                to_examine_known(frame, &flow, origin::OUTSIDE)
+            } else {
+                verdict
+            };
+        }
+        Ok(_) => {}
         Err(reason) => return drop_unread(frame, reason as u32),
     }
-    let verdict = F::pass_from_outside(frame, flow);
-    if verdict != CONTINUE {
+    if is_direct && let Some(verdict) = arrive_as_is(frame, &flow) {
         return verdict;
     }
-    let verdict = F::judge_from_outside(frame, flow);
-    if verdict != CONTINUE {
-        return verdict;
+    let (destination, port) = flow.goes_to();
+    let is_asked_for = translate::service_of::<F>(destination, port, flow.key.protocol).is_some();
+    if is_asked_for || (is_direct && end::is_here::<F>(destination)) {
+        return to_examine_known(frame, &flow, origin::OUTSIDE);
     }
-    to_settle(frame, flow, OR_NOWHERE)
+    TC_ACT_UNSPEC
 }
 
 /// Delivers a packet from outside that is under its inner tuple, if its connection stands.
@@ -259,33 +242,22 @@ pub(crate) fn judge_from_outside<F: Functions>(_: Frame, flow: &Flow<F>) -> Resu
     end::chosen::<F>(flow, entry)
 }
 
-/// Takes a packet that a replica of another node has sent to one of this node without the overlay, and nothing else.
+/// Delivers a packet that a replica of another node has sent to one of this node without the overlay, if its connection stands.
 #[inline(always)]
-fn arrive_as_is<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> i32 {
+fn arrive_as_is<F: Functions>(frame: Frame, flow: &Flow<F>) -> Option<i32> {
     let (from, to) = (flow.from(), flow.to());
-    if let Some(entry) = flow.entry()
-        && entry.way(from) & AS_IS != 0
-        && entry.endpoints[to] != OUTSIDE
-        && flow.stands(entry)
-    {
-        flow.observe(frame, entry);
-        if goes_outward(flow, entry) {
-            return to_outward(frame, flow);
-        }
-        return match frame.deliver(entry.interfaces[to], &entry.frame_macs[to]) {
-            Ok(verdict) => verdict,
-            Err(reason) => drop_unread(frame, reason as u32),
-        };
+    let entry = flow.entry()?;
+    if entry.way(from) & AS_IS == 0 || entry.endpoints[to] == OUTSIDE || !flow.stands(entry) {
+        return None;
     }
-    let (identity, node) = end::whose::<F>(flow.source());
-    if node == OWN || !end::is_here::<F>(flow.destination()) {
-        return TC_ACT_UNSPEC;
+    if goes_outward(flow, entry) {
+        return Some(to_outward(frame, flow, OR_NOWHERE));
     }
-    let verdict = F::judge_arriving(frame, flow, node, identity);
-    if verdict != CONTINUE {
-        return verdict;
-    }
-    to_settle(frame, flow, OR_NOWHERE)
+    flow.observe(frame, entry);
+    Some(match frame.deliver(entry.interfaces[to], &entry.frame_macs[to]) {
+        Ok(verdict) => verdict,
+        Err(reason) => drop_unread(frame, reason as u32),
+    })
 }
 
 /// Finds out about a packet that another node brings. One that is for the host's stack goes there.

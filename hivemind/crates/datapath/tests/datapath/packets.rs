@@ -12,7 +12,7 @@ use hivemind_datapath::{
     Config, Datapath, Guarded, Protocol, PublishedPort, ServicePort, ServicePorts, ServiceSpec,
 };
 use hivemind_policy::{TableEntry, TablePrefix, Tables, Transport};
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
 use std::{
     collections::{HashMap, HashSet},
     io::ErrorKind,
@@ -233,9 +233,67 @@ fn call_from(port: u16, to: SocketAddr) -> TcpStream {
         SocketAddr::V6(_) => (AddressFamily::Inet6, ([0_u16; 8], port).into()),
     };
     let socket = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    socket::setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
     socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(own)).unwrap();
     socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to)).unwrap();
     socket.into()
+}
+
+/// A datagram socket at this port.
+fn datagrams_from(port: u16, like: IpAddr) -> UdpSocket {
+    let own: SocketAddr = match like {
+        IpAddr::V4(_) => ([0, 0, 0, 0], port).into(),
+        IpAddr::V6(_) => ([0_u16; 8], port).into(),
+    };
+    let socket = UdpSocket::bind(own).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// From one port, by the service and to its only endpoint itself, in either order: both at once, each keeps to itself.
+#[test]
+fn a_client_asks_by_the_service_and_the_endpoint_itself_from_one_port() {
+    in_a_world(async |world| {
+        let datapath = world.open().await;
+        servers(world, &datapath, &[1]).await;
+        let client = datapath.ensure_endpoint(replica(9)).await.unwrap();
+        let web = service(1, &[1]);
+        datapath.set_service(web.clone()).await.unwrap();
+        let server = replica(1);
+        let itself: [IpAddr; 2] = [server.ipv4.into(), server.ipv6.into()];
+        let talk = move || {
+            for (served, itself) in both(&web).into_iter().zip(itself) {
+                let [served, itself] = [served, itself].map(|address| SocketAddr::new(address, 80));
+                for (port, order) in [(4_001, [served, itself]), (4_002, [itself, served])] {
+                    // The second is bound where the first is: allowed, since they go to different addresses.
+                    let mut calls = order.map(|to| {
+                        let stream = call_from(port, to);
+                        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                        (stream, to)
+                    });
+                    for _ in 0..3 {
+                        for (stream, to) in &mut calls {
+                            assert_eq!(crate::talk::echo(stream).unwrap(), 1, "from {port} to {to}");
+                        }
+                    }
+                    // The end of one is not the end of the other.
+                    let [(first, _), (mut second, _)] = calls;
+                    drop(first);
+                    assert_eq!(crate::talk::echo(&mut second).unwrap(), 1);
+                    assert_eq!(crate::talk::echo(&mut second).unwrap(), 1);
+                    let socket = datagrams_from(port, served.ip());
+                    for _ in 0..3 {
+                        for to in order {
+                            assert_eq!(ask(&socket, to).unwrap(), (1, to));
+                        }
+                    }
+                }
+            }
+        };
+        world.run_unseen(Place::In(&client), talk.clone()).join().unwrap();
+        world.run_unseen(Place::OnNode, talk).join().unwrap();
+        assert_nothing_dropped(&datapath).await;
+    });
 }
 
 #[test]

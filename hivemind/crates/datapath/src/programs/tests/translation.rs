@@ -2,6 +2,7 @@
 
 use super::*;
 use hivemind_common::{
+    conntrack::MASQUERADED,
     packet::{ICMP, ICMPV6, SCTP, UDP},
     service::{BACKEND_ACTIVE, Backend, Cell, SERVICE_EVERY_PORT, Service, ServiceKey},
     translation::{Translation, Uplink},
@@ -297,9 +298,13 @@ proptest! {
         if kind != 2 {
             prop_assert_eq!(taken.ports, [port, 8080]);
         }
-        let (verdict, out) = bench.run(name::FROM_REPLICA, &taken.answer().frame());
-        prop_assert_eq!(verdict, REDIRECT);
-        prop_assert_eq!(taken.answer().read(&out), sent.answer());
+        for generation in [12, 13] {
+            let (verdict, out) = bench.run(name::FROM_REPLICA, &taken.answer().frame());
+            prop_assert_eq!(verdict, REDIRECT);
+            prop_assert_eq!(taken.answer().read(&out), sent.answer());
+            // The connection is judged anew, and the answer is the first that comes.
+            bench.set_generation(1, generation);
+        }
         let entries = bench.connections().len() + bench.hash::<Key<Address6>, Entry>(name::CONNTRACK_V6).keys().count();
         prop_assert_eq!(entries, 1, "one connection is one entry");
     }
@@ -512,13 +517,54 @@ fn a_connection_that_is_over_makes_room_for_another_under_its_tuple() {
     assert_eq!(bench.run(name::FROM_REPLICA, &reset(&direct)).0, REDIRECT);
     let (verdict, out) = bench.run(name::FROM_REPLICA, &served.frame());
     assert_eq!((verdict, served.read(&out).ports[0]), (REDIRECT, 4_000));
-    // While it lives, nobody else has its tuple.
-    assert_eq!(bench.run(name::FROM_REPLICA, &direct.frame()).0, SHOT);
-    assert_eq!(bench.dropped(DropReason::NoPort), 1);
     assert_eq!(bench.run(name::FROM_REPLICA, &reset(&served)).0, REDIRECT);
     let (verdict, out) = bench.run(name::FROM_REPLICA, &direct.frame());
     assert_eq!((verdict, &out[14..]), (REDIRECT, &direct.frame()[14..]));
     assert_eq!((bench.records(), bench.connections().len()), (0, 1));
+}
+
+#[test]
+fn a_connection_with_an_endpoint_itself_steps_aside_for_that_by_the_service() {
+    for protocol in [TCP, UDP] {
+        let mut bench = Bench::new();
+        bench.serve(&[2], 80);
+        let ack = |sent: &Sent| Sent { tcp_flags: TCP_ACK, ..sent.clone() };
+        let served = Sent::new(&[10, 0, 0, 1], &SERVED, protocol, [4_000, 80]);
+        let (verdict, out) = bench.run(name::FROM_REPLICA, &served.frame());
+        assert_eq!((verdict, served.read(&out).ports), (REDIRECT, [4_000, 80]));
+        // Under the tuple that the endpoint knows already.
+        let direct = Sent::new(&[10, 0, 0, 1], &[10, 0, 0, 2], protocol, [4_000, 80]);
+        let (verdict, out) = bench.run(name::FROM_REPLICA, &direct.frame());
+        let first = direct.read(&out);
+        assert_eq!((verdict, &first.destination[..]), (REDIRECT, &[10, 0, 0, 2][..]));
+        assert_ne!(first.ports[0], 4_000);
+        // It keeps its port, and the service's connection hears nothing of it.
+        for (sent, ports) in [(ack(&direct), first.ports), (ack(&served), [4_000, 80])] {
+            let (verdict, out) = bench.run(name::FROM_REPLICA, &sent.frame());
+            assert_eq!((verdict, sent.read(&out).ports), (REDIRECT, ports));
+        }
+        let mut packets: Vec<_> = bench.connections().iter().map(|entry| entry.packets).collect();
+        packets.sort_unstable();
+        assert_eq!(packets, [[2, 0], [2, 0]]);
+        assert_eq!((bench.records(), bench.connections().len()), (4, 2));
+    }
+}
+
+#[test]
+fn whoever_was_asked_from_outside_answers_under_its_own_address_when_it_is_judged_anew() {
+    for protocol in [TCP, UDP, ICMP] {
+        let mut bench = Bench::new();
+        let ports = if protocol == ICMP { [4_000; 2] } else { [4_000, 80] };
+        let asked = Sent::new(&FAR, &[10, 0, 0, 1], protocol, ports);
+        assert_eq!(bench.run(name::TO_REPLICA, &asked.frame()).0, OK);
+        for generation in [12, 13] {
+            let (verdict, out) = bench.run(name::FROM_REPLICA, &asked.answer().frame());
+            assert_eq!((verdict, out), (OK, asked.answer().frame()));
+            let flags: Vec<_> = bench.connections().iter().map(|entry| entry.flags & MASQUERADED).collect();
+            assert_eq!(flags, [0]);
+            bench.set_generation(1, generation);
+        }
+    }
 }
 
 #[test]
