@@ -175,8 +175,16 @@ impl Entry {
     #[inline(always)]
     pub fn way_from(&self, side: usize) -> usize {
         const { assert!(BEGUN_BY_HIGH == 1) };
-        (self.flags & BEGUN_BY_HIGH) as usize ^ (side & 1)
+        differ((self.flags & BEGUN_BY_HIGH) as usize, side & 1)
     }
+}
+
+/// One if two sides are not the same, else zero.
+#[inline(always)]
+pub fn differ(side: usize, other: usize) -> usize {
+    // Linux 6.1 knows nothing of what an exclusive or of two numbers can be. So it is told afterwards, where the compiler does
+    // not see that it knows better.
+    core::hint::black_box(side ^ other) & 1
 }
 
 /// Which side is taken to have begun a connection of which no beginning was seen, only a packet that `sender` sent.

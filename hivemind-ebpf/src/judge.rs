@@ -249,7 +249,7 @@ fn count_attempt<F: Maps>(
     let protocol_and_verdict = u32::from(flow.key.protocol) | u32::from(verdict) << 8;
     let number = functions::pair_number(source, destination, port.into(), protocol_and_verdict);
     if let Some(counters) = PAIR_COUNTERS.get_ptr_mut(number) {
-        let way = begun_by.index() ^ flow.from();
+        let way = conntrack::differ(begun_by.index(), flow.from());
         // SAFETY: a pointer to this CPU's slot, as above.
         unsafe {
             (*counters).bytes[way] += frame.ip_bytes();
