@@ -212,6 +212,18 @@ pub(crate) const UPLINKS_MAX: u32 = 256;
 /// How many blocks of addresses may be excepted from masquerading, in each family.
 pub(crate) const UNMASKED_MAX: u32 = 256;
 
+/// How many entries a processor sets aside for itself of a map whose least recently used give way (`LOCAL_FREE_TARGET` of the
+/// kernel's `bpf_lru_list.c`).
+const SET_ASIDE: u32 = 128;
+
+/// The size of a map whose least recently used give way. Before Linux 6.16 a processor that finds all entries set aside by
+/// others gets but one, and with its next one removes the one before: the first fragment of a packet would be forgotten before
+/// the second comes. So there is room for what all processors set aside, and as much again.
+fn least_recent(entries: u32) -> u32 {
+    let processors = aya::util::nr_cpus().map_or(1, |count| u32::try_from(count).unwrap_or(u32::MAX));
+    entries.max(processors.saturating_mul(2 * SET_ASIDE))
+}
+
 fn sizes(sizes: &MapSizes) -> Vec<(&'static str, u32)> {
     // One slot more for the outside.
     let endpoints = sizes.endpoints.saturating_add(1);
@@ -228,8 +240,8 @@ fn sizes(sizes: &MapSizes) -> Vec<(&'static str, u32)> {
         (name::SERVICE_TABLE, sizes.service_cells),
         (name::BACKEND_V4, sizes.backends),
         (name::BACKEND_V6, sizes.backends),
-        (name::REVERSE_V4, sizes.reverse),
-        (name::REVERSE_V6, sizes.reverse),
+        (name::REVERSE_V4, least_recent(sizes.reverse)),
+        (name::REVERSE_V6, least_recent(sizes.reverse)),
         (name::NODE_ADDRESS_V4, sizes.node_addresses),
         (name::NODE_ADDRESS_V6, sizes.node_addresses),
         (name::POLICY, sizes.policies),
@@ -242,9 +254,9 @@ fn sizes(sizes: &MapSizes) -> Vec<(&'static str, u32)> {
         (name::RTT, sizes.round_trips),
         (name::TRANSLATION_V4, sizes.translations.saturating_mul(2)),
         (name::TRANSLATION_V6, sizes.translations.saturating_mul(2)),
-        (name::FRAGMENT_V4, sizes.fragments),
-        (name::FRAGMENT_V6, sizes.fragments),
-        (name::AFFINITY, sizes.affinity),
+        (name::FRAGMENT_V4, least_recent(sizes.fragments)),
+        (name::FRAGMENT_V6, least_recent(sizes.fragments)),
+        (name::AFFINITY, least_recent(sizes.affinity)),
         (name::UPLINK, UPLINKS_MAX),
         (name::GUARDED_V4, sizes.node_addresses),
         (name::GUARDED_V6, sizes.node_addresses),

@@ -115,6 +115,7 @@ impl Bench {
                 | name::STEPS => continue,
                 name::TRANSLATION_V4 | name::TRANSLATION_V6 => 64,
                 name::EVENTS => 1 << 17,
+                name::FRAGMENT_V4 | name::FRAGMENT_V6 | name::AFFINITY => 1024,
                 name::POLICY | name::POLICY_PREFIX_V4 | name::POLICY_PREFIX_V6 => 4096,
                 _ => 16,
             };
