@@ -51,11 +51,16 @@ pub struct RttKey {
     pub node: u32,
 }
 
+/// In a [`DropKey`]: the packet was no endpoint's, and the node's own stack sent it. What came in is under
+/// [`crate::endpoint::OUTSIDE`].
+pub const DROPS_OF_HOST: u32 = u32::MAX;
+
 /// Key of `endpoint_drops`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct DropKey {
-    /// The endpoint at whose interface, or on whose way, the packet was dropped.
+    /// The endpoint at whose interface, or on whose way, the packet was dropped; else [`crate::endpoint::OUTSIDE`] or
+    /// [`DROPS_OF_HOST`].
     pub endpoint: u32,
     /// The number of the [`DropReason`].
     pub reason: u32,

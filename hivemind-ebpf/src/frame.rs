@@ -108,6 +108,13 @@ impl Frame {
         unsafe { (*self.skb).ingress_ifindex != 0 }
     }
 
+    /// Whether the program sits where the frame came into the node, rather than where it leaves.
+    #[inline(always)]
+    pub(crate) fn is_arriving(self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.skb).ingress_ifindex == (*self.skb).ifindex }
+    }
+
     /// The identity that [`Frame::mark`] noted.
     #[inline(always)]
     pub(crate) fn marked_identity(self) -> Option<u32> {

@@ -38,6 +38,9 @@ pub(crate) const OUTWARD: i32 = -3;
 /// As [`CONTINUE`]: the next step is [`crate::step::aside`].
 pub(crate) const ASIDE: i32 = -4;
 
+/// Beside the number of a reason to drop a packet: it was not judged, so its ends are not in the scratch entry.
+pub(crate) const UNJUDGED: u32 = 1 << 31;
+
 /// The functions of a family.
 pub(crate) trait Functions: Maps + Refuse {
     /// What [`Functions::read`] finds, of what nearly all packets are.
@@ -85,7 +88,11 @@ pub(crate) trait Functions: Maps + Refuse {
     /// See [`judge::verdict`].
     fn verdict(flow: &Flow<Self>, entry: &mut Entry, begun_by: u32) -> u32;
     /// Drops a frame whose flow is known: see [`tell::note_drop`].
-    fn drop(frame: Frame, flow: &Flow<Self>, reason: DropReason) -> i32;
+    fn drop(frame: Frame, flow: &Flow<Self>, reason: DropReason) -> i32 {
+        Self::drop_as(frame, flow, reason as u32)
+    }
+    /// The same by the reason's number, with [`UNJUDGED`] or without.
+    fn drop_as(frame: Frame, flow: &Flow<Self>, reason: u32) -> i32;
     /// Tells of a connection. `what` is made by [`tell::begun_first`].
     fn tell(key: &Key<Self::Address>, entry: &Entry, what: u32, interface: u32, now: u64);
 }
@@ -93,6 +100,10 @@ pub(crate) trait Functions: Maps + Refuse {
 /// A function that takes the context and a flow, and returns what is to become of the packet.
 macro_rules! verdict {
     ($family:ty, $name:ident, |$frame:ident, $flow:ident| $body:expr) => {
+        verdict!($family, $name, 0, |$frame, $flow| $body);
+    };
+    // What may have to be said besides the reason to drop it.
+    ($family:ty, $name:ident, $besides:expr, |$frame:ident, $flow:ident| $body:expr) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $name(context: *mut __sk_buff, flow: *mut Flow<$family>) -> i32 {
@@ -100,7 +111,7 @@ macro_rules! verdict {
             let Some($flow) = (unsafe { flow.as_mut() }) else { return TC_ACT_SHOT };
             let $frame = Frame::of(context);
             let verdict: Result<i32, DropReason> = $body;
-            verdict.unwrap_or_else(|reason| <$family>::drop($frame, $flow, reason))
+            verdict.unwrap_or_else(|reason| <$family>::drop_as($frame, $flow, reason as u32 | $besides))
         }
     };
 }
@@ -133,6 +144,7 @@ macro_rules! functions {
             $bind_aside:ident,
             $leave_by:ident,
             $verdict:ident,
+            $recall:ident,
             $drop:ident,
             $tell:ident
         ]
@@ -240,8 +252,8 @@ macro_rules! functions {
                 $verdict(flow, entry, begun_by)
             }
             #[inline(always)]
-            fn drop(frame: Frame, flow: &Flow<Self>, reason: DropReason) -> i32 {
-                $drop(frame.context(), flow, reason as u32)
+            fn drop_as(frame: Frame, flow: &Flow<Self>, reason: u32) -> i32 {
+                $drop(frame.context(), flow, reason)
             }
             #[inline(always)]
             fn tell(key: &Key<$address>, entry: &Entry, what: u32, interface: u32, now: u64) {
@@ -283,9 +295,11 @@ macro_rules! functions {
             underlay::judge_from_outside(frame, flow).map(|()| CONTINUE)
         });
         verdict!($family, $refuse_replica, |frame, flow| refuse_replica(frame, flow));
-        verdict!($family, $pass_outside, |frame, flow| underlay::pass_from_outside(frame, flow));
+        verdict!($family, $pass_outside, UNJUDGED, |frame, flow| underlay::pass_from_outside(frame, flow));
         verdict!($family, $settle, |frame, flow| judge::settle(frame, flow));
-        verdict!($family, $leave_by, |frame, flow| translate::leave_by(frame, flow).map(|()| TC_ACT_UNSPEC));
+        verdict!($family, $leave_by, UNJUDGED, |frame, flow| {
+            translate::leave_by(frame, flow).map(|()| TC_ACT_UNSPEC)
+        });
 
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -329,7 +343,7 @@ macro_rules! functions {
             let Some(flow) = (unsafe { flow.as_mut() }) else { return TC_ACT_SHOT };
             let frame = Frame::of(context);
             translate::outward(frame, flow, is_noted != 0)
-                .unwrap_or_else(|reason| <$family>::drop(frame, flow, reason))
+                .unwrap_or_else(|reason| <$family>::drop_as(frame, flow, reason as u32 | UNJUDGED))
         }
 
         #[unsafe(no_mangle)]
@@ -413,10 +427,24 @@ macro_rules! functions {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
+        extern "C" fn $recall(flow: *const Flow<$family>, reason: u32) -> u32 {
+            // SAFETY: as above.
+            if let Some(flow) = unsafe { flow.as_ref() }
+                && reason & UNJUDGED != 0
+            {
+                judge::recall(flow);
+            }
+            0
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
         extern "C" fn $drop(context: *mut __sk_buff, flow: *const Flow<$family>, reason: u32) -> i32 {
             // SAFETY: as above.
             if let Some(flow) = unsafe { flow.as_ref() } {
-                tell::note_drop(Frame::of(context), flow, reason);
+                // Decided over there: here the verifier would follow all that comes after it twice.
+                $recall(flow, reason);
+                tell::note_drop(Frame::of(context), flow, reason & !UNJUDGED);
             }
             TC_ACT_SHOT
         }
@@ -469,6 +497,7 @@ functions!(
         bind_aside_v4,
         leave_by_v4,
         verdict_v4,
+        recall_v4,
         drop_v4,
         tell_v4
     ]
@@ -500,6 +529,7 @@ functions!(
         bind_aside_v6,
         leave_by_v6,
         verdict_v6,
+        recall_v6,
         drop_v6,
         tell_v6
     ]

@@ -45,6 +45,20 @@ pub(crate) fn found_out() -> Result<&'static mut Entry, DropReason> {
     Ok(unsafe { &mut *entry })
 }
 
+/// Writes what is remembered of the flow into the scratch entry, for a packet that is dropped without having been judged:
+/// what was left there is of another one.
+#[inline(always)]
+pub(crate) fn recall<F: Maps>(flow: &Flow<F>) {
+    let Ok(entry) = scratch() else { return };
+    let Some(known) = flow.known() else { return };
+    let (to, from) = (core::ptr::from_mut(entry).cast::<u64>(), core::ptr::from_ref(known).cast::<u64>());
+    // Word by word: said plainly the compiler would call a function that does it byte by byte.
+    for i in 0..size_of::<Entry>() / 8 {
+        // SAFETY: both are entries, which are made of numbers, and of as many words.
+        unsafe { to.add(i).write_volatile(from.add(i).read_volatile()) };
+    }
+}
+
 /// Decides about a packet whose two ends are written in the scratch entry, and remembers the decision. Returns [`CONTINUE`], or
 /// [`ASIDE`] if the packet needs another tuple first.
 ///

@@ -12,7 +12,8 @@ use hivemind_common::{
     endpoint::OUTSIDE,
     family::{Address, Family},
     telemetry::{
-        DROP_EVENTS_PER_S, DropKey, EVENT_DROPPED, Event, FEATURE_TELEMETRY, FLOW_EVENTS_PER_S, event_class,
+        DROP_EVENTS_PER_S, DROPS_OF_HOST, DropKey, EVENT_DROPPED, Event, FEATURE_TELEMETRY,
+        FLOW_EVENTS_PER_S, event_class,
     },
 };
 
@@ -25,7 +26,7 @@ pub(crate) fn begun_first(side: Side, kind: u8, reason: u8) -> u32 {
 /// Drops a frame of which nothing is known.
 #[inline(always)]
 pub(crate) fn drop_unread(frame: Frame, reason: u32) -> i32 {
-    count_drop(endpoint_at(frame), reason);
+    count_drop(frame, endpoint_at(frame), reason);
     if does(FEATURE_TELEMETRY) {
         let now = now_ns();
         if let Some(place) = place(event_class(EVENT_DROPPED, reason as u8), now) {
@@ -51,9 +52,10 @@ pub(crate) fn note_drop<F: Functions>(frame: Frame, flow: &Flow<F>, reason: u32)
     let Some(entry) = SCRATCH.get_ptr(0) else { return };
     // SAFETY: this CPU's slot, which nobody else writes meanwhile.
     let entry = unsafe { &*entry };
-    let sender = endpoint_at(frame);
-    let endpoint = if sender == OUTSIDE { entry.endpoints[flow.to()] } else { sender };
-    count_drop(endpoint, reason);
+    // Whose packet it is, else whom it is for; what the host's stack sends out for a replica is the replica's.
+    let ends = [endpoint_at(frame), entry.endpoints[flow.to()], entry.endpoints[flow.from()]];
+    let endpoint = ends.into_iter().find(|&endpoint| endpoint != OUTSIDE).unwrap_or(OUTSIDE);
+    count_drop(frame, endpoint, reason);
     if does(FEATURE_TELEMETRY) {
         let begun_by = match flow.known() {
             Some(known) => known.begun_by(),
@@ -75,15 +77,13 @@ fn endpoint_at(frame: Frame) -> u32 {
 }
 
 #[inline(always)]
-fn count_drop(endpoint: u32, reason: u32) {
+fn count_drop(frame: Frame, endpoint: u32, reason: u32) {
     if let Some(count) = DROP_COUNTERS.get_ptr_mut(reason) {
         // SAFETY: a pointer to this CPU's slot; programs on one CPU do not preempt one another within it.
         unsafe { *count += 1 };
     }
-    if endpoint == OUTSIDE {
-        return;
-    }
-    let key = DropKey { endpoint, reason };
+    let is_host = endpoint == OUTSIDE && !frame.is_arriving();
+    let key = DropKey { endpoint: if is_host { DROPS_OF_HOST } else { endpoint }, reason };
     match ENDPOINT_DROPS.get_ptr_mut(&key) {
         // SAFETY: as above.
         Some(count) => unsafe { *count += 1 },

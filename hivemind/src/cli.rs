@@ -14,6 +14,7 @@ pub(crate) mod image;
 mod labels;
 pub(crate) mod namespace;
 mod near;
+pub(crate) mod net;
 pub(crate) mod node;
 pub(crate) mod output;
 mod place;
@@ -52,6 +53,9 @@ pub(crate) enum Command {
     Policy(policy::PolicyCommand),
     /// Show who speaks to whom, what was refused, and why
     Flows(flows::FlowsArgs),
+    /// Look at the node's network
+    #[command(subcommand)]
+    Net(net::NetCommand),
     /// Make, list, label and delete namespaces
     #[command(subcommand)]
     Namespace(namespace::NamespaceCommand),
@@ -161,6 +165,7 @@ impl Command {
             Command::Service(command) => command.run(&session).await,
             Command::Policy(command) => command.run(&session).await,
             Command::Flows(args) => args.run(&session).await,
+            Command::Net(command) => command.run(&session).await,
             Command::Namespace(command) => command.run(&session).await,
             Command::Volume(command) => command.run(&session).await,
             Command::Image(command) => command.run(&session).await,
@@ -181,6 +186,7 @@ impl Command {
             Command::Service(command) => command.format(),
             Command::Policy(command) => command.format(),
             Command::Flows(args) => args.error_format(),
+            Command::Net(command) => command.format(),
             Command::Namespace(command) => command.format(),
             Command::Volume(command) => command.format(),
             Command::Image(command) => command.format(),

@@ -121,6 +121,8 @@ mod tests {
                 DropCount { reason: "no route".into(), packets: 5 },
                 DropCount { reason: "policy_ingress".into(), packets: 2 },
             ],
+            end_drops: vec![],
+            heaviest: vec![],
             events: vec![EventCount { class: "policy_ingress".into(), told: 2, lost: 1 }],
             problems: vec![Problem {
                 code: ErrorCode::ContainerdUnreachable,

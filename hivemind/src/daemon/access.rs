@@ -113,6 +113,12 @@ impl NodeAccess for LocalNode {
     async fn status(&self) -> Result<Status, ApiError> {
         let containerd = self.agent.containerd_version().await;
         let statistics = self.agent.datapath_statistics().await?;
+        let end_drops = self.agent.end_drops(&statistics).await?;
+        // They are counted only when it matters: it takes a look at every connection.
+        let heaviest = match statistics.maps.iter().any(problems::is_full_of_connections) {
+            true => self.agent.heaviest().await?,
+            false => Vec::new(),
+        };
         let apps = self.objects.list::<App>(None).await?.items;
         let store = self.objects.store();
         let revision = store.revision().await.map_err(|e| {
@@ -121,7 +127,7 @@ impl NodeAccess for LocalNode {
         let store_file = self.config.data_dir.join("store.redb");
         let mut problems: Vec<Problem> = apps.iter().filter_map(|app| app.status.problem.clone()).collect();
         problems.extend(containerd.is_none().then(problems::containerd));
-        problems.extend(statistics.maps.iter().filter_map(problems::map));
+        problems.extend(statistics.maps.iter().filter_map(|map| problems::map(map, &heaviest)));
         problems.extend(self.cluster.status().await?.problems);
         problems.extend(problems::flows(self.agent.flow_losses(), Timestamp::now()));
         Ok(Status {
@@ -151,6 +157,8 @@ impl NodeAccess for LocalNode {
                 .filter(|drop| drop.packets > 0)
                 .map(|drop| DropCount { reason: drop.reason.name().to_owned(), packets: drop.packets })
                 .collect(),
+            end_drops,
+            heaviest,
             events: statistics
                 .events
                 .iter()

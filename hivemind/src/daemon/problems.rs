@@ -1,8 +1,9 @@
 //! What is wrong with the node, in words.
 
 use hivemind_agent::FlowLosses;
+use hivemind_common::name as map_name;
 use hivemind_datapath::MapStatistics;
-use hivemind_model::{ErrorCode, Problem};
+use hivemind_model::{EndConnections, ErrorCode, Problem};
 use jiff::{SignedDuration, Timestamp};
 
 /// A map that is fuller than this is told, in percent.
@@ -20,23 +21,36 @@ pub(crate) fn containerd() -> Problem {
     )
 }
 
-/// A map that is nearly full.
-pub(crate) fn map(map: &MapStatistics) -> Option<Problem> {
-    let MapStatistics { name, entries, capacity } = *map;
-    if capacity == 0 || entries.saturating_mul(100) <= capacity.saturating_mul(FILL_MAX_PERCENT) {
+/// Whether a map is one of connections, and nearly full.
+pub(crate) fn is_full_of_connections(map: &MapStatistics) -> bool {
+    is_full(map) && matches!(map.name, map_name::CONNTRACK_V4 | map_name::CONNTRACK_V6)
+}
+
+fn is_full(map: &MapStatistics) -> bool {
+    let MapStatistics { entries, capacity, .. } = *map;
+    capacity != 0 && entries.saturating_mul(100) > capacity.saturating_mul(FILL_MAX_PERCENT)
+}
+
+/// A map that is nearly full; of connections, with those who have the most.
+pub(crate) fn map(map: &MapStatistics, heaviest: &[EndConnections]) -> Option<Problem> {
+    if !is_full(map) {
         return None;
     }
+    let MapStatistics { name, entries, capacity } = *map;
     let percent = entries.saturating_mul(100) / capacity;
     let (then, hint) = when_full(name);
-    let message = format!(
+    let mut message = format!(
         "the data path's table {name} is {percent} % full ({entries} of {capacity}); when it is full, {then}"
     );
+    if is_full_of_connections(map) && !heaviest.is_empty() {
+        message.push_str("; most connections have ");
+        message.push_str(&hivemind_agent::in_words(heaviest));
+    }
     Some(problem(ErrorCode::MapFull, message, hint))
 }
 
 /// What happens when a map is full, and what makes room.
 fn when_full(map: &str) -> (&'static str, &'static str) {
-    use hivemind_common::name as map_name;
     match map {
         map_name::CONNTRACK_V4 | map_name::CONNTRACK_V6 => (
             "new connections are refused",
@@ -92,9 +106,20 @@ fn problem(code: ErrorCode, message: String, hint: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hivemind_model::End;
 
     fn of(name: &'static str, entries: u64, capacity: u64) -> Option<Problem> {
-        map(&MapStatistics { name, entries, capacity })
+        map(&MapStatistics { name, entries, capacity }, &[])
+    }
+
+    #[test]
+    fn who_makes_a_table_of_connections_full_is_told_with_it() {
+        let end = End { namespace: "shop".into(), app: "web".into(), replica: "web-a1b2c".into() };
+        let heaviest = [EndConnections { end, connections: 61_000 }];
+        let of = |name| map(&MapStatistics { name, entries: 95, capacity: 100 }, &heaviest).unwrap().message;
+        let told = of(map_name::CONNTRACK_V6);
+        assert!(told.ends_with("; most connections have shop/web/web-a1b2c 61000"), "{told}");
+        assert!(!of(map_name::PAIR).contains("shop"));
     }
 
     #[test]

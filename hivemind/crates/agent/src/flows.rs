@@ -14,12 +14,16 @@ use std::{
 };
 
 use futures::stream::{self, BoxStream, StreamExt};
+use hivemind_common::drop_reason::DropReason;
 use hivemind_datapath::{Datapath, FlowEvent, FlowItem, FlowKind, FlowPeer};
 use hivemind_model::{ApiError, FlowLine, FlowLoss, FlowVerdict};
 use hivemind_store::Objects;
 use jiff::Timestamp;
 use tokio::{
-    sync::broadcast::{self, error::RecvError},
+    sync::{
+        Notify,
+        broadcast::{self, error::RecvError},
+    },
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -28,7 +32,7 @@ use self::{
     names::{Names, follow_names},
     selector::Selector,
 };
-use crate::{Agent, fault};
+use crate::{Agent, ends::log_heaviest, fault};
 
 /// How many flows are kept for those who ask later.
 pub(crate) const LOG_MAX: usize = 4096;
@@ -106,7 +110,9 @@ impl Flows {
         let (items, _) = broadcast::channel(WAITING_MAX);
         let log = Arc::new(Log { kept: Mutex::default(), lost: Mutex::default(), items });
         let names = Arc::new(Mutex::new(Names::default()));
-        tasks.spawn(keep(Arc::clone(&datapath), Arc::clone(&log), stop.clone()));
+        let full = Arc::new(Notify::new());
+        tasks.spawn(keep(Arc::clone(&datapath), Arc::clone(&log), Arc::clone(&full), stop.clone()));
+        log_heaviest(Arc::clone(&datapath), objects.clone(), full, stop.clone(), tasks);
         follow_names(objects, &names, stop, tasks);
         Flows { datapath, node, names, log }
     }
@@ -148,17 +154,27 @@ impl Log {
     }
 }
 
-async fn keep(datapath: Arc<Datapath>, log: Arc<Log>, stop: CancellationToken) {
+/// Keeps the log, and tells `full` when a connection found no room.
+async fn keep(datapath: Arc<Datapath>, log: Arc<Log>, full: Arc<Notify>, stop: CancellationToken) {
     let mut events = datapath.flow_events();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             item = events.next() => match item {
-                Some(item) => log.take(item),
+                Some(item) => {
+                    if is_full(&item) {
+                        full.notify_one();
+                    }
+                    log.take(item);
+                }
                 None => return,
             },
         }
     }
+}
+
+fn is_full(item: &FlowItem) -> bool {
+    matches!(item, FlowItem::Event(event) if event.kind == FlowKind::Dropped(DropReason::ConntrackFull))
 }
 
 impl Agent {

@@ -9,6 +9,7 @@
 
 mod addresses;
 mod agent;
+mod ends;
 mod fault;
 mod files;
 mod flows;
@@ -23,6 +24,7 @@ mod worker;
 
 pub use addresses::{AddressPool, PoolExhausted};
 pub use agent::{Agent, AgentConfig, AgentError};
+pub use ends::in_words;
 pub use fault::{explain_datapath, explain_runtime};
 pub use flows::{FlowLosses, FlowQuery};
 pub use policies::{BeforeForgetting, GoneIdentity};

@@ -1,8 +1,8 @@
 //! The handle on the node's data path.
 
 use crate::{
-    ClusterSpec, Config, Endpoint, EndpointInfo, EndpointSpec, Error, FlowEvent, FlowEvents, Protocol,
-    RemoteEndpoint, ServiceSpec, Statistics, addresses, cluster, endpoint,
+    ClusterSpec, Config, ConnectionUse, Endpoint, EndpointInfo, EndpointSpec, Error, FlowEvent, FlowEvents,
+    Protocol, RemoteEndpoint, ServiceSpec, Statistics, addresses, cluster, endpoint,
     node::Node,
     policy, service,
     teardown::teardown,
@@ -254,6 +254,16 @@ impl Datapath {
         let node = Arc::clone(&self.node);
         let live = spawn_blocking(move || connections::live(&node.pins, max));
         live.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// At most `max` of those who have the most connections in the tables, the heaviest first: who makes them full. Takes
+    /// some microseconds a connection; traffic goes on meanwhile.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub async fn heaviest(&self, max: usize) -> Result<Vec<ConnectionUse>, Error> {
+        let node = Arc::clone(&self.node);
+        spawn_blocking(move || node.heaviest(max)).await.map_err(|_| Error::Stopped)?
     }
 
     /// Forgets totals and round trips of identities that no endpoint has any more.

@@ -48,7 +48,7 @@ pub use hivemind_common::{drop_reason::DropReason, overlay::PORT as OVERLAY_PORT
 #[doc(hidden)]
 pub use programs::measure::{ProgramTime, program_times};
 pub use service::{BackendSpec, Protocol, PublishedPort, ServicePort, ServicePorts, ServiceSpec};
-pub use statistics::{DropStatistics, EndpointDrops, MapStatistics, Statistics};
+pub use statistics::{ConnectionUse, DropStatistics, EndpointDrops, MapStatistics, Statistics, Whose};
 pub use telemetry::{
     EventStatistics, FlowEvent, FlowItem, FlowKind, FlowPeer, PairStatistics, PairTotals,
     RoundTripStatistics, events::FlowEvents,

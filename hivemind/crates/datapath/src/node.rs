@@ -13,8 +13,8 @@ use crate::{
     programs::Programs,
     requirements,
     service::{self, table::ServiceTable},
-    statistics::{DropStatistics, EndpointDrops},
-    telemetry::pairs::Pairs,
+    statistics::{ConnectionUse, DropStatistics, EndpointDrops, Whose},
+    telemetry::{connections, pairs::Pairs},
     uplink,
 };
 use hivemind_common::{
@@ -22,6 +22,7 @@ use hivemind_common::{
     endpoint::OUTSIDE,
     family::{Address4, Address6},
     name,
+    telemetry::DROPS_OF_HOST,
 };
 use netlink_packet_route::address::AddressAttribute;
 use std::{
@@ -190,8 +191,7 @@ impl Node {
             (counted.totals()?, counted.round_trips()?, counted.events()?)
         };
         let policies = self.policies().fills();
-        let ids =
-            self.endpoints().all().into_iter().map(|info| (info.endpoint.index, info.spec.id)).collect();
+        let names = self.names();
         let maps = self.maps();
         let collector = maps.collector.get(&0, 0).map_err(failed(name::COLLECTOR))?;
         let mut entries = services;
@@ -216,7 +216,7 @@ impl Node {
             let (_, entries) = entries.iter().find(|(other, _)| *other == name)?;
             Some(MapStatistics { name, entries: *entries, capacity: capacity.into() })
         });
-        let endpoint_drops = endpoint_drops(&maps, &ids)?;
+        let endpoint_drops = endpoint_drops(&maps, &names)?;
         Ok(Statistics {
             maps: fill.collect(),
             drops: drops(&maps)?,
@@ -226,6 +226,35 @@ impl Node {
             round_trips,
             events,
         })
+    }
+}
+
+impl Node {
+    /// Who is behind the indices of endpoints, and behind those that are none's.
+    fn names(&self) -> HashMap<u32, Whose> {
+        let endpoints = self.endpoints().all().into_iter();
+        let mut names: HashMap<_, _> =
+            endpoints.map(|info| (info.endpoint.index, Whose::Endpoint(info.spec.id))).collect();
+        names.insert(DROPS_OF_HOST, Whose::Host);
+        names.insert(OUTSIDE, Whose::Outside);
+        names
+    }
+
+    /// At most `max` of those who have the most connections, the heaviest first.
+    pub(crate) fn heaviest(&self, max: usize) -> Result<Vec<ConnectionUse>, Error> {
+        let counts = connections::by_endpoint(&self.pins)?;
+        let names = self.names();
+        let mut uses: Vec<_> = counts
+            .into_iter()
+            // One that is in no table any more is gone; its connections go as well.
+            .filter_map(|(index, connections)| {
+                let whose = names.get(&index)?.clone();
+                Some(ConnectionUse { whose, connections })
+            })
+            .collect();
+        uses.sort_by(|a, b| b.connections.cmp(&a.connections).then_with(|| a.whose.cmp(&b.whose)));
+        uses.truncate(max);
+        Ok(uses)
     }
 }
 
@@ -239,16 +268,16 @@ fn drops(maps: &Maps) -> Result<Vec<DropStatistics>, Error> {
         .collect()
 }
 
-/// Packets dropped of each endpoint that stands.
-fn endpoint_drops(maps: &Maps, ids: &HashMap<u32, String>) -> Result<Vec<EndpointDrops>, Error> {
+/// Packets dropped of each end that stands.
+fn endpoint_drops(maps: &Maps, names: &HashMap<u32, Whose>) -> Result<Vec<EndpointDrops>, Error> {
     let mut drops = Vec::new();
     for found in maps.endpoint_drops.iter() {
         let (key, counts) = found.map_err(failed(name::ENDPOINT_DROPS))?;
-        if let (Some(id), Some(reason)) = (ids.get(&key.endpoint), DropReason::from_number(key.reason)) {
-            drops.push(EndpointDrops { endpoint: id.clone(), reason, packets: counts.iter().sum() });
+        if let (Some(whose), Some(reason)) = (names.get(&key.endpoint), DropReason::from_number(key.reason)) {
+            drops.push(EndpointDrops { whose: whose.clone(), reason, packets: counts.iter().sum() });
         }
     }
-    drops.sort_by(|a, b| (&a.endpoint, a.reason as u32).cmp(&(&b.endpoint, b.reason as u32)));
+    drops.sort_by(|a, b| (&a.whose, a.reason as u32).cmp(&(&b.whose, b.reason as u32)));
     Ok(drops)
 }
 

@@ -10,7 +10,7 @@ pub struct Statistics {
     pub maps: Vec<MapStatistics>,
     /// Packets dropped since the maps were made, for every reason, zeros too.
     pub drops: Vec<DropStatistics>,
-    /// The same of each endpoint that stands, without zeros; sorted by endpoint and reason.
+    /// The same by whose they were: of each endpoint that stands, of the host, of the outside; without zeros, sorted.
     pub endpoint_drops: Vec<EndpointDrops>,
     /// Totals of pairs, sorted by identities, protocol and port.
     pub pairs: Vec<PairStatistics>,
@@ -42,15 +42,35 @@ pub struct DropStatistics {
     pub packets: u64,
 }
 
-/// Packets dropped of one endpoint for one reason: what it sent, or what was on its way to it.
+/// Whose something is.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Whose {
+    /// The endpoint's of this name.
+    Endpoint(String),
+    /// The node's own, and no endpoint's.
+    Host,
+    /// It came in from outside, and is no endpoint's.
+    Outside,
+}
+
+/// Packets of one end that were dropped for one reason: of an endpoint, what it sent and what was on its way to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EndpointDrops {
-    /// The endpoint's name.
-    pub endpoint: String,
+    /// Whose they were.
+    pub whose: Whose,
     /// The reason.
     pub reason: DropReason,
     /// Packets, all CPUs together, since the endpoint was made.
     pub packets: u64,
+}
+
+/// How many connections one end has in the tables of connections.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConnectionUse {
+    /// Whose they are; of two endpoints, one counts for both.
+    pub whose: Whose,
+    /// Connections that live, or are refused by a policy and remembered for that.
+    pub connections: u64,
 }
 
 impl Statistics {

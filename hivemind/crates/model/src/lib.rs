@@ -59,6 +59,6 @@ pub use service::{Endpoint, PublishedPort, Service, ServiceSpec, ServiceStatus};
 pub use token::{Login, LoginCode, NewToken, Session, Token, TokenRole, TokenSpec};
 pub use volume::{Volume, VolumeSpec, VolumeStatus};
 pub use wire::{
-    DropCount, EventCount, ExecChannel, ExecExit, ImageSummary, ImportResult, LogLine, MapFill, Scale,
-    Status, TerminalSize,
+    DropCount, End, EndConnections, EndDropCount, EventCount, ExecChannel, ExecExit, ImageSummary,
+    ImportResult, LogLine, MapFill, Scale, Status, TerminalSize,
 };

@@ -126,6 +126,13 @@ pub struct Status {
     pub maps: Vec<MapFill>,
     /// Packets dropped, by reason; reasons that never occurred are left out.
     pub drops: Vec<DropCount>,
+    /// The same by whose packets they were: of each replica that there is, of the node itself, and of what came in from
+    /// outside and was no replica's.
+    #[serde(default)]
+    pub end_drops: Vec<EndDropCount>,
+    /// Who has the most connections, the heaviest first; empty while the tables of connections have room.
+    #[serde(default)]
+    pub heaviest: Vec<EndConnections>,
     /// Events about flows, by class; classes that never occurred are left out.
     #[serde(default)]
     pub events: Vec<EventCount>,
@@ -151,6 +158,39 @@ pub struct DropCount {
     pub reason: String,
     /// Packets.
     pub packets: u64,
+}
+
+/// One end of the node's connections: a replica; or, without a namespace, `host` (the node's own processes) or `outside`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct End {
+    /// The replica's namespace.
+    pub namespace: String,
+    /// The replica's app; `host`, `outside`, or `unknown` of a replica that is no object any more.
+    pub app: String,
+    /// The replica's name.
+    pub replica: String,
+}
+
+/// Packets of one end that were dropped for one reason since the end is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EndDropCount {
+    /// Whose they were: of a replica, what it sent and what was on its way to it.
+    pub end: End,
+    /// The reason, by its stable name.
+    pub reason: String,
+    /// What the reason means.
+    pub explanation: String,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// How many connections one end has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EndConnections {
+    /// Whose they are; one between two replicas counts for both.
+    pub end: End,
+    /// Connections.
+    pub connections: u64,
 }
 
 /// Events about flows of one class since the maps were made.

@@ -9,6 +9,7 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
 use crate::{
     ApiSample, AppSample, Process, Snapshot, StoreSample, Traffic, dns,
+    end_drops::EndDrops,
     ends::Ends,
     families::*,
     family::{Family, Value},
@@ -27,6 +28,7 @@ pub(crate) struct State {
     pub(crate) flows: Flows,
     pub(crate) round_trips: RoundTrips,
     pub(crate) restarts: Restarts,
+    pub(crate) end_drops: EndDrops,
     pub(crate) flow_label_sets_max: u64,
 }
 
@@ -35,6 +37,7 @@ impl State {
         self.observe_traffic(&snapshot.apps, std::mem::take(&mut snapshot.traffic));
         let replicas = std::mem::take(&mut snapshot.replicas);
         self.restarts.observe(&snapshot.apps, &replicas);
+        self.end_drops.observe(&snapshot.apps, std::mem::take(&mut snapshot.end_drops));
         snapshot.apps.sort_by(|a, b| a.app.cmp(&b.app));
         self.snapshot = snapshot;
     }
@@ -59,7 +62,7 @@ impl Collector for Exposition {
         flows(encoder, &state)?;
         traffic(encoder, &state)?;
         round_trips(encoder, &state)?;
-        datapath(encoder, snapshot)?;
+        datapath(encoder, &state)?;
         dns::encode(encoder, &snapshot.dns)?;
         store(encoder, &snapshot.store)?;
         api(encoder, &snapshot.api)?;
@@ -179,8 +182,14 @@ fn round_trips(encoder: &mut DescriptorEncoder<'_>, state: &State) -> fmt::Resul
     })
 }
 
-fn datapath(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+fn datapath(encoder: &mut DescriptorEncoder<'_>, state: &State) -> fmt::Result {
+    let snapshot = &state.snapshot;
     figures(encoder, &DATAPATH_DROPS, &snapshot.drops)?;
+    DATAPATH_END_DROPS.encode(encoder, |series| {
+        state.end_drops.sorted().into_iter().try_for_each(|((app, reason), packets)| {
+            series.add([&app.namespace, &app.name, reason], Value::Whole(packets))
+        })
+    })?;
     DATAPATH_MAP_ENTRIES.encode(encoder, |series| {
         snapshot.maps.iter().try_for_each(|map| series.add([map.name], Value::Whole(map.entries)))
     })?;

@@ -123,6 +123,12 @@ pub(crate) const DATAPATH_DROPS: Family = counter(
     "Packets that the data path dropped. A rise of policy_* means refused traffic, of conntrack_full too many \
      connections, of spoofed_* a replica that sends from a false address.",
 );
+pub(crate) const DATAPATH_END_DROPS: Family = counter(
+    "hivemind_datapath_end_drops",
+    &["namespace", "app", "reason"],
+    "Packets that the data path dropped, by whose they were: what an app's replicas sent and what was on its way to them, \
+     else the host's, else of the outside. A rise tells whom the drops above concern.",
+);
 pub(crate) const DATAPATH_MAP_ENTRIES: Family = gauge(
     "hivemind_datapath_map_entries",
     &["map"],
@@ -298,6 +304,7 @@ pub const FAMILIES: &[Family] = &[
     TCP_ROUND_TRIP,
     TCP_RETRANSMITS,
     DATAPATH_DROPS,
+    DATAPATH_END_DROPS,
     DATAPATH_MAP_ENTRIES,
     DATAPATH_MAP_CAPACITY,
     DATAPATH_EVENTS,

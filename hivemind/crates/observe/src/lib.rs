@@ -11,6 +11,7 @@
 
 mod accumulator;
 mod dns;
+mod end_drops;
 mod ends;
 mod exposition;
 mod families;
@@ -31,6 +32,7 @@ pub use format::Format;
 pub use metrics::{FLOW_LABEL_SETS_MAX, Metrics, PORTS_MAX, ROUND_TRIP_PAIRS_MAX};
 pub use process::Process;
 pub use snapshot::{
-    ApiSample, AppName, AppSample, COMMIT_BUCKETS, CommitTimes, EventSample, Figure, MapSample, PairSample,
-    Policies, ReplicaSample, RoundTripSample, Snapshot, StoreSample, Traffic, Transport,
+    ApiSample, AppName, AppSample, COMMIT_BUCKETS, CommitTimes, EndDropSample, EventSample, Figure,
+    MapSample, PairSample, Policies, ReplicaSample, RoundTripSample, Snapshot, StoreSample, Traffic,
+    Transport,
 };

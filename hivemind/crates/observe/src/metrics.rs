@@ -9,6 +9,7 @@ use prometheus_client::{encoding::text, registry::Registry};
 
 use crate::{
     AppSample, Format, Snapshot, Traffic,
+    end_drops::EndDrops,
     ends::Ends,
     exposition::{Exposition, State},
     flows::Flows,
@@ -51,6 +52,7 @@ impl Metrics {
             flows: Flows::new(flow_label_sets_max),
             round_trips: RoundTrips::new(round_trip_pairs_max),
             restarts: Restarts::new(),
+            end_drops: EndDrops::new(),
             flow_label_sets_max: flow_label_sets_max as u64,
         }));
         let mut registry = Registry::default();

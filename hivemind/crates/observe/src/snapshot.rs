@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub traffic: Traffic,
     /// Packets dropped, by the name of the reason.
     pub drops: Vec<Figure>,
+    /// The same by whose they were.
+    pub end_drops: Vec<EndDropSample>,
     /// The fill of the maps.
     pub maps: Vec<MapSample>,
     /// Events by class.
@@ -66,6 +68,19 @@ pub struct Traffic {
     pub collective: PairCounters,
     /// What the kernel measured of TCP connections.
     pub round_trips: Vec<RoundTripSample>,
+}
+
+/// Packets of one end that were dropped for one reason.
+#[derive(Clone, Debug)]
+pub struct EndDropSample {
+    /// What tells the end from others over all time.
+    pub end: String,
+    /// Its app; what is no app has an empty namespace: `host`, `outside`.
+    pub app: Arc<AppName>,
+    /// The name of the reason.
+    pub reason: &'static str,
+    /// Packets.
+    pub packets: u64,
 }
 
 /// A number with a name from a fixed, small set.

@@ -11,12 +11,14 @@ use std::{
 use hivemind_agent::{Agent, GoneIdentity};
 use hivemind_api::Statistics as ApiStatistics;
 use hivemind_common::telemetry::{PairCounters, RttHistogram};
-use hivemind_datapath::{Datapath, PairStatistics, PairTotals, RoundTripStatistics, Statistics};
+use hivemind_datapath::{
+    Datapath, EndpointDrops, PairStatistics, PairTotals, RoundTripStatistics, Statistics, Whose,
+};
 use hivemind_dns::DnsServer;
 use hivemind_model::{ApiError, App, Identity, NetworkPolicy, Protocol, Replica};
 use hivemind_observe::{
-    ApiSample, AppName, AppSample, CommitTimes, EventSample, Figure, MapSample, PairSample, Policies,
-    Process, ReplicaSample, RoundTripSample, Snapshot, StoreSample, Traffic, Transport,
+    ApiSample, AppName, AppSample, CommitTimes, EndDropSample, EventSample, Figure, MapSample, PairSample,
+    Policies, Process, ReplicaSample, RoundTripSample, Snapshot, StoreSample, Traffic, Transport,
 };
 use hivemind_store::{Objects, Statistics as StoreStatistics};
 use tracing::debug;
@@ -65,6 +67,7 @@ impl Figures {
         if let Some(dns) = self.dns.upgrade() {
             snapshot.dns = dns::sample(dns.statistics());
         }
+        snapshot.end_drops = end_drops(&statistics, &replicas);
         add_datapath(&mut snapshot, statistics, names(identities));
         Ok(snapshot)
     }
@@ -169,6 +172,24 @@ fn add_datapath(snapshot: &mut Snapshot, statistics: Statistics, identities: Has
     let events =
         events.iter().map(|events| EventSample { class: events.class, told: events.told, lost: events.lost });
     snapshot.events = events.collect();
+}
+
+/// Dropped packets by app. What is of a replica that is no object any more is of no app; it is in the totals.
+fn end_drops(statistics: &Statistics, replicas: &[Replica]) -> Vec<EndDropSample> {
+    let apps: HashMap<_, _> = replicas
+        .iter()
+        .map(|replica| (replica.metadata.id.as_str(), name(&replica.metadata.namespace, &replica.spec.app)))
+        .collect();
+    let (host, outside) = (name("", "host"), name("", "outside"));
+    let sample = |drop: &EndpointDrops| {
+        let (end, app) = match &drop.whose {
+            Whose::Endpoint(id) => (id.clone(), Arc::clone(apps.get(id.as_str())?)),
+            Whose::Host => ("host".to_owned(), Arc::clone(&host)),
+            Whose::Outside => ("outside".to_owned(), Arc::clone(&outside)),
+        };
+        Some(EndDropSample { end, app, reason: drop.reason.name(), packets: drop.packets })
+    };
+    statistics.endpoint_drops.iter().filter_map(sample).collect()
 }
 
 fn pair(pair: &PairStatistics) -> PairSample {

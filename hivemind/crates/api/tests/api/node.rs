@@ -219,6 +219,8 @@ impl NodeAccess for TestNode {
             ready_replicas: 0,
             maps: vec![],
             drops: vec![],
+            end_drops: vec![],
+            heaviest: vec![],
             events: vec![],
             problems: vec![],
         })

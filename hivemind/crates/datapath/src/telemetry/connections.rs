@@ -8,14 +8,18 @@ use crate::{
 };
 use aya::{
     Pod,
-    maps::{HashMap, Map, MapData, MapError},
+    maps::{Map, MapData, MapError},
 };
 use hivemind_common::{
     conntrack::{Entry, Key, REFUSED},
+    endpoint::OUTSIDE,
     family::{Address4, Address6},
     name,
 };
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr};
+
+/// A table of connections.
+type Connections<K> = aya::maps::HashMap<MapData, K, Entry>;
 
 /// The most entries that are looked at in a table.
 const LOOKS_MAX: usize = 1 << 20;
@@ -39,14 +43,47 @@ pub(crate) fn live(pins: &Pins, max: usize) -> Result<Vec<FlowEvent>, Error> {
     Ok(found)
 }
 
-fn table<K: Pod>(pins: &Pins, map: &'static str) -> Result<HashMap<MapData, K, Entry>, Error> {
-    HashMap::try_from(Map::HashMap(open(pins, map)?)).map_err(failed(map))
+/// How many connections each endpoint has, by its index; [`OUTSIDE`] has those that are no endpoint's. What is refused by a
+/// policy counts, since it takes room. Blocks for about a microsecond a connection.
+pub(crate) fn by_endpoint(pins: &Pins) -> Result<HashMap<u32, u64>, Error> {
+    let mut counts = HashMap::new();
+    let now = Clocks::now().monotonic_ns();
+    let v4 = table::<Key<Address4>>(pins, name::CONNTRACK_V4)?;
+    read(&v4, name::CONNTRACK_V4, |_, entry| {
+        count(&mut counts, entry, now);
+        true
+    })?;
+    let v6 = table::<Key<Address6>>(pins, name::CONNTRACK_V6)?;
+    read(&v6, name::CONNTRACK_V6, |_, entry| {
+        count(&mut counts, entry, now);
+        true
+    })?;
+    Ok(counts)
+}
+
+/// Counts a connection for those endpoints of the node that are its ends.
+fn count(counts: &mut HashMap<u32, u64>, entry: &Entry, now_ns: u64) {
+    if entry.expires_ns <= now_ns {
+        return;
+    }
+    let [a, b] = entry.endpoints;
+    let ends = match (a, b) {
+        (OUTSIDE, other) | (other, OUTSIDE) => [Some(other), None],
+        (a, b) => [Some(a), (a != b).then_some(b)],
+    };
+    for endpoint in ends.into_iter().flatten() {
+        *counts.entry(endpoint).or_default() += 1;
+    }
+}
+
+fn table<K: Pod>(pins: &Pins, map: &'static str) -> Result<Connections<K>, Error> {
+    Connections::try_from(Map::HashMap(open(pins, map)?)).map_err(failed(map))
 }
 
 /// Hands every entry to `take` until that has enough. The table changes meanwhile: an entry may be missed, or met twice
 /// if the kernel begins again because the one that it stood at is gone; so it ends after a bounded number of looks.
 fn read<K: Pod>(
-    table: &HashMap<MapData, K, Entry>,
+    table: &Connections<K>,
     map: &'static str,
     mut take: impl FnMut(&K, &Entry) -> bool,
 ) -> Result<(), Error> {
@@ -95,6 +132,16 @@ fn told<A: Copy>(key: &Key<A>, entry: &Entry, clocks: Clocks, ip: impl Fn(A) -> 
 mod tests {
     use super::*;
     use hivemind_common::conntrack::BEGUN_BY_HIGH;
+
+    #[test]
+    fn a_connection_counts_once_for_each_endpoint_that_it_has() {
+        let mut counts = HashMap::new();
+        for endpoints in [[1, 2], [2, OUTSIDE], [OUTSIDE, 2], [3, 3], [OUTSIDE, OUTSIDE]] {
+            count(&mut counts, &Entry { expires_ns: 11, endpoints, ..Entry::default() }, 10);
+        }
+        count(&mut counts, &Entry { expires_ns: 10, endpoints: [1, 2], ..Entry::default() }, 10);
+        assert_eq!(counts, HashMap::from([(1, 1), (2, 3), (3, 1), (OUTSIDE, 1)]));
+    }
 
     #[test]
     fn a_connection_is_told_from_the_end_that_began_it() {

@@ -7,7 +7,7 @@ use hivemind_common::{
     family::Address4,
     name,
 };
-use hivemind_datapath::DropReason;
+use hivemind_datapath::{DropReason, Whose};
 use std::{
     net::{SocketAddr, UdpSocket},
     time::Duration,
@@ -72,6 +72,12 @@ fn a_full_table_refuses_new_flows_and_keeps_the_old_ones() {
         assert!(fill.capacity == 16 && fill.entries <= 16, "{fill:?}");
         assert_eq!(statistics.dropped(DropReason::ConntrackFull) + fill.entries, 61);
         assert_eq!(ask(&first, target).unwrap().0, 2);
+        // Whose they are: the one that asked has them all, and the one that was asked.
+        let uses = datapath.heaviest(5).await.unwrap();
+        let named: Vec<_> = uses.iter().map(|found| (&found.whose, found.connections)).collect();
+        let [a_id, b_id] = [1, 2].map(|n| Whose::Endpoint(replica(n).id));
+        assert_eq!(named, [(&a_id, fill.entries), (&b_id, fill.entries)]);
+        assert_eq!(datapath.heaviest(1).await.unwrap().len(), 1);
         // Room is made as soon as something expires, without anybody's help.
         let mut connections = world.hash::<Key<Address4>, Entry>(name::CONNTRACK_V4);
         let kept = first.local_addr().unwrap().port().to_be();

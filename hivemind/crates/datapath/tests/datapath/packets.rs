@@ -9,7 +9,7 @@ use crate::{
 };
 use hivemind_common::{drop_reason::DropReason, name};
 use hivemind_datapath::{
-    Config, Datapath, Guarded, Protocol, PublishedPort, ServicePort, ServicePorts, ServiceSpec,
+    Config, Datapath, Guarded, Protocol, PublishedPort, ServicePort, ServicePorts, ServiceSpec, Whose,
 };
 use hivemind_policy::{TableEntry, TablePrefix, Tables, Transport};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
@@ -177,8 +177,14 @@ fn a_service_without_endpoints_refuses_whoever_asks_at_once() {
         world.run_unseen(Place::OnNode, refused).join().unwrap();
         let statistics = datapath.statistics().await.unwrap();
         assert_eq!(statistics.dropped(DropReason::NoBackend), 24);
-        let of_client = statistics.endpoint_drops.iter().find(|drop| drop.endpoint == "replica-9").unwrap();
-        assert_eq!((of_client.reason, of_client.packets), (DropReason::NoBackend, 12));
+        let refused = |whose| {
+            let mut drops = statistics.endpoint_drops.iter();
+            let found = drops.find(|drop| drop.whose == whose && drop.reason == DropReason::NoBackend);
+            found.map_or(0, |drop| drop.packets)
+        };
+        // Its half, besides what its kernel asks its neighbours.
+        assert_eq!(refused(Whose::Endpoint("replica-9".to_owned())), 12);
+        assert_eq!((refused(Whose::Host), refused(Whose::Outside)), (12, 0));
     });
 }
 

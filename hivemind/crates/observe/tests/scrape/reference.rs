@@ -41,6 +41,8 @@ pub(crate) fn full() -> Snapshot {
     now.traffic.round_trips = vec![round_trip(256, 2, 1)];
     let figure = |name| vec![Figure { name, value: 1 }];
     now.drops = figure("no_policy");
+    now.end_drops =
+        vec![EndDropSample { end: "a".to_owned(), app: web.clone(), reason: "no_policy", packets: 1 }];
     now.dns.queries = vec![DnsQueries { record_type: "A", protocol: "udp", outcome: "local", count: 1 }];
     now.dns.upstreams = vec![DnsUpstream {
         address: "192.0.2.53:53".to_owned(),
