@@ -1,5 +1,6 @@
 //! The programs one packet at a time (BPF_PROG_TEST_RUN), with maps of their own. Needs root.
 
+mod drops;
 mod loading;
 mod nodes;
 mod overlay;

@@ -7,11 +7,11 @@ use hivemind_common::{
 };
 
 /// `TC_ACT_UNSPEC`: whoever comes next may have it.
-const NEXT: u32 = u32::MAX;
-const UPLINK: u32 = 88;
-const OVERLAY_INTERFACE: u32 = 99;
-const OWN_ADDRESS: Address4 = Address4::from_octets([192, 0, 2, 1]);
-const OTHER: NodeState = NodeState {
+pub(super) const NEXT: u32 = u32::MAX;
+pub(super) const UPLINK: u32 = 88;
+pub(super) const OVERLAY_INTERFACE: u32 = 99;
+pub(super) const OWN_ADDRESS: Address4 = Address4::from_octets([192, 0, 2, 1]);
+pub(super) const OTHER: NodeState = NodeState {
     address: Address4::from_octets([192, 0, 2, 2]),
     source: OWN_ADDRESS,
     next_hop: Address4::from_octets([192, 0, 2, 2]),
@@ -20,10 +20,10 @@ const OTHER: NodeState = NodeState {
     flags: 0,
 };
 /// A replica of the other node, and its identity.
-const FAR_V4: [u8; 4] = [10, 0, 1, 5];
-const FAR_IDENTITY: u32 = 400;
+pub(super) const FAR_V4: [u8; 4] = [10, 0, 1, 5];
+pub(super) const FAR_IDENTITY: u32 = 400;
 
-fn far_v6() -> [u8; 16] {
+pub(super) fn far_v6() -> [u8; 16] {
     let mut octets = [0; 16];
     (octets[0], octets[7], octets[15]) = (0xfd, 1, 5);
     octets
@@ -32,7 +32,7 @@ fn far_v6() -> [u8; 16] {
 impl Bench {
     /// Two nodes: this one has 10.0.0.0/24, number 2 has 10.0.1.0/24 and fd00:0:0:1::/64; number 3 has 10.0.2.0/24 and no way
     /// to it.
-    fn with_nodes(other: NodeState) -> Self {
+    pub(super) fn with_nodes(other: NodeState) -> Self {
         let mut bench = Self::new();
         let own = NodeState {
             address: OWN_ADDRESS,
@@ -58,7 +58,7 @@ impl Bench {
 }
 
 /// What the other node would send: an IP packet in its headers, to the loopback interface, which has no MAC address.
-fn wrapped(from: &NodeState, to: Address4, identity: u32, inner: &[u8]) -> Vec<u8> {
+pub(super) fn wrapped(from: &NodeState, to: Address4, identity: u32, inner: &[u8]) -> Vec<u8> {
     let way = NodeState { source: from.address, address: to, ..*from };
     let ethertype = u16::from_be_bytes([inner[12], inner[13]]);
     let mut frame = vec![0; 12];

@@ -10,20 +10,20 @@ use hivemind_common::{
 use proptest::prelude::*;
 
 /// `TC_ACT_UNSPEC`: it goes on.
-const ON: u32 = u32::MAX;
-const NODE: [u8; 4] = [192, 0, 2, 1];
-const FAR: [u8; 4] = [198, 51, 100, 7];
-const SERVED: [u8; 4] = [10, 204, 0, 1];
+pub(super) const ON: u32 = u32::MAX;
+pub(super) const NODE: [u8; 4] = [192, 0, 2, 1];
+pub(super) const FAR: [u8; 4] = [198, 51, 100, 7];
+pub(super) const SERVED: [u8; 4] = [10, 204, 0, 1];
 
-fn node6() -> [u8; 16] {
+pub(super) fn node6() -> [u8; 16] {
     [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
 }
 
-fn far6() -> [u8; 16] {
+pub(super) fn far6() -> [u8; 16] {
     [0x20, 1, 0xd, 0xb8, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]
 }
 
-fn served6() -> [u8; 16] {
+pub(super) fn served6() -> [u8; 16] {
     let mut octets = super::SERVICES_V6;
     octets[15] = 1;
     octets
@@ -31,7 +31,7 @@ fn served6() -> [u8; 16] {
 
 impl Bench {
     /// As [`Bench::new`], and the interface of the test run leads out.
-    fn leading_out() -> Self {
+    pub(super) fn leading_out() -> Self {
         let mut bench = Self::new();
         let uplink = Uplink { ipv4: Address4::from_octets(NODE), ipv6: Address6::from_octets(node6()) };
         bench.hash(name::UPLINK).insert(INTERFACE, uplink, 0).unwrap();
@@ -39,7 +39,7 @@ impl Bench {
     }
 
     /// A service with these endpoints of [`Bench`], whose port 80 is their `target`; on every port if that is zero.
-    fn serve(&mut self, endpoints: &[u32], target: u16) {
+    pub(super) fn serve(&mut self, endpoints: &[u32], target: u16) {
         let service = Service {
             id: 7,
             flags: if target == 0 { SERVICE_EVERY_PORT } else { 0 },
@@ -72,7 +72,7 @@ impl Bench {
         }
     }
 
-    fn records(&mut self) -> usize {
+    pub(super) fn records(&mut self) -> usize {
         let v4 = self.hash::<Key<Address4>, Translation<Address4>>(name::TRANSLATION_V4).keys().count();
         v4 + self.hash::<Key<Address6>, Translation<Address6>>(name::TRANSLATION_V6).keys().count()
     }
@@ -84,19 +84,19 @@ fn backend<A>(address: A) -> Backend<A> {
 
 /// A packet as a host sends it: headers of their families, all checksums right.
 #[derive(Clone, Debug, PartialEq)]
-struct Sent {
-    is_v6: bool,
-    source: Vec<u8>,
-    destination: Vec<u8>,
-    protocol: u8,
+pub(super) struct Sent {
+    pub(super) is_v6: bool,
+    pub(super) source: Vec<u8>,
+    pub(super) destination: Vec<u8>,
+    pub(super) protocol: u8,
     /// Of an echo the identifier, twice.
-    ports: [u16; 2],
-    tcp_flags: u8,
-    payload: Vec<u8>,
+    pub(super) ports: [u16; 2],
+    pub(super) tcp_flags: u8,
+    pub(super) payload: Vec<u8>,
 }
 
 impl Sent {
-    fn new(source: &[u8], destination: &[u8], protocol: u8, ports: [u16; 2]) -> Self {
+    pub(super) fn new(source: &[u8], destination: &[u8], protocol: u8, ports: [u16; 2]) -> Self {
         Self {
             is_v6: source.len() == 16,
             source: source.to_vec(),
@@ -108,7 +108,7 @@ impl Sent {
         }
     }
 
-    fn answer(&self) -> Self {
+    pub(super) fn answer(&self) -> Self {
         Self {
             source: self.destination.clone(),
             destination: self.source.clone(),
@@ -118,7 +118,7 @@ impl Sent {
         }
     }
 
-    fn transport(&self) -> Vec<u8> {
+    pub(super) fn transport(&self) -> Vec<u8> {
         let [from, to] = self.ports.map(u16::to_be_bytes);
         let mut bytes = match self.protocol {
             TCP => [&from[..], &to, &[0; 8], &[0x50, self.tcp_flags, 1, 0, 0, 0, 0, 0]].concat(),
@@ -140,7 +140,7 @@ impl Sent {
     }
 
     /// The sum over a transport header and its payload, with the pseudo-header if there is one.
-    fn sum_of(&self, transport: &[u8]) -> u16 {
+    pub(super) fn sum_of(&self, transport: &[u8]) -> u16 {
         let mut all = Vec::new();
         if self.protocol != ICMP {
             all.extend(self.source.iter().chain(&self.destination));
@@ -151,7 +151,7 @@ impl Sent {
         sum(&all)
     }
 
-    fn frame(&self) -> Vec<u8> {
+    pub(super) fn frame(&self) -> Vec<u8> {
         let transport = self.transport();
         let mut frame = ethernet(if self.is_v6 { 0x86dd } else { 0x0800 });
         if self.is_v6 {
@@ -173,7 +173,7 @@ impl Sent {
     }
 
     /// Reads a frame of the same shape, and checks its checksums.
-    fn read(&self, frame: &[u8]) -> Self {
+    pub(super) fn read(&self, frame: &[u8]) -> Self {
         let (at, bytes, start) = if self.is_v6 { (22, 16, 54) } else { (26, 4, 34) };
         let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
         let ports = match self.protocol {
@@ -208,7 +208,7 @@ impl Sent {
     }
 }
 
-fn checksum_at(protocol: u8) -> Option<usize> {
+pub(super) fn checksum_at(protocol: u8) -> Option<usize> {
     match protocol {
         TCP => Some(16),
         UDP => Some(6),
@@ -217,7 +217,7 @@ fn checksum_at(protocol: u8) -> Option<usize> {
     }
 }
 
-fn sum(bytes: &[u8]) -> u16 {
+pub(super) fn sum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
     let sum: u32 = words.sum();
     let sum = (sum & 0xffff) + (sum >> 16);
@@ -225,7 +225,7 @@ fn sum(bytes: &[u8]) -> u16 {
 }
 
 /// For the interface of a test run, which has no MAC address.
-fn to_us(mut frame: Vec<u8>) -> Vec<u8> {
+pub(super) fn to_us(mut frame: Vec<u8>) -> Vec<u8> {
     frame[..6].fill(0);
     frame
 }
