@@ -295,7 +295,8 @@ fn packet<A>(
 ///
 /// # Errors
 /// [`DropReason::Truncated`] if the packet inside has no ports any more, [`DropReason::WrongVersion`] if it is of another
-/// family.
+/// family, [`DropReason::UnrelatedError`] if the error does not go to whoever sent that: it would get by under the name of a
+/// connection that it is no part of.
 #[inline(always)]
 pub fn parse_error_v4(frame: &impl Bytes, icmp: u32) -> Result<Packet<Address4>, DropReason> {
     let start = icmp + ICMP_BYTES;
@@ -309,6 +310,10 @@ pub fn parse_error_v4(frame: &impl Bytes, icmp: u32) -> Result<Packet<Address4>,
         return Err(DropReason::Truncated);
     }
     let [_, protocol, _, _] = ip[2].to_ne_bytes();
+    let [destination] = frame.read(ETHERNET_BYTES + 16).ok_or(DropReason::Truncated)?;
+    if destination != ip[3] {
+        return Err(DropReason::UnrelatedError);
+    }
     let inner = start + header_bytes;
     let ports = quoted_ports(frame, inner, protocol, piece_v4(ip[1]).is_later)?;
     Ok(about(Address4(ip[3]), Address4(ip[4]), protocol, ports, icmp, inner))
@@ -329,6 +334,10 @@ pub fn parse_error_v6(frame: &impl Bytes, icmp: u32) -> Result<Packet<Address6>,
     let (protocol, inner, piece) = skip_extensions(frame, next, start + 40)?;
     let ports = quoted_ports(frame, inner, protocol, piece.is_later)?;
     let [a, b, c, d, e, f, g, h] = frame.read(start + 8).ok_or(DropReason::Truncated)?;
+    let destination: [u32; 4] = frame.read(ETHERNET_BYTES + 24).ok_or(DropReason::Truncated)?;
+    if destination[0] != a || destination[1] != b || destination[2] != c || destination[3] != d {
+        return Err(DropReason::UnrelatedError);
+    }
     Ok(about(Address6([a, b, c, d]), Address6([e, f, g, h]), protocol, ports, icmp, inner))
 }
 
@@ -639,6 +648,16 @@ mod tests {
         frame
     }
 
+    /// Sends an error back to whoever sent the packet inside it.
+    fn back(mut frame: Vec<u8>) -> Vec<u8> {
+        if frame[14] >> 4 == 4 {
+            frame.copy_within(54..58, 30);
+        } else {
+            frame.copy_within(70..86, 38);
+        }
+        frame
+    }
+
     fn tcp(flags: u8) -> Vec<u8> {
         let mut header = vec![0; 20];
         header[0..4].copy_from_slice(&[0x12, 0x34, 0, 80]);
@@ -714,7 +733,7 @@ mod tests {
     #[test]
     fn an_error_is_about_the_connection_of_the_packet_inside_turned_round() {
         let inside = &ipv4(4, UDP, 0, &[0x30, 0x39, 0, 53, 0, 0, 0, 0])[14..];
-        let frame = ipv4(0, ICMP, 0, &[&[3, 3, 0, 0, 0, 0, 0, 0][..], inside].concat());
+        let frame = back(ipv4(0, ICMP, 0, &[&[3, 3, 0, 0, 0, 0, 0, 0][..], inside].concat()));
         let outer = parse_v4(&seen(&frame)).unwrap();
         assert_eq!((outer.kind, outer.transport), (Kind::Error, 34));
         let error = parse_error_v4(&seen(&frame), outer.transport).unwrap();
@@ -725,11 +744,39 @@ mod tests {
         assert_eq!(parse_error_v4(&seen(&frame[..64]), 34), Err(DropReason::Truncated));
 
         let inside = &ipv6(&[(DESTINATION_OPTIONS, 0)], TCP, &[0x30, 0x39, 0, 80, 0, 0, 0, 0])[14..];
-        let frame = ipv6(&[], ICMPV6, &[&[2, 0, 0, 0, 0, 0, 5, 0][..], inside].concat());
+        let frame = back(ipv6(&[], ICMPV6, &[&[2, 0, 0, 0, 0, 0, 5, 0][..], inside].concat()));
         let outer = parse_v6(&seen(&frame)).unwrap();
         let error = parse_error_v6(&seen(&frame), outer.transport).unwrap();
-        assert_eq!((error.source, error.destination), (outer.destination, outer.source));
+        assert_eq!(error.source, Address6::from_octets([0xfe; 16]));
+        assert_eq!(error.destination, outer.destination);
         assert_eq!((error.protocol, u16::from_be(error.source_port), error.inner), (TCP, 80, 54 + 8 + 48));
+    }
+
+    #[test]
+    fn an_error_to_another_than_the_sender_of_the_packet_inside_is_about_nothing() {
+        let v4 = &ipv4(0, UDP, 0, &[0x30, 0x39, 0, 53, 0, 0, 0, 0])[14..];
+        let v4 = back(ipv4(0, ICMP, 0, &[&[3, 3, 0, 0, 0, 0, 0, 0][..], v4].concat()));
+        let v6 = &ipv6(&[], TCP, &[0x30, 0x39, 0, 80, 0, 0, 0, 0])[14..];
+        let v6 = back(ipv6(&[], ICMPV6, &[&[2, 0, 0, 0, 0, 0, 5, 0][..], v6].concat()));
+        assert!(parse_error_v4(&seen(&v4), 34).is_ok() && parse_error_v6(&seen(&v6), 54).is_ok());
+        for at in [30, 33, 54, 57] {
+            let mut other = v4.clone();
+            other[at] ^= 1;
+            assert_eq!(
+                parse_error_v4(&seen(&other), 34).map(|_| ()),
+                Err(DropReason::UnrelatedError),
+                "{at}"
+            );
+        }
+        for at in (38..54).chain(70..86) {
+            let mut other = v6.clone();
+            other[at] ^= 1;
+            assert_eq!(
+                parse_error_v6(&seen(&other), 54).map(|_| ()),
+                Err(DropReason::UnrelatedError),
+                "{at}"
+            );
+        }
     }
 
     #[test]

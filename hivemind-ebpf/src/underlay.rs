@@ -108,7 +108,10 @@ fn go_out<F: Functions>(frame: Frame) -> i32 {
         return TC_ACT_UNSPEC;
     }
     match frame.destination::<F>() {
-        Some(destination) if node_of::<F>(destination).is_none() => to_examine::<F>(frame, origin::OUT),
+        // What no other node has is not on its way to one, whatever the routes say.
+        Some(destination) if node_of::<F>(destination).is_none_or(|node| node == OWN) => {
+            to_examine::<F>(frame, origin::OUT)
+        }
         _ => TC_ACT_UNSPEC,
     }
 }
