@@ -5,10 +5,12 @@ mod loading;
 mod nodes;
 mod overlay;
 mod policy;
+mod properties;
 mod random;
 mod telemetry;
 mod translation;
 mod verifier;
+mod ways;
 mod worlds;
 
 use super::OBJECT;
