@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 
 mod fd_store;
+#[doc(hidden)]
+pub mod fuzzing;
 mod message;
 mod supervisor;
 

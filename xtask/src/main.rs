@@ -9,6 +9,7 @@ mod bench;
 mod debian;
 mod dist;
 mod ebpf;
+mod fuzz;
 mod images;
 mod kernels;
 mod process;
@@ -38,6 +39,9 @@ usage: cargo xtask COMMAND
   kernels [--update] [--emulate] [KERNEL [FILTER]]
                           boot Debian's kernels 6.1, 6.12 and newest in virtual machines and run the data path's tests there;
                           --update fetches newer packages of them, --emulate leaves /dev/kvm alone
+  fuzz TARGET [--seconds N]
+                          feed what parses bytes (packet, event, netlink, query, answer, datagram, join, message) for a minute or
+                          N seconds, led by which branches are taken
   bench NAME [--json] [--check]
                           measure footprint, containers, datapath, services, telemetry, dns, policy, cluster or all;
                           --check fails if a promise is broken
@@ -70,6 +74,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["up", "--nodes", nodes] => up::cluster(&workspace, nodes),
         ["test", rest @ ..] => test::run(&workspace, &test::Options::parse(rest)?),
         ["kernels", rest @ ..] => kernels::run(&workspace, &kernels::Options::parse(rest)?),
+        ["fuzz", rest @ ..] => fuzz::run(&workspace, &fuzz::Options::parse(rest)?),
         ["bench", rest @ ..] => bench::run(&workspace, &bench::Options::parse(rest)?),
         ["dist"] => dist::build(&workspace).map(drop),
         ["dist", "--check"] => dist::check(&workspace),

@@ -18,6 +18,8 @@ mod config;
 mod datapath;
 mod endpoint;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod grace;
 mod host;
 mod identity_bits;

@@ -220,18 +220,23 @@ impl Netlink {
 
     fn receive(&mut self) -> io::Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
         let (bytes, _) = self.socket.recv_from_full()?;
-        let mut messages = Vec::new();
-        let mut rest = bytes.as_slice();
-        while rest.len() >= 16 {
-            let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
-            if length < 16 || length > rest.len() {
-                break;
-            }
-            messages.push(NetlinkMessage::deserialize(&rest[..length]).map_err(io::Error::other)?);
-            rest = &rest[length.next_multiple_of(4).min(rest.len())..];
-        }
-        Ok(messages)
+        read(&bytes)
     }
+}
+
+/// The messages of one datagram of the kernel's. What behind the last whole one is none is left out.
+pub(crate) fn read(bytes: &[u8]) -> io::Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
+    let mut messages = Vec::new();
+    let mut rest = bytes;
+    while rest.len() >= 16 {
+        let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+        if length < 16 || length > rest.len() {
+            break;
+        }
+        messages.push(NetlinkMessage::deserialize(&rest[..length]).map_err(io::Error::other)?);
+        rest = &rest[length.next_multiple_of(4).min(rest.len())..];
+    }
+    Ok(messages)
 }
 
 /// Waits until the kernel has finished what it does after it has acknowledged the requests.

@@ -93,7 +93,7 @@ async fn converse(
 }
 
 /// The question with a random id.
-fn question(key: &Key, edns: bool) -> Message {
+pub(crate) fn question(key: &Key, edns: bool) -> Message {
     let mut message = Message::query();
     message.metadata.recursion_desired = true;
     message.metadata.checking_disabled = key.checking_disabled;
@@ -143,7 +143,7 @@ async fn read_over_tcp(upstream: SocketAddr, bytes: &[u8]) -> io::Result<Vec<u8>
 }
 
 /// The answer in `bytes` if it is one to `question`.
-fn matching(question: &Message, bytes: &[u8]) -> Option<Message> {
+pub(crate) fn matching(question: &Message, bytes: &[u8]) -> Option<Message> {
     let answer = Message::from_vec(bytes).ok()?;
     let same = answer.metadata.message_type == MessageType::Response
         && answer.metadata.op_code == OpCode::Query

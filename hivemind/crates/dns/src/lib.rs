@@ -38,6 +38,8 @@ mod cache;
 mod config;
 mod exchange;
 mod forwarder;
+#[doc(hidden)]
+pub mod fuzzing;
 mod losses;
 mod question;
 mod records;

@@ -184,7 +184,7 @@ impl Clocks {
     }
 }
 
-fn parse(bytes: &[u8], clocks: Clocks) -> Option<FlowEvent> {
+pub(crate) fn parse(bytes: &[u8], clocks: Clocks) -> Option<FlowEvent> {
     if bytes.len() != size_of::<Event>() {
         return None;
     }

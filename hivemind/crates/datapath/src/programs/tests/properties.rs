@@ -19,12 +19,12 @@ use proptest::{
 use std::{cell::RefCell, fmt::Debug};
 
 /// Cases of each property. A packet costs some microseconds, a state of the maps some more.
-const CASES: u32 = 600;
+pub(super) const CASES: u32 = 600;
 /// Packets that are none cost nothing but themselves.
 const GARBAGE_CASES: u32 = 1_500;
 
 /// Runs a property over many cases with one set of programs.
-fn holds<S: Strategy>(
+pub(super) fn holds<S: Strategy>(
     cases: u32,
     bench: Bench,
     strategy: &S,
@@ -43,14 +43,14 @@ fn holds<S: Strategy>(
 
 impl Bench {
     /// Forgets every connection.
-    fn forget_connections(&mut self) {
+    pub(super) fn forget_connections(&mut self) {
         self.clear::<Key<Address4>, Entry>(name::CONNTRACK_V4);
         self.clear::<Key<Address6>, Entry>(name::CONNTRACK_V6);
         self.clear::<Key<Address4>, Translation<Address4>>(name::TRANSLATION_V4);
         self.clear::<Key<Address6>, Translation<Address6>>(name::TRANSLATION_V6);
     }
 
-    fn clear<K: Pod, V: Pod>(&mut self, map: &str) {
+    pub(super) fn clear<K: Pod, V: Pod>(&mut self, map: &str) {
         let mut map = self.hash::<K, V>(map);
         let keys: Vec<K> = map.keys().map(Result::unwrap).collect();
         keys.iter().for_each(|key| map.remove(key).unwrap());
