@@ -495,7 +495,7 @@ const PROGRAMS: [(&str, &[u32]); 6] = [
     (name::TO_REPLICA, &[OK, SHOT]),
     (name::FROM_UNDERLAY, &[ON, SHOT, REDIRECT]),
     (name::TO_UNDERLAY, &[ON, SHOT]),
-    (name::TO_OVERLAY, &[OK, SHOT, REDIRECT]),
+    (name::TO_OVERLAY, &[OK, REDIRECT]),
     (name::TO_SERVICE, &[OK, SHOT, REDIRECT]),
 ];
 

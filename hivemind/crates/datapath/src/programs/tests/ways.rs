@@ -241,7 +241,8 @@ const WAYS: &[Way] = &[
         changes_port: false,
         has_echo: true,
         pass: REDIRECT,
-        unread: SHOT,
+        // The other node reads it.
+        unread: REDIRECT,
         back: None,
     },
     Way {
@@ -410,7 +411,7 @@ fn options_and_extension_headers_are_stepped_over() {
 }
 
 #[test]
-fn a_chain_of_extension_headers_that_is_too_long_ends_the_packet_or_is_left_to_the_host() {
+fn a_chain_of_extension_headers_that_is_too_long_ends_the_packet_or_is_left_to_others() {
     let long = [EXTENSIONS[0], EXTENSIONS[1], EXTENSIONS[2], EXTENSIONS[3], EXTENSIONS[1]];
     everywhere(|way, bench, sent, what| {
         if !sent.is_v6 {
