@@ -257,6 +257,7 @@ impl ServiceWriter {
             ports: ServicePorts::All,
             backends: self.backends(service),
             published: service.spec.published.iter().map(published).collect(),
+            affinity_s: None,
         };
         let problem = match self.datapath.set_service(spec).await {
             Ok(()) => None,

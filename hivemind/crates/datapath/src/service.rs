@@ -3,7 +3,10 @@
 pub(crate) mod lifecycle;
 pub(crate) mod table;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    num::NonZeroU32,
+};
 
 /// A transport protocol that can be balanced or published.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -29,6 +32,10 @@ pub struct ServiceSpec {
     pub backends: Vec<BackendSpec>,
     /// Ports of the node that lead to it.
     pub published: Vec<PublishedPort>,
+    /// For how many seconds after it last opened a connection a client is sent to the same backend; without, each
+    /// connection is a new one. The client of a socket is the network namespace that it is in, that of a packet its source
+    /// address. A change keeps what is remembered; a backend that is gone is forgotten.
+    pub affinity_s: Option<NonZeroU32>,
 }
 
 /// The ports of a service.

@@ -109,6 +109,7 @@ fn service(number: usize, backends: Vec<BackendSpec>) -> ServiceSpec {
         ports: ServicePorts::All,
         backends,
         published: Vec::new(),
+        affinity_s: None,
     }
 }
 

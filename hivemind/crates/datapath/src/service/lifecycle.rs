@@ -20,6 +20,7 @@ use hivemind_common::{
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::{Ipv4Addr, Ipv6Addr},
+    num::NonZeroU32,
     thread,
     time::Instant,
 };
@@ -322,7 +323,7 @@ fn write_entries(
         table_size: extent.size,
         target_port,
         backends: spec.backends.len().min(usize::from(u16::MAX)) as u16,
-        affinity_s: 0,
+        affinity_s: spec.affinity_s.map_or(0, NonZeroU32::get),
     };
     let mut guard = node.maps();
     let maps = &mut *guard;
@@ -405,6 +406,7 @@ struct Pieces {
     every_port: bool,
     ports: Vec<ServicePort>,
     published: Vec<PublishedPort>,
+    affinity_s: Option<NonZeroU32>,
     extent: Extent,
 }
 
@@ -415,6 +417,7 @@ fn recorded(maps: &Maps) -> Result<Vec<(ServiceSpec, Extent, Vec<u32>)>, Error> 
         let (key, service) = found.map_err(failed(name::SERVICE_V4))?;
         let pieces = services.entry(service.id).or_default();
         pieces.extent = Extent { base: service.table_base, size: service.table_size };
+        pieces.affinity_s = NonZeroU32::new(service.affinity_s);
         let target_port = u16::from_be(service.target_port);
         let port = u16::from_be(key.port);
         let is_published = key.address == Address4::unspecified();
@@ -443,8 +446,9 @@ fn recorded(maps: &Maps) -> Result<Vec<(ServiceSpec, Extent, Vec<u32>)>, Error> 
         pieces.published.sort();
         let (backends, numbers) = members(maps, id, pieces.extent)?.into_iter().unzip();
         let ports = if pieces.every_port { ServicePorts::All } else { ServicePorts::List(pieces.ports) };
-        let spec = ServiceSpec { id, address_v4, address_v6, ports, backends, published: pieces.published };
-        found.push((spec, pieces.extent, numbers));
+        let Pieces { published, affinity_s, extent, .. } = pieces;
+        let spec = ServiceSpec { id, address_v4, address_v6, ports, backends, published, affinity_s };
+        found.push((spec, extent, numbers));
     }
     Ok(found)
 }

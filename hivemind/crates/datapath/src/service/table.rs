@@ -222,6 +222,7 @@ mod tests {
             ports: ServicePorts::All,
             backends,
             published: Vec::new(),
+            affinity_s: None,
         }
     }
 

@@ -10,6 +10,7 @@ use hivemind_datapath::{
 };
 use std::{
     fs,
+    num::NonZeroU32,
     process::Command,
     sync::{
         Arc,
@@ -122,6 +123,7 @@ fn endpoints_and_services_are_adopted_as_they_are() {
         let public = PublishedPort { host_port: 8080, protocol: Protocol::Udp, target_port: 53 };
         let mut listed = ServiceSpec { ports: ServicePorts::List(vec![port]), ..service(2, &[2, 1]) };
         listed.published = vec![public];
+        listed.affinity_s = NonZeroU32::new(10_800);
         listed.backends[0].weight = 7;
         listed.backends[1].weight = 0;
         let (endpoints, services) = {

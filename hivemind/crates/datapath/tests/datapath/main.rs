@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod affinity;
 mod cluster;
 mod conntrack;
 mod endpoints;
@@ -12,4 +13,5 @@ mod policies;
 mod published;
 mod services;
 mod talk;
+mod weights;
 mod world;

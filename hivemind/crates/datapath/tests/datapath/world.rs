@@ -387,6 +387,7 @@ pub(crate) fn service(n: u8, backends: &[u8]) -> ServiceSpec {
         ports: ServicePorts::All,
         backends: backends.iter().copied().map(backend).collect(),
         published: Vec::new(),
+        affinity_s: None,
     }
 }
 
