@@ -4,7 +4,7 @@ use crate::{
     ClusterSpec, Config, ConnectionUse, Endpoint, EndpointInfo, EndpointSpec, Error, FlowEvent, FlowEvents,
     Protocol, RemoteEndpoint, ServiceSpec, Statistics, addresses, cluster, endpoint,
     node::Node,
-    policy, service,
+    policy, service, sockets,
     teardown::teardown,
     telemetry::{connections, events::EventReader},
     worker::Workers,
@@ -90,15 +90,18 @@ impl Datapath {
         Ok(made)
     }
 
-    /// Removes the endpoint with its namespace and its interface; one that does not exist is no error. Connections to
-    /// it end with ICMP errors, and none of them is ever delivered to a later endpoint with the same address as if it
+    /// Removes the endpoint with its namespace and its interface; one that does not exist is no error. TCP connections with it
+    /// that have their other end on this node fail soon after, further ones end with ICMP errors, and none of them is ever delivered to a later endpoint with the same address as if it
     /// had been judged for that one.
     ///
     /// # Errors
     /// What the kernel refused. The endpoint receives nothing any more; asking again completes the removal.
     pub async fn remove_endpoint(&self, id: &str) -> Result<(), Error> {
         let name = id.to_owned();
-        self.workers.on_endpoint(id, move |node| endpoint::lifecycle::remove(node, &name)).await
+        let removed =
+            self.workers.on_endpoint(id, move |node| endpoint::lifecycle::remove(node, &name)).await;
+        self.workers.end_sockets_later(sockets::end);
+        removed
     }
 
     /// All endpoints, by index.
@@ -107,7 +110,8 @@ impl Datapath {
     }
 
     /// Makes the service what the specification says: its ports, its backends with their weights, its published
-    /// ports. Connections that are made keep their backend; new ones follow the new specification from one moment on.
+    /// ports. Connections that are made keep their backend; new ones follow the new specification from one moment on. UDP
+    /// sockets that are connected to a backend that left fail soon after with ECONNABORTED, so that they connect anew.
     ///
     /// Takes microseconds a cell. If the table of cells is full
     /// but for freed ones, it waits until those may be used again, a second at most.
@@ -116,7 +120,9 @@ impl Datapath {
     /// [`Error::Spec`], [`Error::PortTaken`] and [`Error::MapFull`]: nothing is changed. After another one asking again
     /// completes it.
     pub async fn set_service(&self, spec: ServiceSpec) -> Result<(), Error> {
-        self.workers.on_services(move |node| service::lifecycle::set(node, spec)).await
+        let set = self.workers.on_services(move |node| service::lifecycle::set(node, spec)).await;
+        self.workers.end_sockets_later(sockets::end);
+        set
     }
 
     /// Whether a service could publish the port on this node: nobody has it, or a service of this data path does.
@@ -221,7 +227,9 @@ impl Datapath {
         put: Vec<RemoteEndpoint>,
         gone: Vec<(Ipv4Addr, Ipv6Addr)>,
     ) -> Result<(), Error> {
-        self.workers.on_policies(move |node| cluster::endpoints::set(node, &put, &gone)).await
+        let set = self.workers.on_policies(move |node| cluster::endpoints::set(node, &put, &gone)).await;
+        self.workers.end_sockets_later(sockets::end);
+        set
     }
 
     /// Makes these the replicas of other nodes, and no others.
@@ -229,7 +237,9 @@ impl Datapath {
     /// # Errors
     /// As [`Datapath::set_remote_endpoints`].
     pub async fn replace_remote_endpoints(&self, all: Vec<RemoteEndpoint>) -> Result<(), Error> {
-        self.workers.on_policies(move |node| cluster::endpoints::replace(node, &all)).await
+        let set = self.workers.on_policies(move |node| cluster::endpoints::replace(node, &all)).await;
+        self.workers.end_sockets_later(sockets::end);
+        set
     }
 
     fn sweep_policies(&self) {

@@ -35,6 +35,7 @@ mod requirements;
 mod reservation;
 mod service;
 mod slab;
+mod sockets;
 mod statistics;
 mod teardown;
 mod telemetry;

@@ -3,13 +3,13 @@
 use crate::{Error, netlink::Netlink};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
 };
 use std::{
     fs::{self, File},
     io,
     os::fd::OwnedFd,
-    path::Path,
+    path::{Path, PathBuf},
     thread,
 };
 
@@ -66,6 +66,29 @@ pub(crate) fn remove(path: &Path) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// Runs `work` in each of these namespaces, one after the other, on a thread of its own. One that is gone is left out.
+pub(crate) fn in_each(
+    paths: impl IntoIterator<Item = PathBuf, IntoIter: Send>,
+    mut work: impl FnMut(&Path) -> Result<(), Error> + Send,
+) -> Result<(), Error> {
+    let mut paths = paths.into_iter().peekable();
+    if paths.peek().is_none() {
+        return Ok(());
+    }
+    on_own_thread(|| {
+        for path in paths {
+            let Ok(file) = File::open(&path) else { continue };
+            match setns(&file, CloneFlags::CLONE_NEWNET) {
+                Ok(()) => work(&path)?,
+                // The file from before a namespace was mounted at it, or after.
+                Err(nix::Error::EINVAL) => {}
+                Err(error) => return Err(failed(format!("enter {}", path.display()))(error)),
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Runs `work` on a thread that ends with it, so that no other work ever finds itself in a strange namespace.

@@ -13,6 +13,7 @@ use crate::{
     programs::Programs,
     requirements,
     service::{self, table::ServiceTable},
+    sockets,
     statistics::{ConnectionUse, DropStatistics, EndpointDrops, Whose},
     telemetry::{connections, pairs::Pairs},
     uplink,
@@ -54,6 +55,8 @@ pub(crate) struct Node {
     policies: Mutex<PolicyTable>,
     sweeping: Mutex<()>,
     cluster: Mutex<Cluster>,
+    /// Whose sockets are to be ended.
+    pub(crate) gone: sockets::Gone,
     generation: AtomicU64,
 }
 
@@ -88,6 +91,7 @@ impl Node {
             policies: Mutex::default(),
             sweeping: Mutex::default(),
             cluster: Mutex::default(),
+            gone: sockets::Gone::default(),
             config,
             pins,
             programs,

@@ -21,6 +21,7 @@ pub(crate) struct Workers {
     services: mpsc::Sender<Job>,
     policies: mpsc::Sender<Job>,
     sweeps: mpsc::Sender<Job>,
+    sockets: mpsc::Sender<Job>,
 }
 
 impl Workers {
@@ -31,6 +32,7 @@ impl Workers {
             services: start(node, "service")?,
             policies: start(node, "policy")?,
             sweeps: start(node, "policy-sweep")?,
+            sockets: start(node, "sockets")?,
         })
     }
 
@@ -78,6 +80,11 @@ impl Workers {
     /// Removes what is left of policies some time later; if too many such jobs wait, one of those does it.
     pub(crate) fn sweep_later(&self, job: impl FnOnce(&Node) + Send + 'static) {
         let _ = self.sweeps.try_send(Box::new(job));
+    }
+
+    /// Ends sockets whose other end is gone some time later; if too many such jobs wait, one of those does it.
+    pub(crate) fn end_sockets_later(&self, job: impl FnOnce(&Node) + Send + 'static) {
+        let _ = self.sockets.try_send(Box::new(job));
     }
 }
 

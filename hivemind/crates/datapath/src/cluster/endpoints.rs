@@ -4,6 +4,7 @@ use crate::{
     Error, RemoteEndpoint, identity_bits,
     maps::{failed, forget, put},
     node::Node,
+    sockets::Family,
 };
 use aya::{
     Pod,
@@ -41,8 +42,8 @@ pub(crate) fn set(
         let room = [name::ADDRESS_EXACT_V4, name::ADDRESS_EXACT_V6].map(|map| (map, maps.capacity(map)));
         let put_v4 = put_all(&mut maps.address_exact_v4, room[0], wanted_v4)?;
         let put_v6 = put_all(&mut maps.address_exact_v6, room[1], wanted_v6)?;
-        let gone_v4 = forget_all(&mut maps.address_exact_v4, room[0].0, gone_v4)?;
-        let gone_v6 = forget_all(&mut maps.address_exact_v6, room[1].0, gone_v6)?;
+        let gone_v4 = forget_all(node, &mut maps.address_exact_v4, room[0].0, gone_v4)?;
+        let gone_v6 = forget_all(node, &mut maps.address_exact_v6, room[1].0, gone_v6)?;
         Ok(put_v4 || put_v6 || gone_v4 || gone_v6)
     })
 }
@@ -59,8 +60,8 @@ pub(crate) fn replace(node: &Node, all: &[RemoteEndpoint]) -> Result<(), Error> 
         let stale_v4 = others(&maps.address_exact_v4, room[0].0, &wanted_v4)?;
         let stale_v6 = others(&maps.address_exact_v6, room[1].0, &wanted_v6)?;
         // Removed first: at worst an address is unknown for a moment, and there is room for the new ones.
-        let gone_v4 = forget_all(&mut maps.address_exact_v4, room[0].0, stale_v4.into_iter())?;
-        let gone_v6 = forget_all(&mut maps.address_exact_v6, room[1].0, stale_v6.into_iter())?;
+        let gone_v4 = forget_all(node, &mut maps.address_exact_v4, room[0].0, stale_v4.into_iter())?;
+        let gone_v6 = forget_all(node, &mut maps.address_exact_v6, room[1].0, stale_v6.into_iter())?;
         let entries_v4 = all.iter().map(|endpoint| (v4(endpoint.ipv4), entry(endpoint)));
         let entries_v6 = all.iter().map(|endpoint| (v6(endpoint.ipv6), entry(endpoint)));
         let put_v4 = put_all(&mut maps.address_exact_v4, room[0], entries_v4)?;
@@ -153,7 +154,8 @@ fn put_all<K: Pod>(
 }
 
 /// Whether anything was changed. What is not of another node stays.
-fn forget_all<K: Pod>(
+fn forget_all<K: Family>(
+    node: &Node,
     map: &mut HashMap<MapData, K, AddressEntry>,
     name: &'static str,
     gone: impl Iterator<Item = K>,
@@ -162,6 +164,7 @@ fn forget_all<K: Pod>(
     for key in gone {
         if get(map, name, &key)?.is_some_and(|known| is_remote(&known)) {
             forget(map, name, &key)?;
+            node.gone.note_endpoint([key.ip()]);
             changed = true;
         }
     }

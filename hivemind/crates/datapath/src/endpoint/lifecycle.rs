@@ -76,6 +76,7 @@ pub(crate) fn remove(node: &Node, id: &str) -> Result<(), Error> {
     let found = node.endpoints().get(id).cloned();
     let Some(EndpointInfo { spec, endpoint }) = found else { return Ok(()) };
     unmake(node, &spec, endpoint.index)?;
+    node.gone.note_endpoint([spec.ipv4.into(), spec.ipv6.into()]);
     node.endpoints().remove(id);
     Ok(())
 }

@@ -19,7 +19,7 @@ use hivemind_common::{
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
     thread,
     time::Instant,
@@ -52,15 +52,17 @@ pub(crate) fn set(node: &Node, spec: ServiceSpec) -> Result<(), Error> {
             return Err(error);
         }
     };
-    let gone = {
+    let (gone, leavers) = {
         let mut table = node.services();
         table.reservations.extend(reservations);
         let before =
             table.records.insert(spec.id, Record { spec: spec.clone(), extent, numbers: numbers.clone() });
         let_go(&mut table);
-        retire(&mut table, before.as_ref(), extent, &numbers)
+        (retire(&mut table, before.as_ref(), extent, &numbers), leavers(before.as_ref(), &spec))
     };
-    drain(node, &gone)
+    let drained = drain(node, &gone);
+    node.gone.note_backends(leavers);
+    drained
 }
 
 /// Fails if the port is neither free nor a service's.
@@ -342,6 +344,18 @@ fn write_entries(
         forget(&mut maps.service_v6, name::SERVICE_V6, key)?;
     }
     Ok(())
+}
+
+/// The addresses of the backends that a service no longer has.
+fn leavers(before: Option<&Record>, after: &ServiceSpec) -> Vec<IpAddr> {
+    let stays = |backend: &&BackendSpec| {
+        after.backends.iter().any(|other| (other.ipv4, other.ipv6) == (backend.ipv4, backend.ipv6))
+    };
+    let before = before.iter().flat_map(|record| &record.spec.backends);
+    before
+        .filter(|backend| !stays(backend))
+        .flat_map(|backend| [backend.ipv4.into(), backend.ipv6.into()])
+        .collect()
 }
 
 /// Puts what a service no longer uses into quarantine. Returns the backends among it.

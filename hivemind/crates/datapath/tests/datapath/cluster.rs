@@ -63,7 +63,7 @@ fn far_remote(n: u8) -> RemoteEndpoint {
 }
 
 /// Both nodes in one cluster, which know one another's first three replicas.
-async fn joined(world: &World, routing: Routing) -> (Datapath, OtherNode) {
+pub(crate) async fn joined(world: &World, routing: Routing) -> (Datapath, OtherNode) {
     let datapath = world.open().await;
     let other = world.other_node();
     datapath.refresh_node_addresses().await.unwrap();
@@ -76,7 +76,7 @@ async fn joined(world: &World, routing: Routing) -> (Datapath, OtherNode) {
 }
 
 /// A replica of the other node that answers with its number on TCP and UDP port 80, in both families.
-async fn far_server(other: &OtherNode, n: u8) -> Endpoint {
+pub(crate) async fn far_server(other: &OtherNode, n: u8) -> Endpoint {
     let endpoint = other.datapath.ensure_endpoint(far_replica(n)).await.unwrap();
     other
         .world

@@ -12,6 +12,7 @@ mod packets;
 mod policies;
 mod published;
 mod services;
+mod sockets;
 mod talk;
 mod weights;
 mod world;
