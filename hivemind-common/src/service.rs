@@ -126,7 +126,8 @@ impl Affinity {
     /// Whether it still counts at `now_ns`, of a service that remembers clients for `affinity_s`.
     #[inline(always)]
     pub fn counts(&self, now_ns: u64, affinity_s: u32) -> bool {
-        now_ns.wrapping_sub(self.used_ns) < affinity_s as u64 * 1_000_000_000
+        // Another CPU may have noted a connection that is later than this one.
+        now_ns.saturating_sub(self.used_ns) < affinity_s as u64 * 1_000_000_000
     }
 }
 
@@ -178,4 +179,18 @@ pub fn hash_of<A: Address>(source: A, source_port: u16, destination_port: u16, p
     let low = hash((a as u64) << 32 | b as u64) as u64;
     let high = hash((c as u64) << 32 | d as u64) as u64;
     hash((low << 32 | high) ^ ports.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_counts_until_its_time_is_over_and_also_when_another_cpu_was_quicker() {
+        let seen = Affinity { used_ns: 5_000_000_000, ..Affinity::default() };
+        assert!(seen.counts(5_000_000_000, 1) && seen.counts(5_999_999_999, 1));
+        assert!(!seen.counts(6_000_000_000, 1));
+        assert!(seen.counts(4_999_999_000, 1));
+        assert!(!seen.counts(5_000_000_000, 0));
+    }
 }

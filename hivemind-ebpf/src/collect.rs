@@ -194,7 +194,8 @@ unsafe fn sweep_translation<F: Functions>(
             Some(entry) => (*entry).expires_ns > (*sweep).now,
             None => false,
         };
-        if is_live || (*sweep).now.wrapping_sub(known.used_ns) < UNUSED_NS {
+        // One that was made since the sweep began is younger still, though its connection has no entry yet.
+        if is_live || (*sweep).now.saturating_sub(known.used_ns) < UNUSED_NS {
             (*sweep).live += 1;
         } else {
             bpf_map_delete_elem(map, key.cast());
