@@ -24,6 +24,10 @@ pub const UDP_PAYLOAD_BYTES_MAX: u16 = 1232;
 /// How many addresses of a name one answer carries: the first ones. All of them still fit a TCP message.
 pub const ADDRESSES_PER_ANSWER_MAX: usize = 1000;
 
+/// How many aliases of ours are followed one after the other; a name with more gets SERVFAIL. What an upstream follows is its
+/// matter.
+pub const ALIASES_MAX: usize = 8;
+
 /// How many local answers are kept in wire format until the names change, and how long each may be, bytes.
 pub const LOCAL_ANSWERS_MAX: usize = 512;
 /// See [`LOCAL_ANSWERS_MAX`]; longer ones are made anew for each query.

@@ -1,7 +1,7 @@
 //! From a packet to a question that we take, or the reason why not.
 
 use hickory_proto::op::{Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{DNSClass, LowerName, RecordType};
+use hickory_proto::rr::{DNSClass, LowerName, Name, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 use crate::limits::QUERY_BYTES_MAX;
@@ -105,6 +105,14 @@ impl Question {
         KeyBytes::of(&self.name, record_type, self.dnssec_ok(), self.metadata.checking_disabled)
     }
 
+    /// The same question about another name.
+    pub(crate) fn about(&self, name: Name) -> Self {
+        let mut other = self.clone();
+        other.name = LowerName::new(&name);
+        other.query.set_name(name);
+        other
+    }
+
     /// The same question in small letters.
     pub(crate) fn canonical(&self) -> Self {
         let mut canonical = self.clone();
@@ -117,7 +125,7 @@ impl Question {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hickory_proto::rr::{Name, RData, Record, rdata::A};
+    use hickory_proto::rr::{RData, Record, rdata::A};
     use proptest::prelude::*;
 
     fn question(edit: impl FnOnce(&mut Message)) -> Vec<u8> {

@@ -8,6 +8,8 @@ use hickory_proto::rr::{LowerName, Name};
 use ipnet::IpNet;
 use thiserror::Error;
 
+use crate::limits::ALIASES_MAX;
+
 /// The names we answer for: name to addresses, servers of services and texts, and address to name.
 ///
 /// A table is filled, then handed to [`DnsServer::publish`](crate::DnsServer::publish), which replaces the
@@ -28,6 +30,8 @@ pub(crate) struct Entry {
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) servers: Vec<Server>,
     pub(crate) texts: Vec<String>,
+    /// The name that it stands for; whatever else it has does not count then (RFC 1034 section 3.6.2).
+    pub(crate) alias: Option<Name>,
 }
 
 /// Where a service is served (RFC 2782). All of ours are of one priority and weight: behind each is the service's
@@ -70,6 +74,10 @@ pub enum NameError {
         name: String,
     },
 }
+
+/// A name stands for a name that stands for a name, and so on for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EndlessAlias;
 
 /// What the table knows of a name.
 #[derive(Debug, PartialEq, Eq)]
@@ -138,6 +146,38 @@ impl Records {
         }
         self.entry(name)?.texts.push(text.to_owned());
         Ok(())
+    }
+
+    /// Lets `name` stand for `target`, ours or not (CNAME), in place of what it stood for before. Answers carry what the target
+    /// has, too.
+    ///
+    /// # Errors
+    /// [`NameError`] if one of them is not a name.
+    pub fn insert_alias(&mut self, name: &str, target: &str) -> Result<(), NameError> {
+        let target = parse_name(target)?.to_lowercase();
+        self.entry(name)?.alias = Some(target);
+        Ok(())
+    }
+
+    /// What a name stands for, link by link: what each is an alias of. Empty if it is none.
+    ///
+    /// # Errors
+    /// That there are more than [`ALIASES_MAX`], as there are without an end if they stand for one another.
+    pub(crate) fn aliases(&self, name: &LowerName) -> Result<Vec<&Name>, EndlessAlias> {
+        let mut found: Vec<&Name> = Vec::new();
+        let mut at = self.alias(name);
+        while let Some(target) = at {
+            if found.len() == ALIASES_MAX {
+                return Err(EndlessAlias);
+            }
+            found.push(target);
+            at = self.alias(&LowerName::new(target));
+        }
+        Ok(found)
+    }
+
+    fn alias(&self, name: &LowerName) -> Option<&Name> {
+        self.entries.get(name)?.alias.as_ref()
     }
 
     /// Makes the reverse names of a network ours: an address in it that has no name here has none, and nobody else is
@@ -272,6 +312,19 @@ mod tests {
         assert_eq!(records.find(&lower("b.c")), Found::Ancestor);
         assert_eq!(records.find(&lower("c")), Found::Ancestor);
         assert_eq!(records.find(&lower("x.b.c")), Found::Nothing);
+    }
+
+    #[test]
+    fn an_alias_is_followed_to_its_end_and_not_for_ever() {
+        let mut records = Records::new();
+        for (name, target) in [("a.b", "C.b"), ("c.b", "db.example.com"), ("x.b", "y.b"), ("y.b", "x.b")] {
+            records.insert_alias(name, target).unwrap();
+        }
+        let names = |list: Vec<&Name>| list.iter().map(|name| name.to_ascii()).collect::<Vec<_>>();
+        assert_eq!(names(records.aliases(&lower("A.b")).unwrap()), ["c.b.", "db.example.com."]);
+        assert!(records.aliases(&lower("db.example.com")).unwrap().is_empty());
+        assert_eq!(records.aliases(&lower("x.b")), Err(EndlessAlias));
+        assert!(records.insert_alias("a.b", "").is_err());
     }
 
     #[test]

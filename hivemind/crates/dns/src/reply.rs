@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use hickory_proto::ProtoError;
 use hickory_proto::op::{Edns, Header, Message, Metadata, ResponseCode, emit_message_parts};
-use hickory_proto::rr::rdata::{A, AAAA, NS, PTR, SOA, SRV, TXT};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record};
 use hickory_proto::serialize::binary::BinEncoder;
 
@@ -107,6 +107,17 @@ impl Reply {
         reply
     }
 
+    /// Puts aliases before the answers, which are of what the last one stands for. Of `aliases` each is what the one
+    /// before it stands for, the first what the name does that is asked.
+    pub(crate) fn behind(mut self, question: &Question, aliases: &[Name]) -> Self {
+        let owners = std::iter::once(question.query.name()).chain(aliases);
+        let links = owners
+            .zip(aliases)
+            .map(|(owner, target)| record(owner.clone(), RData::CNAME(CNAME(target.clone()))));
+        self.0.answers.splice(0..0, links);
+        self
+    }
+
     /// Adds the addresses of a name that the answers speak of; of one that they speak of twice, once.
     fn add_addresses(&mut self, name: &Name, addresses: &[IpAddr]) {
         if self.0.additionals.iter().all(|record| record.name != *name) {
@@ -132,7 +143,20 @@ impl Reply {
         Self(reply)
     }
 
-    fn to(question: &Question) -> Self {
+    /// The same, said by whom the name belongs to.
+    pub(crate) fn authoritative(mut self) -> Self {
+        self.0.metadata.authoritative = true;
+        self
+    }
+
+    /// The same, as the reply to another question, whose name stands for the one that was answered.
+    pub(crate) fn asked_as(mut self, question: &Question) -> Self {
+        self.0.queries = vec![question.query.clone()];
+        self
+    }
+
+    /// A reply without records.
+    pub(crate) fn to(question: &Question) -> Self {
         let Self(mut message) = Self::bare(&question.metadata, ResponseCode::NoError);
         message.add_query(question.query.clone());
         message.edns = question.edns.map(|_| our_edns(question));

@@ -14,7 +14,7 @@ use crate::forwarder::{ForwardError, Forwarder, Key};
 use crate::limits::{ADDRESSES_PER_ANSWER_MAX, LOCAL_ANSWER_BYTES_MAX, LOCAL_ANSWERS_MAX};
 use crate::losses::{Loss, Losses};
 use crate::question::{Question, Rejection};
-use crate::records::{Entry, Found, Records, Server};
+use crate::records::{EndlessAlias, Entry, Found, Records, Server};
 use crate::reply::{Local, Reply, server_name};
 use crate::server::Protocol;
 use crate::statistics::{Caches, Class, Counters, Fill, Outcome, Outcomes, Statistics};
@@ -80,6 +80,8 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Pending {
     question: Question,
+    /// What the name stands for, link by link; the last is what is asked of upstreams.
+    aliases: Vec<Name>,
     class: Class,
     began: Instant,
 }
@@ -195,6 +197,17 @@ impl Responder {
     ) -> Step {
         let class = Class::new(question.query.query_type().into(), protocol);
         let bytes_max = question.answer_bytes_max;
+        match published.records.aliases(&question.name) {
+            Ok(aliases) if aliases.is_empty() => {}
+            Ok(aliases) => {
+                let aliases: Vec<Name> = aliases.into_iter().cloned().collect();
+                return self.answer_alias(published, question, aliases, class, now, out);
+            }
+            Err(EndlessAlias) => {
+                debug!(name = %question.name, "A name stands for others without an end.");
+                return self.send(class, Outcome::Failed, failed(&question).1, bytes_max, out);
+            }
+        }
         if let Some((local, zone)) = self.local(&published.records, &question) {
             if let Some(asked) = usual {
                 let canonical = Reply::local(&question.canonical(), local.clone(), zone);
@@ -211,18 +224,62 @@ impl Responder {
             return self.send(class, Outcome::Refused, reply, bytes_max, out);
         }
         let Some((answer, age)) = self.forwarder.cached(&question.foreign_key(), now) else {
-            return Step::Forward(Box::new(Pending { question, class, began: now }));
+            return Step::Forward(Box::new(Pending { question, aliases: Vec::new(), class, began: now }));
         };
         answer.set_foreign_to(published.number);
         let (outcome, reply) = relay(Outcome::Cached, &question, &answer, ttl_max(&answer, age));
         self.send(class, outcome, reply, bytes_max, out)
     }
 
+    /// Answers what stands for another name: with the aliases, and what the last of them stands for has, be it ours or not.
+    fn answer_alias(
+        &self,
+        published: &Published,
+        question: Question,
+        mut aliases: Vec<Name>,
+        class: Class,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        let bytes_max = question.answer_bytes_max;
+        let asked = question.query.query_type();
+        if asked == RecordType::CNAME {
+            aliases.truncate(1);
+        }
+        let target = question.about(aliases.last().unwrap_or(question.query.name()).clone());
+        let local = match asked {
+            RecordType::CNAME => Some(Reply::to(&question).authoritative()),
+            _ => self
+                .local(&published.records, &target)
+                .map(|(local, zone)| Reply::local(&target, local, zone).asked_as(&question)),
+        };
+        // Without a wish for recursion we say what is ours to say, and that is where it goes.
+        let local = local
+            .or_else(|| (!question.metadata.recursion_desired).then(|| Reply::to(&question).authoritative()));
+        if let Some(reply) = local {
+            return self.send(class, Outcome::Local, reply.behind(&question, &aliases), bytes_max, out);
+        }
+        let Some((answer, age)) = self.forwarder.cached(&target.foreign_key(), now) else {
+            return Step::Forward(Box::new(Pending { question, aliases, class, began: now }));
+        };
+        let (outcome, reply) = relay(Outcome::Cached, &question, &answer, ttl_max(&answer, age));
+        let reply = if outcome == Outcome::Failed { reply } else { reply.behind(&question, &aliases) };
+        self.send(class, outcome, reply, bytes_max, out)
+    }
+
     /// The reply that the upstreams give, or SERVFAIL. `is_modest`: the client has few queries waiting.
     pub(crate) async fn forward(&self, pending: &Pending, is_modest: bool) -> Vec<u8> {
         let question = &pending.question;
-        let (outcome, reply) = match self.forwarder.forward(key(question), is_modest).await {
-            Ok(answer) => relay(Outcome::Forwarded, question, &answer, u32::MAX),
+        let asked = match pending.aliases.last() {
+            Some(target) => key(&question.about(target.clone())),
+            None => key(question),
+        };
+        let (outcome, reply) = match self.forwarder.forward(asked, is_modest).await {
+            Ok(answer) => {
+                let (outcome, reply) = relay(Outcome::Forwarded, question, &answer, u32::MAX);
+                let is_answered = outcome != Outcome::Failed;
+                (outcome, if is_answered { reply.behind(question, &pending.aliases) } else { reply })
+            }
             Err(error) => {
                 debug!(name = %question.name, %error, "A query failed.");
                 if error == ForwardError::Overload {

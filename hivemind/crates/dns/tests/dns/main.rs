@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "everything here is test code, also what has no test attribute")]
 
 mod adoption;
+mod aliases;
 mod client;
 mod forwarding;
 mod limits;
