@@ -137,16 +137,29 @@ impl Row for Service {
     fn cells(&self, wide: bool, now: Timestamp) -> Vec<String> {
         let mut cells = vec![
             self.metadata.name.clone(),
-            self.spec.ipv4.to_string(),
+            address_text(self),
             joined(&self.spec.hostnames),
             joined(self.spec.published.iter().map(port_text)),
             self.status.endpoints.len().to_string(),
             age(self.metadata.creation_timestamp, now),
         ];
         if wide {
-            cells.extend([self.spec.ipv6.to_string(), self.spec.number.to_string()]);
+            let (number, ipv6) = self.spec.balanced().map_or_else(
+                || ("-".to_owned(), "-".to_owned()),
+                |(number, _, ipv6)| (number.to_string(), ipv6.to_string()),
+            );
+            cells.extend([ipv6, number]);
         }
         cells
+    }
+}
+
+/// A service's IPv4 address, or what it has in the place of one.
+fn address_text(service: &Service) -> String {
+    match (&service.spec.external_name, service.spec.balanced()) {
+        (Some(outside), _) => outside.clone(),
+        (None, Some((_, ipv4, _))) => ipv4.to_string(),
+        (None, None) => "headless".to_owned(),
     }
 }
 
@@ -171,7 +184,9 @@ impl Row for Volume {
 
 #[cfg(test)]
 mod tests {
-    use hivemind_model::{AppSpec, AppStatus, Container, ErrorCode, List, Metadata, Problem, Template};
+    use hivemind_model::{
+        AppService, AppSpec, AppStatus, Container, ErrorCode, List, Metadata, Problem, Template,
+    };
 
     use super::{
         super::output::{Format, list},
@@ -187,6 +202,7 @@ mod tests {
             spec: AppSpec {
                 replicas: 3,
                 hostnames: vec!["web.local".into()],
+                service: AppService::default(),
                 template: Template {
                     containers: vec![Container { image: "nginx:latest".into(), ..Container::default() }],
                     ..Template::default()

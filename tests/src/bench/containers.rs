@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use futures::StreamExt;
 use hivemind_client::{Client, Selection, Watch, WatchItem};
 use hivemind_model::{
-    App, AppSpec, AppStatus, Container, DEFAULT_NAMESPACE, Metadata, Phase, Replica, Template, WatchKind,
+    App, AppService, AppSpec, AppStatus, Container, DEFAULT_NAMESPACE, Metadata, Phase, Replica, Template,
+    WatchKind,
 };
 use tokio::time::timeout;
 
@@ -135,6 +136,7 @@ fn app(name: &str) -> App {
         spec: AppSpec {
             replicas: 1,
             hostnames: Vec::new(),
+            service: AppService::default(),
             template: Template { containers: vec![container], ..Template::default() },
         },
         status: AppStatus::default(),

@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU32,
     sync::Arc,
 };
 
@@ -172,7 +173,7 @@ impl ServiceWriter {
 
     /// At the start: what the store holds is written, and what an earlier daemon wrote besides goes.
     async fn replace_all(&mut self, services: Vec<Service>) {
-        let numbers: BTreeSet<u32> = services.iter().map(|s| s.spec.number).collect();
+        let numbers: BTreeSet<u32> = services.iter().filter_map(|s| s.spec.balanced()).map(|s| s.0).collect();
         for stray in self.datapath.services().into_iter().filter(|s| !numbers.contains(&s.id)) {
             if let Err(error) = self.datapath.remove_service(stray.id).await {
                 warn!(service = stray.id, %error, "A service that is no more could not be removed from the data path");
@@ -205,7 +206,8 @@ impl ServiceWriter {
                 self.services.remove(&key);
                 self.failed.remove(&key);
                 self.publish_names();
-                if let Err(error) = self.datapath.remove_service(event.object.spec.number).await {
+                let Some((number, ..)) = event.object.spec.balanced() else { return };
+                if let Err(error) = self.datapath.remove_service(number).await {
                     warn!(service = %key.1, %error, "A service could not be removed from the data path");
                 }
             }
@@ -217,20 +219,20 @@ impl ServiceWriter {
             Request::Withdraw(key, address, done) => {
                 self.withdrawn.insert(address);
                 self.admitted.remove(&address);
-                self.write(&key).await;
+                self.write_all_of(&key).await;
                 let others = self.services.get(&key).map_or(0, |s| self.backends(s).len());
                 let _ = done.send(others);
             }
             Request::Admit(key, (ipv4, ipv6), done) => {
                 self.withdrawn.remove(&ipv4);
                 self.admitted.insert(ipv4, (key.clone(), ipv6));
-                self.write(&key).await;
+                self.write_all_of(&key).await;
                 let _ = done.send(());
             }
             Request::Forget(key, address) => {
                 self.withdrawn.remove(&address);
                 self.admitted.remove(&address);
-                self.write(&key).await;
+                self.write_all_of(&key).await;
             }
             Request::Settle(done) => {
                 let _ = done.send(());
@@ -238,26 +240,40 @@ impl ServiceWriter {
         }
     }
 
+    /// Writes what a change of a service's endpoints concerns: the data path, or the names of a headless service.
+    async fn write_all_of(&mut self, key: &Key) {
+        self.write(key).await;
+        if self.services.get(key).is_some_and(|service| service.spec.is_headless()) {
+            self.publish_names();
+        }
+    }
+
     /// The endpoints that the store names and those that were admitted, less those withdrawn, by address.
-    fn backends(&self, service: &Service) -> Vec<BackendSpec> {
+    fn open_endpoints(&self, service: &Service) -> BTreeMap<Ipv4Addr, Ipv6Addr> {
         let key = key_of(service);
         let stored = service.status.endpoints.iter().map(|e| (e.ipv4, e.ipv6));
         let admitted = self.admitted.iter().filter(|(_, (of, _))| *of == key).map(|(v4, (_, v6))| (*v4, *v6));
-        let open: BTreeMap<_, _> =
-            stored.chain(admitted).filter(|(ipv4, _)| !self.withdrawn.contains(ipv4)).collect();
-        open.into_iter().map(|(ipv4, ipv6)| BackendSpec { ipv4, ipv6, weight: 1 }).collect()
+        stored.chain(admitted).filter(|(ipv4, _)| !self.withdrawn.contains(ipv4)).collect()
+    }
+
+    /// The same as the data path has them.
+    fn backends(&self, service: &Service) -> Vec<BackendSpec> {
+        let open = self.open_endpoints(service).into_iter();
+        open.map(|(ipv4, ipv6)| BackendSpec { ipv4, ipv6, weight: 1 }).collect()
     }
 
     async fn write(&mut self, key: &Key) {
         let Some(service) = self.services.get(key) else { return };
+        let Some((id, address_v4, address_v6)) = service.spec.balanced() else { return };
+        let affinity = service.spec.session_affinity;
         let spec = ServiceSpec {
-            id: service.spec.number,
-            address_v4: service.spec.ipv4,
-            address_v6: service.spec.ipv6,
+            id,
+            address_v4,
+            address_v6,
             ports: ServicePorts::All,
             backends: self.backends(service),
             published: service.spec.published.iter().map(published).collect(),
-            affinity_s: None,
+            affinity_s: affinity.and_then(|affinity| NonZeroU32::new(affinity.timeout_seconds)),
         };
         let problem = match self.datapath.set_service(spec).await {
             Ok(()) => None,
@@ -293,7 +309,8 @@ impl ServiceWriter {
     }
 
     fn publish_names(&self) {
-        self.dns.publish(records(self.services.values(), &self.zone));
+        let open = |service: &Service| self.open_endpoints(service);
+        self.dns.publish(records(self.services.values(), &self.zone, open));
     }
 }
 
@@ -338,15 +355,21 @@ const DNS_VERSION: &str = "1.1.0";
 /// When the store cannot be read.
 pub async fn names(objects: &Objects, zone: &Zone) -> Result<Records, hivemind_model::ApiError> {
     let services = objects.list::<Service>(None).await?.items;
-    Ok(records(services.iter(), zone))
+    let stored = |service: &Service| service.status.endpoints.iter().map(|e| (e.ipv4, e.ipv6)).collect();
+    Ok(records(services.iter(), zone, stored))
 }
 
 /// The names of `services`, and those of the zone itself.
 ///
 /// A service is `<app>.<namespace>.svc.<domain>`, and whatever it was called besides; below that name, each replica that
 /// takes connections has its own, and each published port has a server (`_80._tcp.…`). Addresses have the name of the
-/// service or of the replica.
-pub(crate) fn records<'a>(services: impl Iterator<Item = &'a Service>, zone: &Zone) -> Records {
+/// service or of the replica. A headless service has the addresses of its endpoints that are `open`; one for a name outside is
+/// an alias of that.
+pub(crate) fn records<'a>(
+    services: impl Iterator<Item = &'a Service>,
+    zone: &Zone,
+    open: impl Fn(&Service) -> BTreeMap<Ipv4Addr, Ipv6Addr>,
+) -> Records {
     let mut records = Records::new();
     zone.networks.iter().for_each(|network| records.own_network(*network));
     if let Err(error) = name_zone(&mut records, zone) {
@@ -354,7 +377,7 @@ pub(crate) fn records<'a>(services: impl Iterator<Item = &'a Service>, zone: &Zo
     }
     for service in services {
         let own = format!("{}.{}.svc.{}", service.metadata.name, service.metadata.namespace, zone.domain);
-        if let Err(error) = name_service(&mut records, service, &own) {
+        if let Err(error) = name_service(&mut records, service, &own, &open(service)) {
             warn!(name = own, %error, "A service's name cannot be served");
         }
     }
@@ -371,11 +394,27 @@ fn name_zone(records: &mut Records, zone: &Zone) -> Result<(), hivemind_dns::Nam
     records.insert_text(&format!("dns-version.{}", zone.domain), DNS_VERSION)
 }
 
-fn name_service(records: &mut Records, service: &Service, own: &str) -> Result<(), hivemind_dns::NameError> {
-    let addresses = [IpAddr::from(service.spec.ipv4), IpAddr::from(service.spec.ipv6)];
-    records.insert(own, addresses)?;
-    for address in addresses {
-        records.insert_reverse(address, own)?;
+fn name_service(
+    records: &mut Records,
+    service: &Service,
+    own: &str,
+    open: &BTreeMap<Ipv4Addr, Ipv6Addr>,
+) -> Result<(), hivemind_dns::NameError> {
+    if let Some(outside) = &service.spec.external_name {
+        for name in service.spec.hostnames.iter().map(String::as_str).chain([own]) {
+            records.insert_alias(name, outside)?;
+        }
+        return Ok(());
+    }
+    let addresses: Vec<IpAddr> = match service.spec.balanced() {
+        Some((_, ipv4, ipv6)) => vec![ipv4.into(), ipv6.into()],
+        None => open.iter().flat_map(|(ipv4, ipv6)| [IpAddr::from(*ipv4), IpAddr::from(*ipv6)]).collect(),
+    };
+    records.insert(own, addresses.iter().copied())?;
+    if service.spec.balanced().is_some() {
+        for address in &addresses {
+            records.insert_reverse(*address, own)?;
+        }
     }
     for port in &service.spec.published {
         let name = format!("_{}._{}.{own}", port.container_port, port.protocol.as_str());
@@ -390,7 +429,7 @@ fn name_service(records: &mut Records, service: &Service, own: &str) -> Result<(
         }
     }
     for hostname in &service.spec.hostnames {
-        if let Err(error) = records.insert(hostname, addresses) {
+        if let Err(error) = records.insert(hostname, addresses.iter().copied()) {
             warn!(name = hostname, %error, "A service's name cannot be served");
         }
     }
@@ -403,38 +442,115 @@ mod tests {
 
     use super::*;
 
+    fn service(name: &str, spec: ServiceSpec) -> Service {
+        let endpoint = |last| hivemind_model::Endpoint {
+            replica: format!("{name}-{last}"),
+            node: "n".into(),
+            ipv4: Ipv4Addr::new(10, 200, 0, last),
+            ipv6: format!("fd00:1::{last}").parse().unwrap(),
+        };
+        let endpoints = if spec.external_name.is_some() { vec![] } else { vec![endpoint(7), endpoint(8)] };
+        Service {
+            metadata: Metadata::new("shop", name),
+            spec: ServiceSpec { hostnames: vec![format!("{name}.local")], ..spec },
+            status: ServiceStatus { endpoints, ..ServiceStatus::default() },
+        }
+    }
+
+    fn zone() -> Zone {
+        Zone {
+            domain: "hivemind.internal".into(),
+            dns: (Ipv4Addr::new(169, 254, 20, 10), "fd00:20::10".parse().unwrap()),
+            networks: vec!["10.200.0.0/14".parse().unwrap()],
+        }
+    }
+
+    /// The table that a server should be given, besides what every table has.
+    fn expected(fill: impl FnOnce(&mut Records)) -> Records {
+        let nobody: [&Service; 0] = [];
+        let mut records = records(nobody.into_iter(), &zone(), |_| BTreeMap::new());
+        fill(&mut records);
+        records
+    }
+
+    fn all(service: &Service) -> BTreeMap<Ipv4Addr, Ipv6Addr> {
+        service.status.endpoints.iter().map(|e| (e.ipv4, e.ipv6)).collect()
+    }
+
+    fn ips(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
     #[test]
     fn a_service_has_its_own_name_and_those_it_was_given() {
-        let service = Service {
-            metadata: Metadata::new("shop", "web"),
-            spec: ServiceSpec {
+        let web = service(
+            "web",
+            ServiceSpec {
                 number: 1,
-                ipv4: Ipv4Addr::new(10, 204, 0, 10),
-                ipv6: "fd00::10".parse().unwrap(),
-                hostnames: vec!["web.local".into()],
+                ipv4: Some(Ipv4Addr::new(10, 204, 0, 10)),
+                ipv6: Some("fd00::10".parse().unwrap()),
                 published: vec![hivemind_model::PublishedPort {
                     host_port: 8080,
                     container_port: 80,
                     protocol: Protocol::Tcp,
                 }],
+                ..ServiceSpec::default()
             },
-            status: ServiceStatus {
-                endpoints: vec![hivemind_model::Endpoint {
-                    replica: "web-k3f9q".into(),
-                    node: "n".into(),
-                    ipv4: Ipv4Addr::new(10, 200, 0, 7),
-                    ipv6: "fd00:1::7".parse().unwrap(),
-                }],
-                ..ServiceStatus::default()
-            },
+        );
+        let own = "web.shop.svc.hivemind.internal";
+        let wanted = expected(|records| {
+            for name in [own, "web.local"] {
+                records.insert(name, ips(&["10.204.0.10", "fd00::10"])).unwrap();
+            }
+            ips(&["10.204.0.10", "fd00::10"])
+                .into_iter()
+                .for_each(|address| records.insert_reverse(address, own).unwrap());
+            records.insert_server(&format!("_80._tcp.{own}"), own, 80).unwrap();
+            replicas(records, "web", own, &[7, 8]);
+        });
+        assert_eq!(records([web].iter(), &zone(), all), wanted);
+    }
+
+    fn replicas(records: &mut Records, service: &str, own: &str, last: &[u8]) {
+        for last in last {
+            let name = format!("{service}-{last}.{own}");
+            for address in ips(&[&format!("10.200.0.{last}"), &format!("fd00:1::{last}")]) {
+                records.insert(&name, [address]).unwrap();
+                records.insert_reverse(address, &name).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_headless_service_has_the_addresses_of_the_replicas_that_take_connections() {
+        let db = service("db", ServiceSpec::default());
+        let own = "db.shop.svc.hivemind.internal";
+        // One has left, and the store does not know yet; another has come.
+        let open = |_: &Service| {
+            BTreeMap::from([
+                (Ipv4Addr::new(10, 200, 0, 8), "fd00:1::8".parse().unwrap()),
+                (Ipv4Addr::new(10, 200, 0, 9), "fd00:1::9".parse().unwrap()),
+            ])
         };
-        let zone = Zone {
-            domain: "hivemind.internal".into(),
-            dns: (Ipv4Addr::new(169, 254, 20, 10), "fd00:20::10".parse().unwrap()),
-            networks: vec!["10.200.0.0/14".parse().unwrap()],
-        };
-        let records = records([service].iter(), &zone);
-        // The service by two names, its port, its replica; the DNS server and its version.
-        assert_eq!(records.len(), 6);
+        let wanted = expected(|records| {
+            for name in [own, "db.local"] {
+                let addresses = ips(&["10.200.0.8", "fd00:1::8", "10.200.0.9", "fd00:1::9"]);
+                records.insert(name, addresses).unwrap();
+            }
+            replicas(records, "db", own, &[7, 8]);
+        });
+        assert_eq!(records([db].iter(), &zone(), open), wanted);
+    }
+
+    #[test]
+    fn a_service_for_a_name_outside_stands_for_that() {
+        let outside = Some("db.example.com".to_owned());
+        let db = service("db", ServiceSpec { external_name: outside, ..ServiceSpec::default() });
+        let wanted = expected(|records| {
+            for name in ["db.shop.svc.hivemind.internal", "db.local"] {
+                records.insert_alias(name, "db.example.com").unwrap();
+            }
+        });
+        assert_eq!(records([db].iter(), &zone(), all), wanted);
     }
 }

@@ -43,10 +43,10 @@ pub fn choose_addresses<'a>(
     existing: impl IntoIterator<Item = &'a ServiceSpec>,
 ) -> Result<ServiceAddresses, ApiError> {
     let (mut numbers, mut v4, mut v6) = (HashSet::new(), HashSet::new(), HashSet::new());
-    for service in existing {
-        numbers.insert(service.number);
-        v4.insert(service.ipv4);
-        v6.insert(service.ipv6);
+    for (number, ipv4, ipv6) in existing.into_iter().filter_map(ServiceSpec::balanced) {
+        numbers.insert(number);
+        v4.insert(ipv4);
+        v6.insert(ipv6);
     }
     let hash = fnv1a(namespace.bytes().chain([b'/']).chain(name.bytes()));
     let (ipv4, ipv6) = usable(ranges, hash)
@@ -123,7 +123,7 @@ mod tests {
 
     fn spec(addresses: ServiceAddresses) -> ServiceSpec {
         let ServiceAddresses { number, ipv4, ipv6 } = addresses;
-        ServiceSpec { number, ipv4, ipv6, hostnames: vec![], published: vec![] }
+        ServiceSpec { number, ipv4: Some(ipv4), ipv6: Some(ipv6), ..ServiceSpec::default() }
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
             let chosen = choose_addresses(&ranges, "default", &format!("app-{i}"), &existing).unwrap();
             existing.push(spec(chosen));
         }
-        let mut last: Vec<_> = existing.iter().map(|service| service.ipv4.octets()[3]).collect();
+        let mut last: Vec<_> = existing.iter().map(|service| service.ipv4.unwrap().octets()[3]).collect();
         last.sort_unstable();
         assert_eq!(last, (11..=30).collect::<Vec<_>>(), "no network, broadcast or reserved address");
         let error = choose_addresses(&ranges, "default", "one-more", &existing).unwrap_err();
@@ -149,7 +149,7 @@ mod tests {
             existing.push(spec(choose_addresses(&ranges, "a", &i.to_string(), &existing).unwrap()));
         }
         let released = existing.swap_remove(1);
-        assert_eq!(choose_addresses(&ranges, "b", "new", &existing).unwrap().ipv4, released.ipv4);
+        assert_eq!(choose_addresses(&ranges, "b", "new", &existing).unwrap().ipv4, released.ipv4.unwrap());
     }
 
     #[test]
@@ -169,8 +169,10 @@ mod tests {
                 let chosen = choose_addresses(&ranges, "default", name, &existing).unwrap();
                 prop_assert!(ranges.ipv4.contains(&chosen.ipv4) && ranges.ipv6.contains(&chosen.ipv6));
                 prop_assert!((1..=NUMBER_MAX).contains(&chosen.number));
-                prop_assert!(existing.iter().all(|other| other.ipv4 != chosen.ipv4
-                    && other.ipv6 != chosen.ipv6 && other.number != chosen.number));
+                let is_other = |(number, ipv4, ipv6)| {
+                    ipv4 != chosen.ipv4 && ipv6 != chosen.ipv6 && number != chosen.number
+                };
+                prop_assert!(existing.iter().filter_map(ServiceSpec::balanced).all(is_other));
                 existing.push(spec(chosen));
             }
         }

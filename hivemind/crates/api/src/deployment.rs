@@ -1,4 +1,4 @@
-//! What happens to an app when it is made or changed by a request.
+//! What happens to an app, or a service without one, when it is made or changed by a request.
 
 use hivemind_model::{
     ApiError, App, AppStatus, ErrorCode, Metadata, Namespace, Problem, Problems, PublishedPort, Service,
@@ -8,7 +8,7 @@ use hivemind_store::{Changes, Objects};
 use jiff::Timestamp;
 
 use crate::{
-    addresses::{ServiceRanges, choose_addresses},
+    addresses::{ServiceAddresses, ServiceRanges, choose_addresses},
     api::ApiConfig,
 };
 
@@ -90,21 +90,21 @@ async fn check_ports(config: &ApiConfig, app: &App) -> Result<(), ApiError> {
 /// The service of an app that is being made.
 async fn service(objects: &Objects, ranges: &ServiceRanges, app: &App) -> Result<Service, ApiError> {
     let Metadata { namespace, name, .. } = &app.metadata;
-    let existing = objects.list::<Service>(None).await?.items;
-    let addresses = choose_addresses(ranges, namespace, name, existing.iter().map(|service| &service.spec))?;
     let mut metadata = Metadata::new(namespace.clone(), name.clone());
     metadata.labels = app.metadata.labels.clone();
-    Ok(Service {
-        metadata,
-        spec: ServiceSpec {
-            number: addresses.number,
-            ipv4: addresses.ipv4,
-            ipv6: addresses.ipv6,
-            hostnames: app.spec.hostnames.clone(),
-            published: published(app),
-        },
-        status: ServiceStatus::default(),
-    })
+    let mut spec = ServiceSpec {
+        hostnames: app.spec.hostnames.clone(),
+        published: published(app),
+        session_affinity: app.spec.service.session_affinity,
+        ..ServiceSpec::default()
+    };
+    if !app.spec.service.headless {
+        let existing = objects.list::<Service>(None).await?.items;
+        let others = existing.iter().map(|service| &service.spec);
+        let ServiceAddresses { number, ipv4, ipv6 } = choose_addresses(ranges, namespace, name, others)?;
+        spec = ServiceSpec { number, ipv4: Some(ipv4), ipv6: Some(ipv6), ..spec };
+    }
+    Ok(Service { metadata, spec, status: ServiceStatus::default() })
 }
 
 fn published(app: &App) -> Vec<PublishedPort> {
@@ -127,8 +127,23 @@ fn check(app: &App, cluster_domain: &str) -> Result<(), ApiError> {
             problems.add(code, field, message, hint);
         }
     }
+    check_hostnames(&app.spec.hostnames, cluster_domain, &mut problems);
+    let claims = app.spec.hostnames.len() + published(app).len();
+    if claims > CLAIMS_MAX {
+        problems.add(
+            ErrorCode::OutOfRange,
+            "spec",
+            format!("{claims} hostnames and ports are too many"),
+            format!("an app may have {CLAIMS_MAX} hostnames and published ports together"),
+        );
+    }
+    problems.into_result()
+}
+
+/// Refuses names in the cluster's own domain.
+fn check_hostnames(hostnames: &[String], cluster_domain: &str, problems: &mut Problems) {
     let suffix = format!(".{cluster_domain}");
-    for (i, hostname) in app.spec.hostnames.iter().enumerate() {
+    for (i, hostname) in hostnames.iter().enumerate() {
         if hostname == cluster_domain || hostname.ends_with(&suffix) {
             problems.add(
                 ErrorCode::InvalidName,
@@ -140,16 +155,69 @@ fn check(app: &App, cluster_domain: &str) -> Result<(), ApiError> {
             );
         }
     }
-    let claims = app.spec.hostnames.len() + published(app).len();
-    if claims > CLAIMS_MAX {
+}
+
+/// Makes a service for a name outside, the claims of its hostnames, and its namespace if that is not there, all in one
+/// transaction; only checks it with `dry_run`.
+///
+/// # Errors
+/// All faults of the service at once; all conflicts at once: `ServiceNameTaken`; those of the store.
+pub(crate) async fn create_service(
+    config: &ApiConfig,
+    mut service: Service,
+    dry_run: bool,
+) -> Result<Service, ApiError> {
+    service.status = ServiceStatus::default();
+    service.normalize();
+    let mut problems = Problems::default();
+    if let Err(error) = service.validate() {
+        for Problem { code, field, message, hint } in every(error) {
+            problems.add(code, field, message, hint);
+        }
+    }
+    check_hostnames(&service.spec.hostnames, &config.cluster_domain, &mut problems);
+    let names = service.spec.hostnames.len();
+    if names > CLAIMS_MAX {
         problems.add(
             ErrorCode::OutOfRange,
-            "spec",
-            format!("{claims} hostnames and ports are too many"),
-            format!("an app may have {CLAIMS_MAX} hostnames and published ports together"),
+            "spec.hostnames",
+            format!("{names} hostnames are too many"),
+            format!("a service may have {CLAIMS_MAX}"),
         );
     }
-    problems.into_result()
+    let own =
+        format!("{}.{}.svc.{}", service.metadata.name, service.metadata.namespace, config.cluster_domain);
+    if let Some(name) = &service.spec.external_name
+        && (*name == own || service.spec.hostnames.contains(name))
+    {
+        problems.add(
+            ErrorCode::InvalidName,
+            "spec.externalName",
+            format!("{name:?} would stand for itself"),
+            "give a name that is not the service's own",
+        );
+    }
+    problems.into_result()?;
+    for _ in 0..TRIES_MAX {
+        let mut changes = Changes::new();
+        changes.create(&mut service)?;
+        let namespace = service.metadata.namespace.clone();
+        provide_namespaces(&config.objects, [namespace.as_str()], &mut changes).await?;
+        let done = if dry_run {
+            config.objects.check(changes).await.map(|()| 0)
+        } else {
+            config.objects.transact(changes).await
+        };
+        match done {
+            Ok(revision) => {
+                service.metadata.resource_version = revision;
+                return Ok(service);
+            }
+            Err(error) if error.code == ErrorCode::Stale => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(ApiError::new(ErrorCode::Stale, "others were quicker, again and again", "try again"))
 }
 
 /// All faults that an error tells.
@@ -164,10 +232,11 @@ fn every(error: ApiError) -> Vec<Problem> {
 /// Puts what `wanted` says in the place of what `app` is: labels, annotations and spec.
 ///
 /// # Errors
-/// All faults at once; `Deleting`; `Unsupported` if hostnames or ports differ.
+/// All faults at once; `Deleting`; `Unsupported` if hostnames or ports differ, or whether it is headless.
 pub(crate) fn replace(app: &mut App, wanted: App, cluster_domain: &str) -> Result<(), ApiError> {
     refuse_deleting(app)?;
     let before = (app.spec.hostnames.clone(), published(app));
+    let was_headless = app.spec.service.headless;
     app.metadata.labels = wanted.metadata.labels;
     app.metadata.annotations = wanted.metadata.annotations;
     app.spec = wanted.spec;
@@ -181,6 +250,10 @@ pub(crate) fn replace(app: &mut App, wanted: App, cluster_domain: &str) -> Resul
     if before.1 != published(app) {
         let field = "spec.template.containers[0].ports";
         problems.add(ErrorCode::Unsupported, field, "published ports cannot be changed", FOR_LIFE);
+    }
+    if was_headless != app.spec.service.headless {
+        let field = "spec.service.headless";
+        problems.add(ErrorCode::Unsupported, field, "whether it has addresses cannot be changed", FOR_LIFE);
     }
     problems.into_result()
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use futures::StreamExt;
 use hivemind_model::{
-    ApiError, App, ErrorCode, ImageSummary, ImportResult, List, Replica, Resource, Scale, Status, Volume,
+    ApiError, App, ErrorCode, ImageSummary, ImportResult, List, Replica, Resource, Scale, Service, Status,
+    Volume,
 };
 use http_body_util::{BodyExt, StreamBody};
 use hyper::{Method, Request, body::Frame, header};
@@ -201,6 +202,23 @@ impl Client {
     pub async fn restart_app(&self, namespace: &str, app: &str) -> Result<App, ApiError> {
         let path = ApiPath::within(namespace, App::PLURAL).part(app).part("restart");
         self.change(Method::POST, &path, empty()).await
+    }
+
+    /// Makes a service for a name outside, in the namespace of its metadata; returns it as it is kept.
+    ///
+    /// # Errors
+    /// Every fault of the service at once; `ServiceNameTaken`.
+    pub async fn create_service(&self, service: &Service) -> Result<Service, ApiError> {
+        let path = ApiPath::within(&service.metadata.namespace, Service::PLURAL);
+        self.change(Method::POST, &path, json(service)?).await
+    }
+
+    /// Deletes a service for a name outside.
+    ///
+    /// # Errors
+    /// `ServiceNotFound`; `Unsupported` if it is an app's.
+    pub async fn delete_service(&self, namespace: &str, service: &str) -> Result<(), ApiError> {
+        self.delete(&ApiPath::within(namespace, Service::PLURAL).part(service)).await
     }
 
     /// Makes a volume, in the namespace of its metadata; returns it as it is kept.

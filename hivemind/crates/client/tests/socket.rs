@@ -24,8 +24,8 @@ use axum::{
 use futures::{StreamExt, stream};
 use hivemind_client::{Client, ExecEvent, ExecRequest, LogOptions, Selection, WatchItem};
 use hivemind_model::{
-    ApiError, App, AppSpec, AppStatus, Container, ErrorCode, ExecChannel, ExecExit, List, Metadata, Replica,
-    Scale, Template, TerminalSize, WatchEvent, WatchKind,
+    ApiError, App, AppService, AppSpec, AppStatus, Container, ErrorCode, ExecChannel, ExecExit, List,
+    Metadata, Replica, Scale, Template, TerminalSize, WatchEvent, WatchKind,
 };
 use tempfile::TempDir;
 use tokio::{net::UnixListener, sync::mpsc};
@@ -57,6 +57,7 @@ fn app(name: &str) -> App {
         spec: AppSpec {
             replicas: 1,
             hostnames: Vec::new(),
+            service: AppService::default(),
             template: Template {
                 containers: vec![Container { image: "nginx:latest".into(), ..Container::default() }],
                 ..Template::default()

@@ -244,6 +244,13 @@ async fn act(objects: &Objects, action: Action) -> Result<(), ApiError> {
             };
             objects.update_with(&namespace, &name, set).await.map(drop)
         }
+        Action::SetAffinity { namespace, name, affinity } => {
+            let set = |service: &mut Service| {
+                service.spec.session_affinity = affinity;
+                Ok(())
+            };
+            objects.update_with(&namespace, &name, set).await.map(drop)
+        }
         Action::SetAppStatus { namespace, name, status } => {
             let set = |app: &mut App| {
                 app.status = (*status).clone();

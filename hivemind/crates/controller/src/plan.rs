@@ -7,7 +7,7 @@ pub(crate) mod placement;
 
 use hivemind_model::{
     App, AppStatus, Endpoint, Identity, Metadata, Namespace, Problem, Replica, ReplicaSpec, ReplicaStatus,
-    Service, Volume, VolumeSpec, VolumeStatus, template_hash,
+    Service, SessionAffinity, Volume, VolumeSpec, VolumeStatus, template_hash,
 };
 
 use hivemind_scheduler::{Decision, Outcome};
@@ -73,6 +73,15 @@ pub enum Action {
         /// Sorted by replica.
         endpoints: Vec<Endpoint>,
     },
+    /// Have the service remember its clients as its app says.
+    SetAffinity {
+        /// The service's namespace.
+        namespace: String,
+        /// The service's name.
+        name: String,
+        /// For how long; none: not at all.
+        affinity: Option<SessionAffinity>,
+    },
     /// Tell how the app is.
     SetAppStatus {
         /// The app's namespace.
@@ -102,6 +111,7 @@ pub fn plan(snapshot: &Snapshot, mut suffix: impl FnMut() -> String) -> Vec<Acti
     for app in &snapshot.apps {
         let stopping = replicas_to_stop(snapshot, app);
         plan_endpoints(snapshot, app, &stopping, &mut actions);
+        plan_affinity(snapshot, app, &mut actions);
         for replica in &stopping {
             let Metadata { namespace, name, .. } = replica.metadata.clone();
             actions.push(Action::StopReplica { namespace, name });
@@ -286,6 +296,16 @@ fn plan_endpoints(snapshot: &Snapshot, app: &App, stopping: &[&Replica], actions
     }
 }
 
+fn plan_affinity(snapshot: &Snapshot, app: &App, actions: &mut Vec<Action>) {
+    let affinity = app.spec.service.session_affinity;
+    if let Some(service) = snapshot.service_of(app)
+        && service.spec.session_affinity != affinity
+    {
+        let Metadata { namespace, name, .. } = service.metadata.clone();
+        actions.push(Action::SetAffinity { namespace, name, affinity });
+    }
+}
+
 fn plan_status(snapshot: &Snapshot, app: &App, homeless: Option<Decision>, actions: &mut Vec<Action>) {
     let generations = Generations::of(snapshot, app);
     let service = snapshot.service_of(app);
@@ -294,7 +314,9 @@ fn plan_status(snapshot: &Snapshot, app: &App, homeless: Option<Decision>, actio
         replicas: count(generations.present.len() + generations.stale.len()),
         updated_replicas: count(generations.of_template(app)),
         ready_replicas: count(generations.ready()),
-        addresses: service.map_or_else(Vec::new, |s| vec![s.spec.ipv4.into(), s.spec.ipv6.into()]),
+        addresses: service
+            .and_then(|service| service.spec.balanced())
+            .map_or_else(Vec::new, |(_, ipv4, ipv6)| vec![ipv4.into(), ipv6.into()]),
         problem: app_problem(snapshot, &generations, service, homeless),
     };
     if status != app.status {

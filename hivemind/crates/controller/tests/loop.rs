@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use hivemind_controller::{Controller, ControllerConfig, Measured};
 use hivemind_model::{
-    App, AppSpec, AppStatus, Container, Identity, Metadata, Namespace, Node, NodeSpec, NodeStatus, Replica,
-    Service, ServiceSpec, ServiceStatus, Template,
+    App, AppService, AppSpec, AppStatus, Container, Identity, Metadata, Namespace, Node, NodeSpec,
+    NodeStatus, Replica, Service, ServiceSpec, ServiceStatus, Template,
 };
 use hivemind_store::{Object, Objects, Options, RedbStore};
 use jiff::Timestamp;
@@ -22,14 +22,13 @@ async fn create_app(objects: &Objects, replicas: u32) {
         containers: vec![Container { image: "nginx".into(), ..Container::default() }],
         ..Template::default()
     };
-    let spec = AppSpec { replicas, hostnames: Vec::new(), template };
+    let spec = AppSpec { replicas, hostnames: Vec::new(), service: AppService::default(), template };
     let app = App { metadata: Metadata::new("default", "web"), spec, status: AppStatus::default() };
     let spec = ServiceSpec {
         number: 1,
-        ipv4: "10.204.0.10".parse().unwrap(),
-        ipv6: "fd00::10".parse().unwrap(),
-        hostnames: Vec::new(),
-        published: Vec::new(),
+        ipv4: Some("10.204.0.10".parse().unwrap()),
+        ipv6: Some("fd00::10".parse().unwrap()),
+        ..ServiceSpec::default()
     };
     let service =
         Service { metadata: Metadata::new("default", "web"), spec, status: ServiceStatus::default() };

@@ -14,7 +14,7 @@ use crate::limits::ALIASES_MAX;
 ///
 /// A table is filled, then handed to [`DnsServer::publish`](crate::DnsServer::publish), which replaces the
 /// whole of the previous one at once; a query sees one or the other.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Records {
     entries: HashMap<LowerName, Entry>,
     pointers: HashMap<IpAddr, Name>,
@@ -43,7 +43,7 @@ pub(crate) struct Server {
 }
 
 /// A network of ours, and the zone of its reverse names.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Network {
     net: IpNet,
     zone: LowerName,

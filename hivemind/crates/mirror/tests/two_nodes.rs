@@ -86,10 +86,9 @@ fn service() -> Service {
         metadata: Metadata::new("shop", "web"),
         spec: ServiceSpec {
             number: 1,
-            ipv4: "10.204.0.10".parse().unwrap(),
-            ipv6: "fd00::10".parse().unwrap(),
-            hostnames: Vec::new(),
-            published: Vec::new(),
+            ipv4: Some("10.204.0.10".parse().unwrap()),
+            ipv6: Some("fd00::10".parse().unwrap()),
+            ..ServiceSpec::default()
         },
         status: ServiceStatus::default(),
     }

@@ -12,6 +12,7 @@ use crate::{
     name::{check_hostname, check_image, check_label, check_name, normalize_hostname},
     node::Taint,
     quantity::{Cpu, Memory},
+    service::SessionAffinity,
 };
 
 /// The most replicas that one app may have.
@@ -43,12 +44,34 @@ pub struct AppSpec {
     /// Further names of the app's service, besides `<app>.<namespace>.svc.<cluster domain>`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hostnames: Vec<String>,
+    /// How connections to the app's service are treated.
+    #[serde(default, skip_serializing_if = "AppService::is_usual")]
+    pub service: AppService,
     /// What a replica is made of.
     pub template: Template,
 }
 
 fn one() -> u32 {
     1
+}
+
+/// How connections to an app's service are treated.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AppService {
+    /// Whether it has no address: its names have the addresses of the replicas that take connections. Stays for the app's
+    /// life.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub headless: bool,
+    /// Whether clients that come back get the replica that they had, and for how long; left out: each connection is a new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_affinity: Option<SessionAffinity>,
+}
+
+impl AppService {
+    fn is_usual(&self) -> bool {
+        *self == AppService::default()
+    }
 }
 
 /// What one replica is made of.
@@ -275,6 +298,7 @@ impl AppSpec {
                 );
             }
         }
+        self.check_service(problems);
         for (key, value) in &self.template.labels {
             check_label("spec.template.labels", key, value, problems);
         }
@@ -297,6 +321,29 @@ impl AppSpec {
         }
         for (i, container) in self.template.containers.iter().enumerate() {
             container.check(&format!("spec.template.containers[{i}]"), problems);
+        }
+    }
+}
+
+impl AppSpec {
+    fn check_service(&self, problems: &mut Problems) {
+        let field = "spec.service.sessionAffinity";
+        if let Some(affinity) = self.service.session_affinity {
+            affinity.check(field, problems);
+            if self.service.headless {
+                let what = "nothing is between a headless service's clients and its replicas that could remember them";
+                problems.add(ErrorCode::Unsupported, field, what, "leave out one of the two");
+            }
+        }
+        for (i, container) in self.template.containers.iter().enumerate() {
+            if self.service.headless && !container.ports.is_empty() {
+                problems.add(
+                    ErrorCode::Unsupported,
+                    format!("spec.template.containers[{i}].ports"),
+                    "ports of a headless service cannot be published",
+                    "leave out one of the two",
+                );
+            }
         }
     }
 }
@@ -412,6 +459,7 @@ mod tests {
             spec: AppSpec {
                 replicas: 1,
                 hostnames: vec!["Web.Local".into()],
+                service: AppService::default(),
                 template: Template {
                     containers: vec![Container { image: "nginx:latest".into(), ..Container::default() }],
                     ..Template::default()
@@ -458,6 +506,27 @@ mod tests {
             ]
         );
         assert!(error.problems.iter().all(|p| !p.hint.is_empty()));
+    }
+
+    #[test]
+    fn what_a_service_cannot_be_at_once_is_told_together() {
+        let mut app = app();
+        app.spec.service = AppService {
+            headless: true,
+            session_affinity: Some(SessionAffinity { timeout_seconds: 86_401 }),
+        };
+        let port = Port { host_port: 80, container_port: 80, protocol: Protocol::Tcp };
+        app.spec.template.containers[0].ports = vec![port];
+        let error = app.validate().unwrap_err();
+        let fields: Vec<_> = error.problems.iter().map(|p| p.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "spec.service.sessionAffinity.timeoutSeconds",
+                "spec.service.sessionAffinity",
+                "spec.template.containers[0].ports"
+            ]
+        );
     }
 
     #[test]

@@ -27,8 +27,8 @@ mod volume;
 mod wire;
 
 pub use app::{
-    App, AppSpec, AppStatus, Container, EnvVar, Port, Protocol, REPLICAS_MAX, Resources, Template,
-    Toleration, VolumeMount,
+    App, AppService, AppSpec, AppStatus, Container, EnvVar, Port, Protocol, REPLICAS_MAX, Resources,
+    Template, Toleration, VolumeMount,
 };
 pub use cluster::{
     ClusterFacts, ClusterMember, ClusterStatus, FeedLine, JoinAnswer, JoinRequest, JoinToken,
@@ -55,7 +55,7 @@ pub use node::{Node, NodeSpec, NodeState, NodeStatus, Taint, TaintEffect};
 pub use quantity::{Cpu, Memory, QuantityError};
 pub use replica::{LastExit, Phase, PullProgress, Replica, ReplicaSpec, ReplicaStatus};
 pub use resource::{List, Resource, WatchEvent, WatchKind};
-pub use service::{Endpoint, PublishedPort, Service, ServiceSpec, ServiceStatus};
+pub use service::{Endpoint, PublishedPort, Service, ServiceSpec, ServiceStatus, SessionAffinity};
 pub use token::{Login, LoginCode, NewToken, Session, Token, TokenRole, TokenSpec};
 pub use volume::{Volume, VolumeSpec, VolumeStatus};
 pub use wire::{

@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use hivemind_model::{
-    App, AppSpec, AppStatus, Container, ErrorCode, Metadata, Namespace, Node, NodeSpec, NodeStatus, Port,
-    Protocol, Service, ServiceSpec, ServiceStatus, Template, Token, TokenRole, TokenSpec, WatchKind,
+    App, AppService, AppSpec, AppStatus, Container, ErrorCode, Metadata, Namespace, Node, NodeSpec,
+    NodeStatus, Port, Protocol, Service, ServiceSpec, ServiceStatus, Template, Token, TokenRole, TokenSpec,
+    WatchKind,
 };
 use hivemind_store::{Changes, Key, ListOptions, ObjectWatch, Objects, Options, Prefix, RedbStore, Revision};
 
@@ -32,6 +33,7 @@ fn app(name: &str, hostnames: &[&str], ports: &[u16]) -> App {
         spec: AppSpec {
             replicas: 1,
             hostnames: hostnames.iter().map(|h| (*h).to_owned()).collect(),
+            service: AppService::default(),
             template: Template { containers: vec![container], ..Template::default() },
         },
         status: AppStatus::default(),
@@ -209,10 +211,9 @@ async fn a_transaction_of_several_objects_is_all_or_nothing() {
         metadata: Metadata::new("default", name),
         spec: ServiceSpec {
             number: u32::from(last),
-            ipv4: [10, 204, 0, last].into(),
-            ipv6: [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)].into(),
-            hostnames: vec![],
-            published: vec![],
+            ipv4: Some([10, 204, 0, last].into()),
+            ipv6: Some([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)].into()),
+            ..ServiceSpec::default()
         },
         status: ServiceStatus::default(),
     };

@@ -174,7 +174,8 @@ pub(crate) fn gone_meanwhile(app: &App) -> Failure {
 #[cfg(test)]
 mod tests {
     use hivemind_model::{
-        AppSpec, AppStatus, Container, Metadata, Phase, Port, Protocol, ReplicaSpec, ReplicaStatus, Template,
+        AppService, AppSpec, AppStatus, Container, Metadata, Phase, Port, Protocol, ReplicaSpec,
+        ReplicaStatus, Template,
     };
 
     use super::*;
@@ -187,7 +188,12 @@ mod tests {
         let addresses = vec!["10.204.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         let app = App {
             metadata: Metadata::new("default", "web-app"),
-            spec: AppSpec { replicas: 1, hostnames: vec!["web.local".into()], template: template.clone() },
+            spec: AppSpec {
+                replicas: 1,
+                hostnames: vec!["web.local".into()],
+                service: AppService::default(),
+                template: template.clone(),
+            },
             status: AppStatus { addresses, ..AppStatus::default() },
         };
         let replica = Replica {

@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, fmt::Display, str::FromStr, time::Duration};
 
 use clap::Args;
 use hivemind_model::{
-    ApiError, App, AppSpec, AppStatus, Container, EnvVar, ErrorCode, Metadata, Port, Problem, Problems,
-    Protocol, Resources, Template, Toleration, VolumeMount,
+    ApiError, App, AppService, AppSpec, AppStatus, Container, EnvVar, ErrorCode, Metadata, Port, Problem,
+    Problems, Protocol, Resources, SessionAffinity, Template, Toleration, VolumeMount,
 };
 
 use crate::cli::{NameArgs, output::FormatArgs, units};
@@ -20,6 +20,7 @@ use crate::cli::{NameArgs, output::FormatArgs, units};
   hivemind app deploy web --image nginx:latest --replicas 3 --port 8080:80 --memory 64Mi --cpu 0.5
   hivemind app deploy db --image redis:7 --volume redis-data:/data --env TZ=UTC
   hivemind app deploy client --image busybox -- sleep infinity
+  hivemind app deploy shop --image shop:2 --replicas 3 --session-affinity=30m
   hivemind app deploy train --image train:1 --node-selector gpu=a100 --toleration gpu
 
 The app is reached by other apps as <name>.<namespace>.svc.hivemind.internal and by each --service.
@@ -35,6 +36,19 @@ pub(crate) struct DeployArgs {
     /// A further name under which other apps reach it, for example web.local; may be repeated
     #[arg(long = "service", value_name = "HOSTNAME")]
     pub(crate) services: Vec<String>,
+    /// Give the app's names the addresses of its replicas, and no address of their own
+    #[arg(long)]
+    pub(crate) headless: bool,
+    /// Send a client that comes back within this time to the replica that it had, for example 30m [default with the flag: 3h]
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "3h",
+        allow_hyphen_values = true
+    )]
+    pub(crate) session_affinity: Option<String>,
     /// How many replicas, 0 to 1000
     #[arg(long, value_name = "N", default_value = "1", allow_hyphen_values = true)]
     pub(crate) replicas: String,
@@ -140,7 +154,11 @@ impl DeployArgs {
             tolerations: reader.each("--toleration", &self.tolerations, &mut places.tolerations, toleration),
             restarted_at: None,
         };
-        let spec = AppSpec { replicas, hostnames: self.services.clone(), template };
+        let service = AppService {
+            headless: self.headless,
+            session_affinity: self.session_affinity.as_deref().and_then(|time| reader.affinity(time)),
+        };
+        let spec = AppSpec { replicas, hostnames: self.services.clone(), service, template };
         let mut app = App { metadata, spec, status: AppStatus::default() };
         if let Err(error) = app.validate() {
             reader.add_all(places.at_flags(error));
@@ -182,6 +200,8 @@ impl Places {
                 ("spec.template.nodeSelector", _) => "--node-selector",
                 ("metadata.annotations", _) => "--annotation",
                 ("spec.replicas", _) => "--replicas",
+                ("spec.service.headless", _) => "--headless",
+                (field, _) if field.starts_with("spec.service.sessionAffinity") => "--session-affinity",
                 (_, "image") => "--image",
                 (_, "command") => "--command",
                 (_, "resources.cpu") => "--cpu",
@@ -307,6 +327,18 @@ impl Reader {
             self.problems.add(problem.code, problem.field, problem.message, problem.hint);
             1
         })
+    }
+
+    fn affinity(&mut self, value: &str) -> Option<SessionAffinity> {
+        let seconds = units::duration(value).and_then(|time| u32::try_from(time.as_secs()).ok());
+        if seconds.is_none() {
+            let message = format!("{value:?} is not a time for which a client can be remembered");
+            self.add(
+                "--session-affinity",
+                Wrong { code: ErrorCode::OutOfRange, message, hint: "give 1s to 24h, for example 30m or 3h" },
+            );
+        }
+        seconds.map(|timeout_seconds| SessionAffinity { timeout_seconds })
     }
 
     fn timeout(&mut self, value: &str) -> Duration {

@@ -178,8 +178,8 @@ fn troubles(info: &Info<'_>, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use hivemind_model::{
-        AppSpec, AppStatus, Container, ErrorCode, LastExit, Metadata, Phase, Problem, ReplicaSpec,
-        ReplicaStatus,
+        AppService, AppSpec, AppStatus, Container, ErrorCode, LastExit, Metadata, Phase, Problem,
+        ReplicaSpec, ReplicaStatus,
     };
 
     use super::*;
@@ -202,7 +202,12 @@ mod tests {
         };
         let mut app = App {
             metadata: metadata("web"),
-            spec: AppSpec { replicas: 2, hostnames: vec!["web.local".into()], template: template.clone() },
+            spec: AppSpec {
+                replicas: 2,
+                hostnames: vec!["web.local".into()],
+                service: AppService::default(),
+                template: template.clone(),
+            },
             status: AppStatus {
                 ready_replicas: 1,
                 addresses: vec!["10.204.0.1".parse().unwrap()],
@@ -269,7 +274,12 @@ mod tests {
     fn where_an_app_may_run_is_told_as_it_was_given() {
         let mut app = App {
             metadata: metadata("web"),
-            spec: AppSpec { replicas: 1, hostnames: Vec::new(), template: Template::default() },
+            spec: AppSpec {
+                replicas: 1,
+                hostnames: Vec::new(),
+                service: AppService::default(),
+                template: Template::default(),
+            },
             status: AppStatus::default(),
         };
         assert!(placement_fields(&app).is_empty());

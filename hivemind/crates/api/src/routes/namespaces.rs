@@ -2,8 +2,8 @@
 
 use axum::{Json, extract::State, http::StatusCode};
 use hivemind_model::{
-    ApiError, App, ErrorCode, Metadata, Namespace, NetworkPolicy, Problems, Replica, Volume, check_label,
-    check_name,
+    ApiError, App, ErrorCode, Metadata, Namespace, NetworkPolicy, Problems, Replica, Service, Volume,
+    check_label, check_name,
 };
 use hivemind_store::{Changes, Object, Objects};
 
@@ -136,6 +136,8 @@ pub(crate) async fn delete(
     }
     let mut inside = Vec::from_iter(told::<App>(objects, name, "app").await?);
     inside.extend(told::<Replica>(objects, name, "replica").await?);
+    let external = |service: &Service| service.spec.external_name.is_some();
+    inside.extend(told_of::<Service>(objects, name, "service", external).await?);
     inside.extend(told::<Volume>(objects, name, "volume").await?);
     inside.extend(told::<NetworkPolicy>(objects, name, "network policy").await?);
     if !inside.is_empty() {
@@ -149,7 +151,18 @@ pub(crate) async fn delete(
 
 /// What there is of a kind in a namespace, in words; nothing if there is none.
 async fn told<T: Object>(objects: &Objects, namespace: &str, noun: &str) -> Result<Option<String>, ApiError> {
-    let items = objects.list::<T>(Some(namespace)).await?.items;
+    told_of::<T>(objects, namespace, noun, |_| true).await
+}
+
+/// The same of those that count.
+async fn told_of<T: Object>(
+    objects: &Objects,
+    namespace: &str,
+    noun: &str,
+    counts: impl Fn(&T) -> bool,
+) -> Result<Option<String>, ApiError> {
+    let mut items = objects.list::<T>(Some(namespace)).await?.items;
+    items.retain(counts);
     let names: Vec<_> = items.iter().take(NAMES_TOLD_MAX).map(|item| item.metadata().name.as_str()).collect();
     let more = items.len() - names.len();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };

@@ -22,7 +22,7 @@ async fn an_app_is_made_with_its_service_in_one_revision() {
     assert_eq!(service.metadata.resource_version, app.metadata.resource_version);
     assert_eq!(service.spec.hostnames, ["web.local"]);
     assert_eq!((service.spec.published[0].host_port, service.spec.published[0].container_port), (8080, 80));
-    assert!(service.spec.number > 0 && service.spec.ipv4.octets()[..2] == [10, 204]);
+    assert!(service.spec.number > 0 && service.spec.ipv4.unwrap().octets()[..2] == [10, 204]);
     for word in ["web", &app.metadata.id, &app.metadata.uid.to_string()] {
         let (status, found) = server.get(&format!("{APPS}/{word}")).await;
         assert_eq!((status.as_u16(), found), (200, made.clone()));

@@ -12,6 +12,7 @@ mod namespaces;
 mod node;
 mod openapi;
 mod policies;
+mod services;
 mod streams;
 mod things;
 mod waiting;

@@ -1,8 +1,8 @@
 //! Plans, and a small world in which they are carried out until nothing is left to do.
 
 use hivemind_model::{
-    AppSpec, Container, Node, NodeSpec, NodeState, NodeStatus, Phase, Service, ServiceSpec, ServiceStatus,
-    Template,
+    AppService, AppSpec, Container, Node, NodeSpec, NodeState, NodeStatus, Phase, Service, ServiceSpec,
+    ServiceStatus, Template,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -24,6 +24,7 @@ impl World {
             spec: AppSpec {
                 replicas,
                 hostnames: Vec::new(),
+                service: AppService::default(),
                 template: Template {
                     containers: vec![Container { image: "nginx".into(), ..Container::default() }],
                     ..Template::default()
@@ -35,10 +36,9 @@ impl World {
             metadata: Metadata::new("default", "web"),
             spec: ServiceSpec {
                 number: 1,
-                ipv4: "10.204.0.10".parse().unwrap(),
-                ipv6: "fd00::10".parse().unwrap(),
-                hostnames: Vec::new(),
-                published: Vec::new(),
+                ipv4: Some("10.204.0.10".parse().unwrap()),
+                ipv6: Some("fd00::10".parse().unwrap()),
+                ..ServiceSpec::default()
             },
             status: ServiceStatus::default(),
         };
@@ -122,6 +122,9 @@ impl World {
                 }
                 Action::SetEndpoints { endpoints, .. } => {
                     self.snapshot.services[0].status.endpoints = endpoints
+                }
+                Action::SetAffinity { affinity, .. } => {
+                    self.snapshot.services[0].spec.session_affinity = affinity;
                 }
                 Action::SetAppStatus { status, .. } => self.snapshot.apps[0].status = *status,
                 Action::RemoveApp(_) => {
@@ -221,6 +224,30 @@ fn an_app_gets_its_replicas_and_they_enter_the_service() {
     assert_eq!(world.snapshot.services[0].status.endpoints.len(), 3);
     let app = world.app().clone();
     assert!(app.status.is_up(&app));
+}
+
+#[test]
+fn a_service_remembers_clients_as_its_app_says_and_no_replica_is_replaced_for_it() {
+    let mut world = World::with_app(2);
+    world.settle();
+    let replicas = world.snapshot.replicas.clone();
+    for affinity in [Some(SessionAffinity { timeout_seconds: 60 }), None] {
+        world.app().spec.service.session_affinity = affinity;
+        let actions = world.plan();
+        assert!(matches!(&actions[..], [Action::SetAffinity { affinity: told, .. }] if *told == affinity));
+        world.carry_out(actions);
+        assert!(world.plan().is_empty());
+        assert_eq!(world.snapshot.replicas, replicas);
+    }
+}
+
+#[test]
+fn an_app_with_a_headless_service_has_endpoints_and_no_addresses() {
+    let mut world = World::with_app(2);
+    world.snapshot.services[0].spec = ServiceSpec::default();
+    world.settle();
+    assert_eq!(world.snapshot.services[0].status.endpoints.len(), 2);
+    assert!(world.app().status.addresses.is_empty());
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Claim {
             code: ErrorCode::ServiceNameTaken,
             what: format!("the service name {hostname:?}"),
             field,
-            hint: "choose another name, or delete the app that has it",
+            hint: "choose another name, or delete the app or service that has it",
         }
     }
 
@@ -96,12 +96,19 @@ impl Object for App {
 impl Object for Service {
     const EXISTS: ErrorCode = ErrorCode::ServiceNameTaken;
 
-    /// Its number and addresses. Names and ports are claimed by its app.
+    /// Its number and addresses. Names and ports are claimed by its app; one for a name outside has no app.
     fn claims(&self) -> Vec<Claim> {
+        if self.spec.external_name.is_some() {
+            let hostnames = self.spec.hostnames.iter().enumerate();
+            return hostnames
+                .map(|(i, name)| Claim::hostname(name, format!("spec.hostnames[{i}]")))
+                .collect();
+        }
+        let Some((number, ipv4, ipv6)) = self.spec.balanced() else { return Vec::new() };
         vec![
-            Claim::chosen("service-number", self.spec.number, "spec.number"),
-            Claim::chosen("address", self.spec.ipv4, "spec.ipv4"),
-            Claim::chosen("address", self.spec.ipv6, "spec.ipv6"),
+            Claim::chosen("service-number", number, "spec.number"),
+            Claim::chosen("address", ipv4, "spec.ipv4"),
+            Claim::chosen("address", ipv6, "spec.ipv6"),
         ]
     }
 }

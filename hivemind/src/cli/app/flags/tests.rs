@@ -199,3 +199,23 @@ fn places_that_the_daemon_names_are_told_as_flags() {
     let error = ApiError::new(ErrorCode::AppExists, "exists", "").at("metadata.name");
     assert_eq!(wanted.places.at_flags(error).field.as_deref(), Some("--name"));
 }
+
+#[test]
+fn how_a_service_treats_its_clients_is_read_from_the_flags() {
+    let service = |flags: &[&str]| {
+        let line: Vec<_> = ["web", "--image", "nginx"].iter().chain(flags).copied().collect();
+        read(&line).unwrap().app.spec.service
+    };
+    let affinity = |timeout_seconds| Some(SessionAffinity { timeout_seconds });
+    assert_eq!(service(&[]), AppService::default());
+    assert!(service(&["--headless"]).headless);
+    assert_eq!(service(&["--session-affinity"]).session_affinity, affinity(10_800));
+    assert_eq!(service(&["--session-affinity=90s"]).session_affinity, affinity(90));
+    for wrong in ["--session-affinity=25h", "--session-affinity=0s", "--session-affinity=long"] {
+        let list = faults(&["web", "--image", "nginx", wrong]);
+        assert_eq!(list, [("--session-affinity".to_owned(), "HM0103")], "{wrong}");
+    }
+    let both = faults(&["web", "--image", "nginx", "--headless", "--session-affinity", "-p", "80:80"]);
+    let expected = [("--session-affinity".to_owned(), "HM0108"), ("--port".to_owned(), "HM0108")];
+    assert_eq!(both, expected);
+}

@@ -1,5 +1,5 @@
 use hivemind_model::{
-    AppSpec, AppStatus, Metadata, PullProgress, ReplicaSpec, ReplicaStatus, Template, WatchEvent,
+    AppService, AppSpec, AppStatus, Metadata, PullProgress, ReplicaSpec, ReplicaStatus, Template, WatchEvent,
 };
 
 use super::*;
@@ -12,7 +12,12 @@ fn app(replicas: u32, ready: u32) -> App {
     metadata.generation = 2;
     App {
         metadata,
-        spec: AppSpec { replicas, hostnames: Vec::new(), template: Template::default() },
+        spec: AppSpec {
+            replicas,
+            hostnames: Vec::new(),
+            service: AppService::default(),
+            template: Template::default(),
+        },
         status: AppStatus {
             observed_generation: 2,
             replicas,
