@@ -37,7 +37,7 @@ pub use http::{Response, get, get_unix};
 pub use inventory::Inventory;
 pub use link::{Direction, Link, LinkKind, LinkOptions, LinkQuality, forward};
 pub use node::{Containerd, Node, NodeOptions, check_refusal, policy, policy_only};
-pub use probe::Place;
+pub use probe::{Held, Place};
 pub use programs::{artifacts, hivemind_binary, image_archive};
 pub use prometheus::{Prometheus, Sample, tool};
 pub use registry::Registry;

@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader},
+    process::{ChildStdout, Stdio},
+};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -65,6 +68,32 @@ impl<'a> Place<'a> {
         self.tell(&["ask", &address.to_string(), &sockets.to_string(), kind])
     }
 
+    /// Asks over connected UDP sockets, one request after another, until somebody else answers than at first.
+    ///
+    /// # Errors
+    /// When nobody answers at first.
+    pub fn ask_until_moved(&self, address: SocketAddr) -> Result<Held> {
+        self.held(&["move", &address.to_string()])
+    }
+
+    /// Talks to an echo over one TCP connection until that ends.
+    ///
+    /// # Errors
+    /// When it does not come to be.
+    pub fn hold(&self, address: SocketAddr) -> Result<Held> {
+        self.held(&["hold", &address.to_string()])
+    }
+
+    fn held(&self, words: &[&str]) -> Result<Held> {
+        let mut command = self.probe(words)?;
+        command.stdout(Stdio::piped());
+        let mut program = Background::new(command.spawn().context("cannot start hivemind-probe")?);
+        let output = program.take_stdout().context("no standard output")?;
+        let mut held = Held { _program: program, output: BufReader::new(output), first: Value::Null };
+        held.first = held.line()?;
+        Ok(held)
+    }
+
     /// Answers each datagram to `port`, of both families, with `name`, until the program is dropped.
     ///
     /// # Errors
@@ -99,5 +128,30 @@ impl<'a> Place<'a> {
         serde_json::from_str(&text).with_context(|| {
             format!("hivemind-probe printed {text:?} {}", String::from_utf8_lossy(&output.stderr))
         })
+    }
+}
+
+/// A client that goes on until something happens to it.
+#[derive(Debug)]
+pub struct Held {
+    _program: Background,
+    output: BufReader<ChildStdout>,
+    /// What it said at first: who answered, or whom the connection is with.
+    pub first: Value,
+}
+
+impl Held {
+    /// Waits for the end, and returns what the client says of it.
+    ///
+    /// # Errors
+    /// When it ended without a word.
+    pub fn end(mut self) -> Result<Value> {
+        self.line()
+    }
+
+    fn line(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        serde_json::from_str(&line).with_context(|| format!("hivemind-probe said {line:?}"))
     }
 }

@@ -22,7 +22,23 @@ fn both_nodes_give_the_same_answers_to_the_same_names() -> Result<()> {
     cluster.start_daemons()?;
     cluster.deploy("web", "nginx", &["--replicas", "2", "--service", "web.local"])?;
     let web = cluster.until_up("web", 2, LIMIT)?;
-    let mut questions: Vec<Vec<String>> = vec![];
+    cluster.deploy("db", "nginx", &["--replicas", "2", "--headless", "--service", "db.local"])?;
+    let db = cluster.until_up("db", 2, LIMIT)?;
+    let headless = db.iter().map(|replica| Ok(both_addresses(&replica["status"])?[0].to_string()));
+    let mut headless: Vec<String> = headless.collect::<Result<_>>()?;
+    headless.sort();
+    eventually(LIMIT, "both replicas to be named", || {
+        let said = dig(cluster.server(), &["db.local", "A"])?;
+        ensure!(said == headless, "{said:?}");
+        Ok::<_, anyhow::Error>(())
+    })?;
+    let outside = ["service", "create", "outside", "--external-name", "www.example.com"];
+    cluster.server().hivemind_ok(&outside)?;
+    let mut questions: Vec<Vec<String>> = vec![
+        vec!["db.local".into(), "A".into()],
+        vec!["db.local".into(), "AAAA".into()],
+        vec!["outside.default.svc.hivemind.internal".into(), "CNAME".into()],
+    ];
     for family in ["A", "AAAA"] {
         questions.push(vec!["web.local".into(), family.into()]);
         questions.push(vec!["web.default.svc.hivemind.internal".into(), family.into()]);

@@ -1,11 +1,13 @@
 //! Opens a connection, or sends or answers datagrams, and prints what came of it as one JSON object.
 //!
 //! `hivemind-probe dial ADDRESS:PORT`, `hivemind-probe ask ADDRESS:PORT SOCKETS connected|unconnected`,
-//! `hivemind-probe answer PORT NAME` (prints a dot when it is bound, and runs until it is killed).
+//! `hivemind-probe move ADDRESS:PORT` (asks over a connected UDP socket, one after another, until somebody else answers; says
+//! first who answers now), `hivemind-probe hold ADDRESS:PORT` (talks to an echo over one TCP connection until that ends; says
+//! first that it stands), `hivemind-probe answer PORT NAME` (prints a dot when it is bound, and runs until it is killed).
 #![forbid(unsafe_code)]
 
 use std::{
-    io::{self, Write},
+    io::{self, Read, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     process::ExitCode,
     time::{Duration, Instant},
@@ -16,6 +18,12 @@ use serde_json::{Value, json};
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(3);
 
+/// How long it is waited for somebody else to answer.
+const MOVE_LIMIT: Duration = Duration::from_secs(20);
+
+/// After so many errors it is given up.
+const ERRORS_MAX: usize = 20;
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -25,6 +33,8 @@ fn main() -> ExitCode {
             (Ok(address), Ok(sockets)) => Some(ask(address, sockets, *kind == "connected")),
             _ => None,
         },
+        ["move", address] => address.parse().ok().map(follow),
+        ["hold", address] => address.parse().ok().map(hold),
         ["answer", port, name] => port.parse().ok().map(|port| match answer(port, name) {
             Ok(()) => Value::Null,
             Err(error) => json!({ "error": error.to_string() }),
@@ -38,7 +48,8 @@ fn main() -> ExitCode {
         }
         None => {
             eprintln!(
-                "usage: hivemind-probe dial ADDRESS:PORT | ask ADDRESS:PORT SOCKETS KIND | answer PORT NAME"
+                "usage: hivemind-probe dial ADDRESS:PORT | ask ADDRESS:PORT SOCKETS KIND | move ADDRESS:PORT \
+                 | hold ADDRESS:PORT | answer PORT NAME"
             );
             ExitCode::from(2)
         }
@@ -69,13 +80,88 @@ fn ask(address: SocketAddr, sockets: usize, connected: bool) -> Value {
     json!({ "answers": answers, "froms": froms, "errors": errors })
 }
 
-fn ask_once(address: SocketAddr, connected: bool) -> io::Result<(String, SocketAddr)> {
+/// A socket for datagrams to `address`.
+fn datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = UdpSocket::bind(any)?;
     socket.set_read_timeout(Some(LIMIT))?;
+    Ok(socket)
+}
+
+/// Asks over one connected socket, and over another after an error, until somebody else answers than at first: who, after how
+/// many errors, and the longest that passed between two answers.
+fn follow(address: SocketAddr) -> Value {
+    let open = || {
+        let socket = datagrams(address)?;
+        socket.connect(address)?;
+        Ok::<_, io::Error>(socket)
+    };
+    let request = |socket: &UdpSocket| {
+        socket.send(b"who?")?;
+        let mut answer = [0; 512];
+        let length = socket.recv(&mut answer)?;
+        Ok::<_, io::Error>(String::from_utf8_lossy(&answer[..length]).into_owned())
+    };
+    let (mut socket, mut first, mut errors) = (open(), None, Vec::new());
+    let began = Instant::now();
+    let (mut answered, mut longest) = (Instant::now(), Duration::ZERO);
+    loop {
+        let answer = match &socket {
+            Ok(socket) => request(socket),
+            Err(error) => Err(io::Error::from(error.kind())),
+        };
+        match (answer, &first) {
+            (Err(error), _) => {
+                errors.push(error.to_string());
+                if errors.len() > ERRORS_MAX {
+                    return json!({ "answer": null, "errors": errors });
+                }
+                socket = open();
+            }
+            (Ok(name), None) => {
+                println!("{}", json!({ "answer": name }));
+                (first, answered) = (Some(name), Instant::now());
+            }
+            (Ok(name), Some(known)) => {
+                longest = longest.max(answered.elapsed());
+                answered = Instant::now();
+                if name != *known || began.elapsed() > MOVE_LIMIT {
+                    let ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+                    return json!({ "answer": name, "errors": errors, "ms": ms });
+                }
+            }
+        }
+    }
+}
+
+/// Talks to an echo over one connection until it ends: how, and after how long.
+fn hold(address: SocketAddr) -> Value {
+    let began = Instant::now();
+    let talk = || -> io::Result<()> {
+        let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        let mut stands = false;
+        loop {
+            stream.write_all(b"x")?;
+            stream.read_exact(&mut [0])?;
+            if !stands {
+                println!("{}", json!({ "peer": stream.peer_addr()?.to_string() }));
+                stands = true;
+            }
+            // A word now and then is enough.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let ended = talk().map_err(|error| format!("{:?}", error.kind()));
+    let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    json!({ "error": ended.unwrap_err(), "ms": ms })
+}
+
+fn ask_once(address: SocketAddr, connected: bool) -> io::Result<(String, SocketAddr)> {
+    let socket = datagrams(address)?;
     if connected {
         socket.connect(address)?;
         socket.send(b"who?")?;

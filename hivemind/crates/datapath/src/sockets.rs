@@ -79,12 +79,12 @@ impl Gone {
 
     /// Tells what went wrong; of a kernel that cannot do it at all, once.
     fn tell(&self, error: &Error) {
-        let source = match error {
+        let errno = match error {
             Error::System { source, .. } => source.raw_os_error(),
             _ => None,
         };
-        if !matches!(source, Some(libc::EOPNOTSUPP | libc::ENOENT | libc::EPROTONOSUPPORT)) {
-            tracing::warn!(%error, source, "Sockets to an endpoint that is gone may take longer to notice");
+        if !matches!(errno, Some(libc::EOPNOTSUPP | libc::ENOENT | libc::EPROTONOSUPPORT)) {
+            tracing::warn!(%error, errno, "Sockets to an endpoint that is gone may take longer to notice");
         } else if !self.is_told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "This kernel cannot end sockets (CONFIG_INET_DIAG_DESTROY): clients that are connected to an endpoint that \

@@ -6,7 +6,7 @@ use crate::{
     talk::{ask, connect, datagrams, echo},
     world::{PATIENCE, Place, addresses, far_replica, in_a_world, replica, service},
 };
-use hivemind_datapath::{BackendSpec, Routing, ServiceSpec};
+use hivemind_datapath::{BackendSpec, Protocol, PublishedPort, Routing, ServiceSpec};
 use std::{
     io::{self, ErrorKind, Read},
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
@@ -89,6 +89,32 @@ fn a_connected_udp_client_is_with_another_endpoint_within_a_second_after_one_err
                 drop(told);
                 asking.join().unwrap();
             }
+        }
+    });
+}
+
+#[test]
+fn a_client_of_a_published_port_on_the_node_is_told_as_well() {
+    in_a_world(async |world| {
+        let _outside = world.outside();
+        let datapath = world.open().await;
+        servers(world, &datapath, &[1, 2]).await;
+        let published = vec![PublishedPort { host_port: 8080, protocol: Protocol::Udp, target_port: 80 }];
+        datapath.set_service(ServiceSpec { published: published.clone(), ..service(1, &[1]) }).await.unwrap();
+        let open = || {
+            ["127.0.0.1:8080", "[::1]:8080", "192.0.2.1:8080", "[2001:db8::1]:8080"].map(|target| {
+                let target: SocketAddr = target.parse().unwrap();
+                let socket = datagrams(target.ip());
+                socket.connect(target).unwrap();
+                assert_eq!(request(&socket).unwrap(), 1);
+                socket
+            })
+        };
+        let sockets = world.run(Place::OnNode, open).join().unwrap();
+        datapath.set_service(ServiceSpec { published, ..service(1, &[2]) }).await.unwrap();
+        for socket in sockets {
+            let ended = socket.recv(&mut [0; 2]).unwrap_err();
+            assert_eq!(ended.kind(), ErrorKind::ConnectionAborted);
         }
     });
 }
