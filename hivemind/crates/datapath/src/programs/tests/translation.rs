@@ -577,6 +577,31 @@ fn whoever_was_asked_from_outside_answers_under_its_own_address_when_it_is_judge
 }
 
 #[test]
+fn records_that_are_made_while_unused_ones_are_collected_stay() {
+    let mut bench = Bench::new();
+    bench.serve(&[2], 80);
+    let sent = Sent::new(&[10, 0, 0, 1], &SERVED, UDP, [4_000, 80]);
+    assert_eq!(bench.run(name::FROM_REPLICA, &sent.frame()).0, REDIRECT);
+    // Of a packet that comes when a collection has looked at the clock, and whose connection is not written yet.
+    let mut connections = bench.hash::<Key<Address4>, Entry>(name::CONNTRACK_V4);
+    for key in connections.keys().collect::<Result<Vec<_>, _>>().unwrap() {
+        connections.remove(&key).unwrap();
+    }
+    let used = |bench: &mut Bench, used_ns| {
+        let mut records = bench.hash::<Key<Address4>, Translation<Address4>>(name::TRANSLATION_V4);
+        for (key, record) in records.iter().collect::<Result<Vec<_>, _>>().unwrap() {
+            records.insert(key, Translation { used_ns, ..record }, 0).unwrap();
+        }
+    };
+    used(&mut bench, u64::MAX / 2);
+    bench.run(name::COLLECT, &sent.frame());
+    assert_eq!(bench.records(), 2);
+    used(&mut bench, 1);
+    bench.run(name::COLLECT, &sent.frame());
+    assert_eq!(bench.records(), 0);
+}
+
+#[test]
 fn a_spoofed_source_gets_no_translation() {
     let mut bench = Bench::new();
     bench.serve(&[2], 80);
