@@ -119,6 +119,9 @@ pub const REFUSED_NS: u64 = 300 * SECOND_NS;
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Entry {
+    /// The version of the layout under which the entry was made, or zero for this one. First, so that all else is elsewhere.
+    #[cfg(feature = "next-layout")]
+    pub made_under: u64,
     /// When the entry may be collected, in nanoseconds of the monotonic clock.
     pub expires_ns: u64,
     /// When the first packet was seen, in nanoseconds of the monotonic clock.

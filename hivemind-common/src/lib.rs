@@ -3,8 +3,8 @@
 //! pure enough to run, and to be tested, on both sides.
 //!
 //! Nothing here does I/O, allocates or knows of a kernel. A change to the layout of any map type is
-//! a change of [`ABI_VERSION`]: maps of another version are never opened, they live in another
-//! directory of pins.
+//! a change of [`ABI_VERSION`]: maps of another version live in another directory of pins, and [`layout`] says how a build
+//! takes them over.
 //!
 //! Start with [`family::Family`], by which everything exists once for IPv4 and once for IPv6 without
 //! being written twice; then [`packet`] (bytes to headers), [`conntrack`] (headers to a connection's
@@ -18,6 +18,7 @@ pub mod conntrack;
 pub mod drop_reason;
 pub mod endpoint;
 pub mod family;
+pub mod layout;
 pub mod name;
 pub mod node;
 pub mod overlay;
@@ -30,4 +31,4 @@ pub mod telemetry;
 pub mod translation;
 
 /// The version of the layout of all maps. Part of the path under which they are pinned.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-layout") { 6 } else { 5 };

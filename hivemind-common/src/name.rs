@@ -181,6 +181,35 @@ pub mod step {
     pub const PROGRAMS: [&str; COUNT as usize] = ["settle", "outward", "refuse", "outside", "examine"];
 }
 
+/// While maps of another layout are taken over: the map that a name stands for there. See [`crate::layout`].
+pub const OLD_CONNTRACK_V4: &str = "old_conntrack4";
+/// As [`OLD_CONNTRACK_V4`], for IPv6.
+pub const OLD_CONNTRACK_V6: &str = "old_conntrack6";
+/// Array of one u32: whose turn it is, [`gate::OLD`] or [`gate::NEW`].
+pub const TURN: &str = "turn";
+/// Program array of what the gates let packets go on to: of each hook the program of the old layout, then that of the new.
+pub const GATES: &str = "gates";
+
+/// The programs that hang at interfaces while maps of another layout are taken over, each in the place of the one that it is
+/// named after.
+pub mod gate {
+    /// In [`super::TURN`]: programs of the old layout run.
+    pub const OLD: u32 = 0;
+    /// In [`super::TURN`]: programs of the new layout run.
+    pub const NEW: u32 = 1;
+    /// How many hooks there are.
+    pub const HOOKS: u32 = 6;
+    /// The programs at interfaces, and the gate of each.
+    pub const PROGRAMS: [(&str, &str); HOOKS as usize] = [
+        (super::FROM_REPLICA, "gate_from_replica"),
+        (super::TO_REPLICA, "gate_to_replica"),
+        (super::FROM_UNDERLAY, "gate_from_underlay"),
+        (super::TO_UNDERLAY, "gate_to_underlay"),
+        (super::TO_SERVICE, "gate_to_service"),
+        (super::TO_OVERLAY, "gate_to_overlay"),
+    ];
+}
+
 /// Global: cookie of the node's own network namespace (u64).
 pub const NODE_NETNS_COOKIE: &str = "NODE_NETNS_COOKIE";
 /// Global: nanoseconds between two collections of expired connections (u64).

@@ -23,12 +23,15 @@ macro_rules! plain {
     )+};
 }
 
+#[cfg(feature = "next-layout")]
+plain! { crate::layout::previous::Entry = 128 }
+
 plain! {
     Address4 = 4,
     Address6 = 16,
     Key<Address4> = 16,
     Key<Address6> = 40,
-    Entry = 128,
+    Entry = if cfg!(feature = "next-layout") { 136 } else { 128 },
     EndpointState = 44,
     AddressEntry = 12,
     NodeState = 24,

@@ -185,7 +185,10 @@ pub const FEATURE_POLICY: u32 = 1;
 pub const FEATURE_TRACKING: u32 = 2;
 /// Feature: pairs are counted, events told, round trips measured.
 pub const FEATURE_TELEMETRY: u32 = 4;
-/// Every feature.
+/// Feature: connections that a table of the layout before still holds are taken over when a packet of theirs comes. Only while
+/// programs are changed: see [`crate::layout`].
+pub const FEATURE_TAKE_OVER: u32 = 8;
+/// Every feature that a data path has for good.
 pub const FEATURES_ALL: u32 = FEATURE_POLICY | FEATURE_TRACKING | FEATURE_TELEMETRY;
 
 #[cfg(test)]

@@ -194,6 +194,7 @@ unsafe fn sweep_translation<F: Functions>(
             Some(entry) => (*entry).expires_ns > (*sweep).now,
             None => false,
         };
+        let is_live = is_live || F::was_live(&inner);
         // One that was made since the sweep began is younger still, though its connection has no entry yet.
         if is_live || (*sweep).now.saturating_sub(known.used_ns) < UNUSED_NS {
             (*sweep).live += 1;

@@ -44,6 +44,7 @@ fn examine_as<F: Functions>(frame: Frame, flow: &mut Flow<F>, then: u32, by_node
             return if from == origin::OUTSIDE { TC_ACT_UNSPEC } else { drop_unread(frame, fault - 1) };
         }
     }
+    F::take_over(flow);
     let judged = match from {
         origin::LEAVING => leaving(frame, flow),
         origin::ENTERING => entering(frame, flow),

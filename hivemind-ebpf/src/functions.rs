@@ -47,6 +47,10 @@ pub(crate) trait Functions: Maps + Refuse {
     fn plain(frame: Frame) -> Option<Packet<Self::Address>>;
     /// Reads the headers and finds the flow. Returns zero, or one more than the number of the reason to drop the frame.
     fn read(frame: Frame, flow: &mut Flow<Self>) -> u32;
+    /// Takes over the connection that a packet is part of, if a table of the layout before has it that is being taken over.
+    fn take_over(flow: &Flow<Self>);
+    /// Whether a connection is live in a table of the layout before that is being taken over.
+    fn was_live(key: &Key<Self::Address>) -> bool;
     /// See [`judge_leaving`].
     fn judge_leaving(frame: Frame, flow: &mut Flow<Self>) -> i32;
     /// See [`judge_entering`].
@@ -146,7 +150,8 @@ macro_rules! functions {
             $verdict:ident,
             $recall:ident,
             $drop:ident,
-            $tell:ident
+            $tell:ident,
+            $take_over:ident
         ]
     ) => {
         impl Functions for $family {
@@ -158,6 +163,21 @@ macro_rules! functions {
             fn read(frame: Frame, flow: &mut Flow<Self>) -> u32 {
                 let fault = $read(frame.context(), flow);
                 if fault == 0 && flow.is_error() { $read_error(frame.context(), flow) } else { fault }
+            }
+            #[inline(always)]
+            fn take_over(_flow: &Flow<Self>) {
+                #[cfg(feature = "next-layout")]
+                if crate::maps::does(hivemind_common::telemetry::FEATURE_TAKE_OVER) {
+                    crate::change::$take_over(_flow);
+                }
+            }
+            #[inline(always)]
+            fn was_live(_key: &Key<$address>) -> bool {
+                #[cfg(feature = "next-layout")]
+                if crate::maps::does(hivemind_common::telemetry::FEATURE_TAKE_OVER) {
+                    return crate::change::is_live::<Self>(_key);
+                }
+                false
             }
             #[inline(always)]
             fn judge_leaving(frame: Frame, flow: &mut Flow<Self>) -> i32 {
@@ -499,7 +519,8 @@ functions!(
         verdict_v4,
         recall_v4,
         drop_v4,
-        tell_v4
+        tell_v4,
+        take_over_v4
     ]
 );
 functions!(
@@ -531,7 +552,8 @@ functions!(
         verdict_v6,
         recall_v6,
         drop_v6,
-        tell_v6
+        tell_v6,
+        take_over_v6
     ]
 );
 

@@ -13,6 +13,8 @@
 #![no_std]
 #![no_main]
 
+#[cfg(feature = "next-layout")]
+mod change;
 mod collect;
 mod end;
 mod examine;

@@ -19,23 +19,33 @@ const BINARY: &str = "hivemind";
 /// What must not reach the build for another target.
 const FOREIGN: [&str; 4] = ["RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_BUILD_RUSTFLAGS", "CARGO_INCREMENTAL"];
 
-/// Builds for this machine's architecture. Quick, and leaves the object untouched, if nothing changed.
+/// The feature of `hivemind-common` and `hivemind-ebpf` with the layout that does not exist.
+const NEXT_LAYOUT: &str = "next-layout";
+
+/// Builds for this machine's architecture: what the program embeds, and for tests of upgrades the same with another layout of
+/// the maps. Quick, and leaves the objects untouched, if nothing changed.
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
+    // Each in a directory of its own, so that neither is built again because of the other.
+    build_one(workspace, "ebpf-build", &[], &workspace.ebpf_object())?;
+    build_one(workspace, "ebpf-build-next", &["--features", NEXT_LAYOUT], &workspace.next_ebpf_object())
+}
+
+fn build_one(workspace: &Workspace, directory: &str, features: &[&str], destination: &Path) -> Result<()> {
     let package = workspace.root().join("hivemind-ebpf");
     if !package.join("Cargo.toml").is_file() {
         bail!("{} holds no package", package.display());
     }
     let target = target();
-    let directory = workspace.artifacts().join("ebpf-build");
+    let directory = workspace.artifacts().join(directory);
     let mut cargo = cargo(workspace, &package)?;
     compile(&mut cargo, "build", &directory, target);
+    cargo.args(features);
     process::run(&mut cargo).context("the eBPF programs do not build")?;
 
     let built = directory.join(target).join("release").join(BINARY);
     let object = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     let stripped = without_dwarf(&object).context("cannot strip the eBPF object")?;
-    let destination = workspace.ebpf_object();
-    write_if_changed(&destination, &stripped)?;
+    write_if_changed(destination, &stripped)?;
     println!("{} ({} kB)", destination.display(), stripped.len() / 1000);
     Ok(())
 }
@@ -47,7 +57,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     process::run(format.current_dir(&package).args(["fmt", "--check"]))?;
     let mut clippy = cargo(workspace, &package)?;
     compile(&mut clippy, "clippy", &workspace.artifacts().join("ebpf-build"), target());
-    process::run(clippy.args(["--", "-D", "warnings"]))
+    process::run(clippy.args(["--all-features", "--", "-D", "warnings"]))
 }
 
 /// The eBPF target of this machine's byte order.

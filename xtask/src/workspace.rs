@@ -57,6 +57,11 @@ impl Workspace {
         self.artifacts().join("ebpf/hivemind.bpf.o")
     }
 
+    /// The eBPF object with a layout of the maps that does not exist, for tests of upgrades.
+    pub(crate) fn next_ebpf_object(&self) -> PathBuf {
+        self.artifacts().join("ebpf/hivemind-next.bpf.o")
+    }
+
     /// The images for tests, `NAME.tar`, and `registry/`, the storage of a registry that serves them.
     pub(crate) fn images(&self) -> PathBuf {
         self.artifacts().join("images")

@@ -6,7 +6,9 @@ fn main() {
     println!("cargo::rerun-if-env-changed=HIVEMIND_BPF_OBJECT");
     let from = env::var_os("HIVEMIND_BPF_OBJECT").map(PathBuf::from).unwrap_or_else(|| {
         let crate_dir = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
-        crate_dir.join("../../../target/ebpf/hivemind.bpf.o")
+        let is_next = env::var_os("CARGO_FEATURE_NEXT_LAYOUT").is_some();
+        let object = if is_next { "hivemind-next.bpf.o" } else { "hivemind.bpf.o" };
+        crate_dir.join("../../../target/ebpf").join(object)
     });
     println!("cargo::rerun-if-changed={}", from.display());
     let to = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("hivemind.bpf.o");

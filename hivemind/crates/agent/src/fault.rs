@@ -48,6 +48,14 @@ pub(crate) fn of_datapath(error: &hivemind_datapath::Error) -> Problem {
         E::ProgramRefused { .. } | E::Object(_) => {
             (ErrorCode::EbpfUnavailable, "run `hivemind doctor`; the daemon's log has the verifier's")
         }
+        E::LayoutTooNew { .. } => (
+            ErrorCode::LayoutUnsupported,
+            "nothing was changed and traffic goes on; install the version that ran here last, or a newer one, or remove everything with `hivemind daemon --teardown`",
+        ),
+        E::LayoutTooOld { .. } => (
+            ErrorCode::LayoutUnsupported,
+            "nothing was changed and traffic goes on; upgrade to the versions in between first, or remove everything with `hivemind daemon --teardown`",
+        ),
         E::PortTaken { .. } => {
             (ErrorCode::PortTaken, "publish another port, or stop what uses it (`ss -ltnp` shows it)")
         }

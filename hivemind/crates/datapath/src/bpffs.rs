@@ -19,35 +19,63 @@ const OURS: &str = "hivemind";
 pub(crate) struct Pins {
     maps: PathBuf,
     links: PathBuf,
+    programs: PathBuf,
+    change: PathBuf,
 }
 
 impl Pins {
     /// Makes the directories, and mounts a bpffs first if there is none.
     pub(crate) fn open(config: &Config) -> Result<Self, Error> {
         ensure_mounted(&config.bpffs)?;
-        let version = config.bpffs.join(format!("v{ABI_VERSION}"));
-        let pins = Self { maps: version.join("maps"), links: version.join("links") };
-        for directory in [&pins.maps, &pins.links] {
-            fs::create_dir_all(directory)
-                .map_err(Error::system(format!("create {}", directory.display())))?;
-        }
+        let pins = Self::of(config, ABI_VERSION);
+        pins.make_directories()?;
         Ok(pins)
     }
 
-    /// Removes the pins of other versions of the maps: their programs would go on beside ours.
+    /// Where the pins of a version of the maps are, if there are any.
+    pub(crate) fn of(config: &Config, version: u32) -> Self {
+        let version = directory_of(&config.bpffs, version);
+        Self {
+            maps: version.join("maps"),
+            links: version.join("links"),
+            programs: version.join("programs"),
+            change: version.join("change"),
+        }
+    }
+
+    /// Makes the directories that are not there.
+    pub(crate) fn make_directories(&self) -> Result<(), Error> {
+        for directory in [&self.maps, &self.links, &self.programs, &self.change] {
+            fs::create_dir_all(directory)
+                .map_err(Error::system(format!("create {}", directory.display())))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the pins of other versions of the maps: their programs would go on beside ours. No program of theirs may be
+    /// attached any more.
     pub(crate) fn remove_other_versions(&self, config: &Config) -> Result<(), Error> {
-        let own = format!("v{ABI_VERSION}");
-        let failed = || Error::system(format!("remove old pins below {}", config.bpffs.display()));
-        for entry in fs::read_dir(&config.bpffs).map_err(failed())? {
-            let entry = entry.map_err(failed())?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let is_version =
-                name.strip_prefix('v').is_some_and(|number| number.bytes().all(|c| c.is_ascii_digit()));
-            if is_version && name != own {
-                remove_tree(&entry.path()).map_err(failed())?;
+        for version in versions(config)? {
+            if version != ABI_VERSION {
+                let directory = directory_of(&config.bpffs, version);
+                remove_tree(&directory)
+                    .map_err(Error::system(format!("remove old pins at {}", directory.display())))?;
             }
         }
         Ok(())
+    }
+
+    /// Removes pins of maps and links, which leaves alone what is attached if it is pinned elsewhere.
+    pub(crate) fn forget_maps_and_links(&self) -> Result<(), Error> {
+        [&self.maps, &self.links].into_iter().try_for_each(|directory| {
+            remove_tree(directory).map_err(Error::system(format!("empty {}", directory.display())))
+        })?;
+        self.make_directories()
+    }
+
+    /// Removes what a change from another version needed.
+    pub(crate) fn end_change(&self) -> Result<(), Error> {
+        remove_tree(&self.change).map_err(Error::system(format!("remove {}", self.change.display())))
     }
 
     /// The directory of the pinned maps. There is nothing else in it.
@@ -58,6 +86,16 @@ impl Pins {
     /// Where a map is pinned.
     pub(crate) fn map(&self, name: &str) -> PathBuf {
         self.maps.join(name)
+    }
+
+    /// Where a program is pinned, besides its links: for the build that changes over from this one.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
+    /// Where a map is pinned that is needed while programs of another version are replaced.
+    pub(crate) fn change(&self, name: &str) -> PathBuf {
+        self.change.join(name)
     }
 
     /// Where a link is pinned.
@@ -74,6 +112,26 @@ impl Pins {
         };
         list().map_err(Error::system(format!("list {}", self.links.display())))
     }
+}
+
+fn directory_of(bpffs: &Path, version: u32) -> PathBuf {
+    bpffs.join(format!("v{version}"))
+}
+
+/// The versions of the maps of which there are pins, in order. None where nothing is mounted yet.
+pub(crate) fn versions(config: &Config) -> Result<Vec<u32>, Error> {
+    let failed = || Error::system(format!("list {}", config.bpffs.display()));
+    let entries = match fs::read_dir(&config.bpffs) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed())?,
+    };
+    let mut versions = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed())?.file_name().to_string_lossy().into_owned();
+        versions.extend(name.strip_prefix('v').and_then(|number| number.parse::<u32>().ok()));
+    }
+    versions.sort_unstable();
+    Ok(versions)
 }
 
 fn is_bpffs(path: &Path) -> bool {

@@ -43,6 +43,28 @@ pub enum Error {
         /// The directory from the configuration.
         path: PathBuf,
     },
+    /// A newer build runs here, whose maps this one does not know. Nothing was changed, and its traffic goes on; install that
+    /// build or a newer one, or remove everything with [`crate::Datapath::teardown`].
+    #[error(
+        "the maps of this node have layout version {found}, of a newer build; this build knows up to version {known}"
+    )]
+    LayoutTooNew {
+        /// The version that is there.
+        found: u32,
+        /// This build's.
+        known: u32,
+    },
+    /// A build runs here that is so much older that this one cannot take over from it. Nothing was changed, and its traffic
+    /// goes on; upgrade to the builds in between first, or remove everything with [`crate::Datapath::teardown`].
+    #[error(
+        "the maps of this node have layout version {found}, from which this build, of version {known}, cannot take over"
+    )]
+    LayoutTooOld {
+        /// The version that is there.
+        found: u32,
+        /// This build's.
+        known: u32,
+    },
     /// The kernel refused a program. What ran before goes on running with its old programs.
     #[error("the kernel refused the program {program}: {message}")]
     ProgramRefused {

@@ -13,6 +13,7 @@
 mod addresses;
 mod bpf;
 mod bpffs;
+mod change;
 mod cluster;
 mod config;
 mod datapath;

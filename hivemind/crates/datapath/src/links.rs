@@ -21,7 +21,7 @@ use hivemind_common::name;
 use std::{
     fs::{self, File},
     io,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::Path,
 };
 
@@ -36,22 +36,21 @@ pub(crate) fn attach_sockets(programs: &Programs, pins: &Pins, cgroup: &Path) ->
 
 /// Attaches both programs to an endpoint's interface by filters, or puts them into the filters that are there.
 pub(crate) fn filter_interface(programs: &Programs, netlink: &mut Netlink, index: u32) -> Result<(), Error> {
+    filter_interface_by([name::FROM_REPLICA, name::TO_REPLICA], programs, netlink, index)
+}
+
+/// As [`filter_interface`], with other programs at the same places: what leaves the replica, what enters it.
+fn filter_interface_by(
+    [leaving, entering]: [&str; 2],
+    programs: &Programs,
+    netlink: &mut Netlink,
+    index: u32,
+) -> Result<(), Error> {
+    let (leaving, entering) = (programs.descriptor(leaving)?, programs.descriptor(entering)?);
     netlink.run(vec![
         request::add_clsact(index).tolerating(&[libc::EEXIST]),
-        request::add_filter(
-            index,
-            Direction::Ingress,
-            request::FIRST,
-            name::FROM_REPLICA,
-            programs.descriptor(name::FROM_REPLICA)?,
-        ),
-        request::add_filter(
-            index,
-            Direction::Egress,
-            request::FIRST,
-            name::TO_REPLICA,
-            programs.descriptor(name::TO_REPLICA)?,
-        ),
+        request::add_filter(index, Direction::Ingress, request::FIRST, name::FROM_REPLICA, leaving),
+        request::add_filter(index, Direction::Egress, request::FIRST, name::TO_REPLICA, entering),
     ])
 }
 
@@ -116,11 +115,98 @@ pub(crate) fn open_passage(
         let pin = pin_name(&index.to_string(), program);
         return ensure(&node.programs, &node.pins, program, &pin, index, at);
     }
-    let descriptor = node.programs.descriptor(program)?;
+    filter_passage(program, node.programs.descriptor(program)?, direction, netlink, index)
+}
+
+fn filter_passage(
+    name: &str,
+    program: BorrowedFd<'_>,
+    direction: Direction,
+    netlink: &mut Netlink,
+    index: u32,
+) -> Result<(), Error> {
     netlink.run(vec![
         request::add_clsact(index).tolerating(&[libc::EEXIST]),
-        request::add_filter(index, direction, request::AMONG_OTHERS, program, descriptor),
+        request::add_filter(index, direction, request::AMONG_OTHERS, name, program),
     ])
+}
+
+/// Which gate hangs in the place of a program, while programs of another layout are replaced.
+fn gate_of(program: &str) -> Option<&'static str> {
+    let found = name::gate::PROGRAMS.into_iter().find(|(hook, _)| *hook == program);
+    found.map(|(_, gate)| gate)
+}
+
+/// The program at an interface that a pinned link is for; `None` for those at the cgroup.
+fn hook_of(pin: &str) -> Option<&'static str> {
+    name::gate::PROGRAMS.into_iter().map(|(hook, _)| hook).find(|hook| {
+        // By what goes before it: `to_replica` is no end of another's name, but it might become one.
+        pin.strip_suffix(hook).is_some_and(|rest| rest.ends_with('-'))
+    })
+}
+
+/// Pins the links of another version here too, and puts a gate into each that is at an interface.
+pub(crate) fn hang_gates(programs: &Programs, from: &Pins, pins: &Pins) -> Result<(), Error> {
+    for pin in from.links()? {
+        let path = pins.link(&pin);
+        if !path.exists() {
+            let failed = || Error::system(format!("pin a link at {}", path.display()));
+            let link = bpf::get_pinned(&from.link(&pin)).map_err(failed())?;
+            bpf::pin(link.as_fd(), &path).map_err(failed())?;
+        }
+    }
+    swap_all(pins, |hook| gate_of(hook).map(|gate| programs.descriptor(gate)).transpose())
+}
+
+/// Takes every gate out of its link, for the program that it is named after.
+pub(crate) fn take_gates_out(programs: &Programs, pins: &Pins) -> Result<(), Error> {
+    swap_all(pins, |hook| programs.descriptor(hook).map(Some))
+}
+
+/// Puts programs into all links at interfaces, by what each is for.
+fn swap_all<'a>(
+    pins: &Pins,
+    program: impl Fn(&str) -> Result<Option<BorrowedFd<'a>>, Error>,
+) -> Result<(), Error> {
+    for pin in pins.links()? {
+        let Some(new) = hook_of(&pin).map(&program).transpose()?.flatten() else { continue };
+        let failed = || Error::system(format!("put a program into the link {pin}"));
+        let link = bpf::get_pinned(&pins.link(&pin)).map_err(failed())?;
+        match bpf::link_update(link.as_fd(), new) {
+            // Its interface is gone: whoever adopts what is there removes it.
+            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
+            result => result.map_err(failed())?,
+        }
+    }
+    Ok(())
+}
+
+/// Puts gates into the filters of an endpoint's interface, if it has no links.
+pub(crate) fn gate_filters(
+    programs: &Programs,
+    pins: &Pins,
+    netlink: &mut Netlink,
+    (name, index): (&str, u32),
+) -> Result<(), Error> {
+    let has_links = INTERFACE_PROGRAMS.into_iter().all(|(hook, _)| pins.link(&pin_name(name, hook)).exists());
+    match (gate_of(name::FROM_REPLICA), gate_of(name::TO_REPLICA)) {
+        (Some(leaving), Some(entering)) if !has_links => {
+            filter_interface_by([leaving, entering], programs, netlink, index)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Puts a gate into a passage's filter.
+pub(crate) fn gate_passage(
+    programs: &Programs,
+    netlink: &mut Netlink,
+    passage: Passage,
+    index: u32,
+) -> Result<(), Error> {
+    let (program, (direction, _)) = (passage.program(), passage.way());
+    let Some(gate) = gate_of(program) else { return Ok(()) };
+    filter_passage(program, programs.descriptor(gate)?, direction, netlink, index)
 }
 
 /// Detaches a passage's program from an interface, which may be gone.

@@ -3,6 +3,7 @@
 use crate::{
     Config, Error, MapStatistics, Statistics,
     bpffs::Pins,
+    change::{self, Change},
     cluster::{self, lifecycle::Cluster},
     endpoint::{self, table::EndpointTable},
     host,
@@ -10,7 +11,7 @@ use crate::{
     maps::{Maps, PolicyMaps, failed},
     netlink::Netlink,
     policy::{self, table::PolicyTable},
-    programs::Programs,
+    programs::{Programs, Purpose},
     requirements,
     service::{self, table::ServiceTable},
     sockets,
@@ -66,13 +67,23 @@ impl Node {
     /// `may_use_tcx` is false to do as on a kernel that lacks it.
     pub(crate) fn open(config: Config, may_use_tcx: bool) -> Result<Self, Error> {
         let abilities = requirements::check(&config)?;
+        let has_tcx = abilities.tcx && may_use_tcx;
+        let previous = change::find(&config)?;
         let mut netlink = Netlink::open()?;
         let directory = &config.netns_dir;
         fs::create_dir_all(directory).map_err(Error::system(format!("create {}", directory.display())))?;
         let pins = Pins::open(&config)?;
         let mtu = host::mtu(&config, &mut netlink)?;
         let services_interface = host::prepare(&config, &mut netlink, mtu)?;
-        let programs = Programs::load(&config, &pins, services_interface)?;
+        let change = match previous {
+            Some(old) => {
+                let begun = Change::begin(&config, &pins, &old, services_interface, &mut netlink, has_tcx);
+                Some(begun?)
+            }
+            None => None,
+        };
+        let programs = Programs::load(&config, &pins, services_interface, Purpose::Stay)?;
+        programs.pin(&pins)?;
         let mut maps = Maps::open(&pins)?;
         let generation = last_generation(&maps)?;
         if generation == 0 {
@@ -80,7 +91,7 @@ impl Node {
         }
         let node = Self {
             services_interface,
-            has_tcx: abilities.tcx && may_use_tcx,
+            has_tcx,
             mtu,
             endpoints: Mutex::new(EndpointTable::new(maps.endpoint_state.len().saturating_sub(1))),
             services: Mutex::new(ServiceTable::new(maps.service_table.len())),
@@ -106,7 +117,7 @@ impl Node {
         uplink::write_exceptions(&node)?;
         node.refresh_addresses()?;
         links::attach_sockets(&node.programs, &node.pins, &node.config.cgroup_root)?;
-        node.pins.remove_other_versions(&node.config)?;
+        change::end(&node, change)?;
         node.programs.collect()?;
         Ok(node)
     }

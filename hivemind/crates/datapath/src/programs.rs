@@ -3,15 +3,21 @@
 pub(crate) mod measure;
 mod pair_numbers;
 
-use crate::{Config, Error, MapSizes, bpf::AttachType, bpffs::Pins, maps::failed};
+use crate::{
+    Config, Error, MapSizes,
+    bpf::{self, AttachType},
+    bpffs::Pins,
+    maps::failed,
+};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
     maps::ProgramArray,
-    programs::{Program, ProgramError, TestRun, TestRunOptions},
+    programs::{Program, ProgramError, ProgramFd, TestRun, TestRunOptions},
 };
 use hivemind_common::{
     family::{Address4, Address6},
     name,
+    telemetry::FEATURE_TAKE_OVER,
 };
 use nix::{
     sched::{CloneFlags, unshare},
@@ -20,12 +26,21 @@ use nix::{
 };
 use pair_numbers::PairNumbers;
 use std::{
-    io,
+    fs, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     thread,
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hivemind.bpf.o"));
+
+/// What programs are loaded for.
+#[derive(Clone, Copy)]
+pub(crate) enum Purpose<'a> {
+    /// To run from now on.
+    Stay,
+    /// To take over from those of another layout, whose pins these are, with the gates between them.
+    TakeOver(&'a Pins),
+}
 
 /// The programs at the cgroup, with where each is attached.
 pub(crate) const SOCKET_PROGRAMS: [(&str, AttachType); 9] = [
@@ -52,7 +67,12 @@ pub(crate) struct Programs {
 impl Programs {
     /// Loads the object: against the maps that are pinned, making and pinning those that are not.
     /// `services` is the index of the services' own interface.
-    pub(crate) fn load(config: &Config, pins: &Pins, services: u32) -> Result<Self, Error> {
+    pub(crate) fn load(
+        config: &Config,
+        pins: &Pins,
+        services: u32,
+        purpose: Purpose<'_>,
+    ) -> Result<Self, Error> {
         let mut loader = loader(pins)?;
         for map in name::MAPS {
             loader.map_pin_path(map, pins.map(map));
@@ -64,7 +84,15 @@ impl Programs {
         let interval = u64::try_from(config.collect_interval.as_nanos()).unwrap_or(u64::MAX);
         loader.override_global(name::NODE_NETNS_COOKIE, &cookie, true);
         loader.override_global(name::COLLECT_INTERVAL_NS, &interval, true);
-        loader.override_global(name::FEATURES, &config.features, true);
+        let mut features = config.features;
+        if let Purpose::TakeOver(from) = purpose {
+            features |= FEATURE_TAKE_OVER;
+            loader.map_pin_path(name::OLD_CONNTRACK_V4, from.map(name::CONNTRACK_V4));
+            loader.map_pin_path(name::OLD_CONNTRACK_V6, from.map(name::CONNTRACK_V6));
+            loader.map_pin_path(name::TURN, pins.change(name::TURN));
+            loader.map_pin_path(name::GATES, pins.change(name::GATES));
+        }
+        loader.override_global(name::FEATURES, &features, true);
         let ranges = Ranges::of(config);
         ranges.tell(&mut loader);
         let (first, last) = config.masquerade_ports;
@@ -76,9 +104,36 @@ impl Programs {
         loader.map_pin_path(name::PAIR_FREE, numbers.path());
         let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
         numbers.keep(pins)?;
-        verify(&mut ebpf)?;
+        verify(&mut ebpf, matches!(purpose, Purpose::TakeOver(_)))?;
         fill_steps(&mut ebpf)?;
         Ok(Self { ebpf })
+    }
+
+    /// Pins the programs that hang at interfaces, in the place of a former build's: the next build finds them there if its
+    /// maps have another layout. Before they are attached.
+    pub(crate) fn pin(&self, pins: &Pins) -> Result<(), Error> {
+        for (program, _) in name::gate::PROGRAMS {
+            let (path, unfinished) = (pins.program(program), pins.program("new"));
+            let failed = || Error::system(format!("pin a program at {}", path.display()));
+            match fs::remove_file(&unfinished) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed()(error)),
+                _ => {}
+            }
+            bpf::pin(self.descriptor(program)?, &unfinished).map_err(failed())?;
+            fs::rename(&unfinished, &path).map_err(failed())?;
+        }
+        Ok(())
+    }
+
+    /// A program's descriptor to be kept, for arrays of programs.
+    pub(crate) fn to_be_called(&self, program: &str) -> Result<ProgramFd, Error> {
+        match self.ebpf.program(program) {
+            Some(Program::SchedClassifier(found)) => {
+                let found = found.fd().and_then(|found| found.try_clone().map_err(ProgramError::IOError));
+                found.map_err(|error| program_error(program, error))
+            }
+            _ => Err(program_error(program, ProgramError::NotLoaded)),
+        }
     }
 
     /// The descriptor of a program.
@@ -185,15 +240,16 @@ fn loader(pins: &Pins) -> Result<EbpfLoader<'static>, Error> {
     })
 }
 
-/// Has the kernel verify all programs, beside one another: the two longest take half of it each.
-fn verify(ebpf: &mut Ebpf) -> Result<(), Error> {
+/// Has the kernel verify all programs, beside one another: the two longest take half of it each. Gates only if they are needed.
+fn verify(ebpf: &mut Ebpf, with_gates: bool) -> Result<(), Error> {
+    let is_needed = |name: &str| with_gates || name::gate::PROGRAMS.iter().all(|(_, gate)| *gate != name);
     thread::scope(|scope| {
         let start = |(name, program)| {
             let verify = move || verify_one(program).map_err(|error| program_error(name, error));
             let thread = thread::Builder::new().name("verify".to_owned()).spawn_scoped(scope, verify);
             thread.map_err(Error::system("start a thread"))
         };
-        let threads: Vec<_> = ebpf.programs_mut().map(start).collect();
+        let threads: Vec<_> = ebpf.programs_mut().filter(|(name, _)| is_needed(name)).map(start).collect();
         threads.into_iter().try_for_each(|thread| thread?.join().map_err(|_| Error::Stopped)?)
     })
 }

@@ -231,6 +231,8 @@ codes! {
     Disconnected = "HM0516" Environment;
     /// Traffic between nodes cannot be carried.
     OverlayFailed = "HM0517" Environment;
+    /// The data path's tables are of a version that this build can neither use nor take over.
+    LayoutUnsupported = "HM0518" Environment;
     /// The daemon does not answer.
     DaemonUnreachable = "HM0601" Unreachable;
     /// Another node of the cluster cannot be reached.

@@ -165,25 +165,40 @@ fn what_a_killed_daemon_had_half_made_is_removed() {
 }
 
 #[test]
-fn what_a_daemon_with_other_maps_left_is_replaced() {
+fn maps_of_a_version_that_cannot_be_taken_over_are_refused_and_go_on() {
     in_a_world(async |world| {
         let datapath = world.open().await;
-        datapath.ensure_endpoint(replica(1)).await.unwrap();
-        drop(datapath);
-        // As a daemon would have left it that knew another version of the maps.
-        let [own, other] =
-            [ABI_VERSION, ABI_VERSION - 1].map(|version| world.config.bpffs.join(format!("v{version}")));
-        fs::rename(&own, &other).unwrap();
-        let datapath = world.open().await;
-        assert!(own.exists() && !other.exists());
-        assert!(
-            datapath.endpoints().is_empty() && !exists("hm1"),
-            "an endpoint without its maps was adopted"
-        );
         servers(world, &datapath, &[1]).await;
         let client = datapath.ensure_endpoint(replica(2)).await.unwrap();
-        let asked = world.run(Place::In(&client), || connect("10.200.1.1:80".parse().unwrap()).unwrap().1);
-        assert_eq!(asked.join().unwrap(), 1);
+        drop(datapath);
+        let directory = |version: u32| world.config.bpffs.join(format!("v{version}"));
+        let own = directory(ABI_VERSION);
+        // As a build left them that was so much older, or newer.
+        for other in [ABI_VERSION - 2, ABI_VERSION + 1] {
+            fs::rename(&own, directory(other)).unwrap();
+            let refused = Datapath::open(world.config.clone()).await.err().unwrap();
+            let told = refused.to_string();
+            match refused {
+                Error::LayoutTooOld { found, known } if other < ABI_VERSION => {
+                    assert_eq!((found, known), (other, ABI_VERSION));
+                }
+                Error::LayoutTooNew { found, known } if other > ABI_VERSION => {
+                    assert_eq!((found, known), (other, ABI_VERSION));
+                }
+                _ => panic!("{told}"),
+            }
+            assert!(told.contains(&other.to_string()) && told.contains(&ABI_VERSION.to_string()), "{told}");
+            assert!(directory(other).exists() && !own.exists(), "something was changed");
+            let asked =
+                world.run(Place::In(&client), || connect("10.200.1.1:80".parse().unwrap()).unwrap().1);
+            assert_eq!(asked.join().unwrap(), 1);
+            fs::rename(directory(other), &own).unwrap();
+        }
+        // What a newer build made that never took over is in nobody's way.
+        fs::create_dir_all(directory(ABI_VERSION + 1).join("maps")).unwrap();
+        let datapath = world.open().await;
+        assert_eq!(datapath.endpoints().len(), 2);
+        assert!(!directory(ABI_VERSION + 1).exists());
     });
 }
 
