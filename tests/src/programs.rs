@@ -26,6 +26,45 @@ pub(crate) fn traffic() -> Result<PathBuf> {
     beside("hivemind-traffic").context("build it with `cargo build -p hivemind-tests`")
 }
 
+/// The program that loads a network with connections, and answers them.
+pub(crate) fn load() -> Result<PathBuf> {
+    beside("hivemind-load").context("build it with `cargo build -p hivemind-tests`")
+}
+
+/// The program that keeps a data path by itself.
+pub(crate) fn life(build: Build) -> Result<PathBuf> {
+    of_build("hivemind-life", build)
+}
+
+/// The layout that a build's maps have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Build {
+    /// That of the code.
+    Current,
+    /// One that does not exist, the next: `cargo xtask build-next` makes the programs.
+    NextLayout,
+}
+
+/// The `hivemind` program of a build.
+///
+/// # Errors
+/// As [`hivemind_binary`].
+pub fn hivemind_of(build: Build) -> Result<PathBuf> {
+    match build {
+        Build::Current => hivemind_binary(),
+        Build::NextLayout => of_build("hivemind", build),
+    }
+}
+
+fn of_build(name: &str, build: Build) -> Result<PathBuf> {
+    match build {
+        Build::Current => beside(name).context("build it with `cargo build -p hivemind-tests`"),
+        Build::NextLayout => {
+            beside(&format!("{name}-next")).context("build it with `cargo xtask build-next`")
+        }
+    }
+}
+
 /// The program that opens connections and sends datagrams.
 pub(crate) fn probe() -> Result<PathBuf> {
     beside("hivemind-probe").context("build it with `cargo build -p hivemind-tests`")

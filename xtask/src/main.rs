@@ -12,6 +12,7 @@ mod ebpf;
 mod fuzz;
 mod images;
 mod kernels;
+mod next;
 mod process;
 mod setup;
 mod test;
@@ -30,6 +31,7 @@ usage: cargo xtask COMMAND
 
   setup [--check]         install what a bare Debian 12 with Rust lacks; --check only reports
   build-ebpf              build the eBPF programs into target/ebpf/hivemind.bpf.o
+  build-next              build the programs for the tests, and beside them those with other maps to which tests upgrade
   ui                      check and build the dashboard into ui/dist, from where the program embeds it
   images                  make the images that the tests run, and a registry that serves them
   up [--nodes N | --check] start the daemon with a demo app until Ctrl-C; --nodes makes a cluster in namespaces instead;
@@ -67,6 +69,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["setup"] => setup::install(&workspace),
         ["setup", "--check"] => setup::check(&workspace),
         ["build-ebpf"] => ebpf::build(&workspace),
+        ["build-next"] => next::build(&workspace),
         ["ui"] => ui::build(&workspace),
         ["images"] => images::build(&workspace),
         ["up"] => up::run(&workspace),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
-use crate::{dist, ebpf, images, kernels, process, setup, ui};
+use crate::{dist, ebpf, images, kernels, next, process, setup, ui};
 
 /// All of it ends within this.
 const TOTAL_LIMIT: Duration = Duration::from_secs(80 * 60);
@@ -114,13 +114,26 @@ fn steps<'a>(workspace: &'a Workspace, options: &'a Options) -> Vec<Step<'a>> {
         ));
     }
     // The end-to-end tests run programs that cargo builds only for their own packages' tests.
-    steps.push(cargo(
-        "build",
-        Failure::Ends,
-        &["build", "--package", "hivemind", "--package", "hivemind-tests", "--bins"],
-    ));
+    steps.push(step("build", Failure::Ends, Box::new(|_| next::build(workspace))));
     steps.push(step("tests", Failure::Counts, Box::new(|limit| tests(workspace, options, limit))));
     if options.filter.is_none() {
+        // Of a build with other maps: what it makes of those of this one, and whether the kernel takes its programs.
+        steps.push(cargo(
+            "tests of the next layout",
+            Failure::Counts,
+            &[
+                "nextest",
+                "run",
+                "--package",
+                "hivemind-common",
+                "--package",
+                "hivemind-datapath",
+                "--features",
+                "hivemind-common/next-layout,hivemind-datapath/next-layout",
+                "--filterset",
+                "package(hivemind-common) or test(change) or test(loading)",
+            ],
+        ));
         steps.push(cargo(
             "documentation tests",
             Failure::Counts,
