@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use hivemind_datapath::Datapath;
+use hivemind_datapath::{Datapath, Error as DatapathError, NetworkChanges};
 use hivemind_dns::DnsServer;
 use hivemind_model::{ApiError, ErrorCode, NodeSpec, Replica, WatchKind};
 use hivemind_runtime::{ContainerId, Event, Runtime};
@@ -36,8 +36,11 @@ use crate::{
 /// How long after a failure the agent looks again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// How often the node's own addresses are read.
-const ADDRESSES_EVERY: Duration = Duration::from_secs(10);
+/// How often the node's own addresses are read although nothing was told of them.
+const ADDRESSES_EVERY: Duration = Duration::from_secs(60);
+
+/// How long it takes to listen again when listening failed.
+const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// How often it is seen whether the node's images are others.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -188,18 +191,38 @@ impl Agent {
     }
 }
 
-/// Published ports answer on the node's own addresses, which may change at any time.
+/// Published ports answer on the node's own addresses, and replicas leave under them: which may change at any time. They are
+/// read when the kernel tells that something changed.
 async fn refresh_addresses(shared: Arc<Shared>) {
-    let mut every = tokio::time::interval(ADDRESSES_EVERY);
+    let mut changes = None;
     loop {
-        tokio::select! {
-            () = shared.stop.cancelled() => return,
-            _ = every.tick() => {}
-        }
+        // Before they are read, so that nothing is missed in between.
+        let listening = match changes.take() {
+            Some(listening) => Ok(listening),
+            None => shared.datapath.network_changes(),
+        };
         if let Err(error) = shared.datapath.refresh_node_addresses().await {
             warn!(%error, "The node's addresses could not be read");
         }
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            heard = next_change(listening) => changes = heard,
+        }
     }
+}
+
+/// Waits for a change of the node's network, or until it is to be looked at all the same; returns who listens if it goes on.
+async fn next_change(listening: Result<NetworkChanges, DatapathError>) -> Option<NetworkChanges> {
+    let heard = match listening {
+        Ok(mut changes) => match tokio::time::timeout(ADDRESSES_EVERY, changes.next()).await {
+            Ok(Ok(())) | Err(_) => return Some(changes),
+            Ok(Err(error)) => error,
+        },
+        Err(error) => error,
+    };
+    warn!(error = %heard, "The node does not hear of changes of its network; it looks by itself");
+    tokio::time::sleep(LISTEN_AGAIN_AFTER).await;
+    None
 }
 
 /// What the node tells of itself now.

@@ -2,6 +2,7 @@
 
 use crate::{
     ClusterSpec, Config, ConnectionUse, Endpoint, EndpointInfo, EndpointSpec, Error, FlowEvent, FlowEvents,
+    NetworkChanges,
     Protocol, RemoteEndpoint, ServiceSpec, Statistics, addresses, cluster, endpoint,
     node::Node,
     policy, service, sockets,
@@ -156,6 +157,15 @@ impl Datapath {
     /// What the kernel refused; asking again completes it.
     pub async fn refresh_node_addresses(&self) -> Result<(), Error> {
         self.workers.on_services(Node::refresh_addresses).await
+    }
+
+    /// Listens for changes after which [`Datapath::refresh_node_addresses`] is to be called. Within a Tokio runtime, in the network
+    /// namespace of the calling thread.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn network_changes(&self) -> Result<NetworkChanges, Error> {
+        NetworkChanges::listen()
     }
 
     /// Has all connections of an identity's endpoints judged by these tables, of endpoints that stand and of those to come.

@@ -29,6 +29,7 @@ mod maglev;
 mod maps;
 mod netlink;
 mod netns;
+mod network_changes;
 mod node;
 mod policy;
 mod programs;
@@ -49,6 +50,7 @@ pub use datapath::Datapath;
 pub use endpoint::{Endpoint, EndpointInfo, EndpointSpec};
 pub use error::Error;
 pub use hivemind_common::{drop_reason::DropReason, overlay::PORT as OVERLAY_PORT};
+pub use network_changes::NetworkChanges;
 #[doc(hidden)]
 pub use programs::measure::{ProgramTime, program_times};
 pub use service::{BackendSpec, Protocol, PublishedPort, ServicePort, ServicePorts, ServiceSpec};
