@@ -26,6 +26,7 @@ mod node;
 mod probe;
 mod programs;
 mod prometheus;
+mod question;
 mod registry;
 mod sandbox;
 mod story;
@@ -46,6 +47,7 @@ pub use node::{Containerd, Node, NodeOptions, check_refusal, policy, policy_only
 pub use probe::{Held, Place};
 pub use programs::{Build, artifacts, hivemind_binary, hivemind_of, image_archive};
 pub use prometheus::{Prometheus, Sample, tool};
+pub use question::Question;
 pub use registry::Registry;
 pub use sandbox::{Sandbox, hold, remains};
 pub use story::{play, play_cluster};

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use hivemind_tests::{Background, Node, eventually, get, hivemind_binary};
+use hivemind_tests::{Node, Question, eventually, get, hivemind_binary};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -35,53 +35,6 @@ fn kept(node: &Node, expected: &[&str]) -> Result<()> {
         ensure!(found == expected && names.len() == found.len(), "{names:?}");
         Ok(())
     })
-}
-
-/// How much waits at a listening socket: bytes of datagrams (`u`), or connections (`t`, `x`).
-fn waiting(node: &Node, kind: &str, local: &str) -> Result<u64> {
-    let shown = node.sandbox().check(&["ss", "-H", "-n", "-l", &format!("-{kind}")])?;
-    // Before the address are the two queues.
-    let queue = shown.lines().find_map(|line| {
-        let words: Vec<_> = line.split_whitespace().collect();
-        let at = words.iter().position(|word| *word == local)?;
-        words[at - 2].parse().ok()
-    });
-    queue.with_context(|| format!("nobody listens at {local}:\n{shown}"))
-}
-
-/// A question that waits, and what its answer has to hold.
-struct Question {
-    what: String,
-    program: Background,
-    output: PathBuf,
-    expected: &'static str,
-}
-
-impl Question {
-    /// Starts a program and waits until what it asks has arrived at the listening socket.
-    fn ask(node: &Node, at: (&str, &str), words: &[&str], expected: &'static str) -> Result<Self> {
-        let (kind, local) = at;
-        let before = waiting(node, kind, local)?;
-        let mut command = node.sandbox().command(words[0]);
-        command.args(&words[1..]).env("HIVEMIND_SOCKET", node.socket());
-        let what = words.join(" ");
-        let name = format!("answer-{kind}-{}-{before}", local.replace('/', "-"));
-        let output = node.sandbox().directory().join(name);
-        drop(fs::remove_file(node.sandbox().outside(&output)));
-        let mut program = node.sandbox().spawn_command(command, Some(&output))?;
-        program.until_ready(LIMIT, &what, || {
-            ensure!(waiting(node, kind, local)? > before, "it has not arrived");
-            Ok(())
-        })?;
-        Ok(Self { what, program, output, expected })
-    }
-
-    fn assert_answered(mut self, node: &Node) -> Result<()> {
-        let status = self.program.wait(LIMIT).with_context(|| self.what.clone())?;
-        let said = fs::read_to_string(node.sandbox().outside(&self.output))?;
-        ensure!(status.success() && said.contains(self.expected), "{}: {status}: {said}", self.what);
-        Ok(())
-    }
 }
 
 /// Asks for a name in every way, from the node and from a replica's network; tells the API to do something, and asks at

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use super::{Node, containerd};
 use crate::background::Background;
 use crate::http;
-use crate::programs;
+use crate::programs::{self, Build};
 
 /// How long the daemon gets to answer after its start, and to end after a request to.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -60,13 +60,21 @@ impl Node {
     /// # Errors
     /// As [`Self::daemon_start`].
     pub fn daemon_start_with(&self, further: &[&str]) -> Result<()> {
+        self.daemon_start_from(Build::Current, further)
+    }
+
+    /// As [`Self::daemon_start_with`], by the program of a build.
+    ///
+    /// # Errors
+    /// As [`Self::daemon_start`].
+    pub fn daemon_start_from(&self, build: Build, further: &[&str]) -> Result<()> {
         let mut slot = self.daemon.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(daemon) = slot.as_mut()
             && daemon.exit_status()?.is_none()
         {
             bail!("a daemon runs on {} already", self.name());
         }
-        let mut daemon = self.daemon_spawn(further)?;
+        let mut daemon = self.daemon_spawn_from(&programs::hivemind_of(build)?, further)?;
         let socket = self.sandbox.outside(&self.socket());
         daemon
             .until_ready(START_LIMIT, "the daemon's API", || {
