@@ -98,6 +98,48 @@ impl PinnedMaps {
         Ok(Translations { whole: whole / 2, halves: records.len() - whole })
     }
 
+    /// How many connections are known.
+    ///
+    /// # Errors
+    /// When a map is not there.
+    pub fn connections(&self) -> Result<usize> {
+        self.connections_which(|_| true)
+    }
+
+    /// How many of them were made under another layout version: of maps of the layout that does not exist, whose entries begin
+    /// with it.
+    ///
+    /// # Errors
+    /// When a map is not there.
+    pub fn connections_made_under(&self, version: u32) -> Result<usize> {
+        self.connections_which(|entry| entry == u64::from(version))
+    }
+
+    /// The connections whose entries begin with such a number.
+    fn connections_which(&self, is_it: impl Fn(u64) -> bool) -> Result<usize> {
+        fn count<A, V>(map: MapData, first: impl Fn(&V) -> bool) -> Result<usize>
+        where
+            Key<A>: Pod,
+            V: Pod,
+        {
+            let table = maps::HashMap::<_, Key<A>, V>::try_from(Map::HashMap(map))?;
+            Ok(table.iter().filter_map(Result::ok).filter(|(_, value)| first(value)).count())
+        }
+        fn count_of<A>(map: MapData, is_it: impl Fn(u64) -> bool) -> Result<usize>
+        where
+            Key<A>: Pod,
+        {
+            // Seventeen words in the layout that does not exist.
+            if map.info()?.value_size() == 136 {
+                count::<A, [u64; 17]>(map, |entry| is_it(entry[0]))
+            } else {
+                count::<A, [u64; 16]>(map, |entry| is_it(entry[0]))
+            }
+        }
+        let v4 = count_of::<Address4>(self.open(name::CONNTRACK_V4)?, &is_it)?;
+        Ok(v4 + count_of::<Address6>(self.open(name::CONNTRACK_V6)?, &is_it)?)
+    }
+
     fn open(&self, map: &str) -> Result<MapData> {
         let path = self.directory.join(map);
         MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))

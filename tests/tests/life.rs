@@ -116,9 +116,14 @@ fn an_upgrade_to_other_maps_loses_nothing_and_the_way_back_is_refused() -> Resul
     let loads = node.load(RATE, LONG)?;
     sleep(STRETCH);
     node.kill()?;
+    let known = node.maps(ABI_VERSION).connections()?;
     let began = Instant::now();
     node.open(Build::NextLayout)?;
     println!("upgraded in {:?}", began.elapsed());
+    // Most of them are over, and of those no packet came; some were forgotten meanwhile.
+    let taken = node.maps(NEXT).connections_made_under(ABI_VERSION)?;
+    println!("{taken} connections of {known} were taken over");
+    ensure!(taken > known / 2 && known > 500, "of {known} connections {taken} were taken over");
     ensure!(node.versions()? == [format!("v{NEXT}")], "{:?}", node.versions()?);
     sleep(STRETCH);
     node.kill()?;
