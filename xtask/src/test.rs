@@ -131,7 +131,7 @@ fn steps<'a>(workspace: &'a Workspace, options: &'a Options) -> Vec<Step<'a>> {
                 "--features",
                 "hivemind-common/next-layout,hivemind-datapath/next-layout",
                 "--filterset",
-                "package(hivemind-common) or test(change) or test(loading)",
+                "package(hivemind-common) or test(change::) or test(loading::)",
             ],
         ));
         steps.push(cargo(

@@ -46,11 +46,13 @@ impl Datapath {
     /// Opens the data path in the network namespace of the calling thread's process: makes what is missing, adopts
     /// the endpoints and services that are there, and puts this build's programs in the place of those that run.
     ///
-    /// Takes some hundred milliseconds, most of it the kernel's verifier. Traffic goes on meanwhile.
+    /// Takes some hundred milliseconds, most of it the kernel's verifier; twice that where maps of another layout are taken
+    /// over. Traffic goes on meanwhile.
     ///
     /// # Errors
     /// What the machine lacks ([`Error::NotPermitted`], [`Error::KernelTooOld`], [`Error::NoBtf`],
-    /// [`Error::NoCgroup2`]), before anything is changed; or what failed on the way, in which
+    /// [`Error::NoCgroup2`]) or maps that this build can neither use nor take over ([`Error::LayoutTooNew`],
+    /// [`Error::LayoutTooOld`]), before anything is changed; or what failed on the way, in which
     /// case what ran before goes on running and opening again completes it.
     pub async fn open(config: Config) -> Result<Self, Error> {
         Self::open_with(config, true).await

@@ -1,5 +1,7 @@
 //! The programs one packet at a time (BPF_PROG_TEST_RUN), with maps of their own. Needs root.
 
+#[cfg(feature = "next-layout")]
+mod change;
 mod drops;
 mod loading;
 mod nodes;

@@ -2,11 +2,24 @@
 
 use crate::programs::{OBJECT, verify_one};
 use aya::{EbpfLoader, programs::ProgramError};
+use hivemind_common::{name, telemetry::FEATURES_ALL};
 use std::time::{Duration, Instant};
 
 #[test]
 fn the_kernel_accepts_every_program() {
-    let mut ebpf = EbpfLoader::new().load(OBJECT).unwrap();
+    accepts_all(FEATURES_ALL);
+}
+
+#[cfg(feature = "next-layout")]
+#[test]
+fn the_kernel_accepts_every_program_that_takes_over() {
+    accepts_all(FEATURES_ALL | hivemind_common::telemetry::FEATURE_TAKE_OVER);
+}
+
+fn accepts_all(features: u32) {
+    let mut loader = EbpfLoader::new();
+    loader.override_global(name::FEATURES, &features, true);
+    let mut ebpf = loader.load(OBJECT).unwrap();
     let (mut programs, mut followed, mut took) = (0, 0, Duration::ZERO);
     let mut refused = Vec::new();
     for (name, program) in ebpf.programs_mut() {
