@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use hivemind_tests::{Node, Place, Traffic, eventually, get};
+use hivemind_tests::{Load, Node, Place, Plan, Traffic, eventually, get, serve};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -513,4 +513,41 @@ fn no_connection_fails_while_an_app_is_scaled_and_restarted() -> Result<()> {
         assert!(report.new_connections > 100, "{way}: there was hardly any traffic: {report:?}");
     }
     Ok(())
+}
+
+#[test]
+fn an_interface_that_comes_later_serves_published_ports_and_lets_replicas_out_at_once() -> Result<()> {
+    // Far less than the time after which the daemon would look by itself.
+    const AT_ONCE: Duration = Duration::from_secs(5);
+    let (node, registry) = Node::with_daemon()?;
+    deploy(&node, "web", "nginx:latest", &["-p", "8080:80"])?;
+    registry.stop()?;
+    let network = node.network_of_replica(&node.replica("web")?)?;
+    let client = node.fabric().client();
+    let pid = client.pid().to_string();
+    let pair = ["ip", "link", "add", "late0", "type", "veth", "peer", "name", "late0", "netns", &pid];
+    node.sandbox().check(&pair)?;
+    for (machine, host) in [(node.sandbox(), 1), (client, 2)] {
+        machine.check(&["ip", "addr", "add", &format!("198.51.100.{host}/24"), "dev", "late0"])?;
+        machine.check(&["ip", "addr", "add", &format!("2001:db8:9::{host}/64"), "dev", "late0", "nodad"])?;
+        machine.check(&["ip", "link", "set", "late0", "up"])?;
+    }
+    for address in ["198.51.100.1:8080", "[2001:db8:9::1]:8080"] {
+        let target: SocketAddr = address.parse()?;
+        eventually(AT_ONCE, &format!("{address} to answer"), || {
+            let response = client.in_network(|| get(target, "/", Duration::from_secs(1)))??;
+            ensure!(response.status == 200, "{response:?}");
+            anyhow::Ok(())
+        })?;
+    }
+    let _server = serve(|program| client.command(program), 7_000)?;
+    let targets = vec!["198.51.100.2:7000".parse()?, "[2001:db8:9::2]:7000".parse()?];
+    let inside = |program: &std::path::Path| {
+        let mut command = node.sandbox().command("nsenter");
+        command.arg(format!("--net={}", network.display())).arg(program);
+        command
+    };
+    let load = Load::start(inside, &Plan { rate: 50, long: 2, targets })?;
+    std::thread::sleep(Duration::from_millis(500));
+    load.stop()?.check()
 }

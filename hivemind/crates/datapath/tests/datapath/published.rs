@@ -1,13 +1,15 @@
 use crate::{
     services::servers,
-    talk::connect,
-    world::{NODE_V4, NODE_V6, Place, in_a_world, replica, service},
+    talk::{connect, serve_tcp},
+    world::{NODE_V4, NODE_V6, OUTSIDE_V4, PATIENCE, Place, in_a_world, replica, service},
 };
 use hivemind_datapath::{Error, Protocol, PublishedPort, ServiceSpec};
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr, TcpListener},
+    time::Duration,
 };
+use tokio::time::timeout;
 
 fn published(host_port: u16, backends: &[u8]) -> ServiceSpec {
     let port = PublishedPort { host_port, protocol: Protocol::Tcp, target_port: 80 };
@@ -95,5 +97,26 @@ fn a_port_that_is_taken_changes_nothing() {
         assert!(matches!(datapath.set_service(other).await, Err(Error::PortTaken { port: 8080, .. })));
         datapath.remove_service(1).await.unwrap();
         TcpListener::bind("0.0.0.0:8080").unwrap();
+    });
+}
+
+#[test]
+fn an_interface_that_comes_later_is_told_and_leads_in_and_out() {
+    in_a_world(async |world| {
+        let datapath = world.open().await;
+        servers(world, &datapath, &[1]).await;
+        let client = datapath.ensure_endpoint(replica(9)).await.unwrap();
+        datapath.set_service(published(8080, &[1])).await.unwrap();
+        let mut changes = datapath.network_changes().unwrap();
+        // An endpoint of our own is no news.
+        datapath.ensure_endpoint(replica(2)).await.unwrap();
+        assert!(timeout(Duration::from_millis(200), changes.next()).await.is_err());
+        let outside = world.outside();
+        outside.run(|| serve_tcp((OUTSIDE_V4, 80).into(), 7)).join().unwrap();
+        timeout(PATIENCE, changes.next()).await.expect("nothing was told").unwrap();
+        datapath.refresh_node_addresses().await.unwrap();
+        assert_eq!(outside.run(|| connect((NODE_V4, 8080).into()).unwrap().1).join().unwrap(), 1);
+        let out = world.run(Place::In(&client), || connect((OUTSIDE_V4, 80).into()).unwrap().1);
+        assert_eq!(out.join().unwrap(), 7);
     });
 }
