@@ -101,8 +101,20 @@ fn a_client_stays_with_its_replica_also_while_the_daemon_is_killed_until_that_re
 #[test]
 fn a_headless_service_has_the_addresses_of_the_replicas_that_take_connections() -> Result<()> {
     let (node, _registry) = Node::with_daemon()?;
-    let words =
-        ["app", "deploy", "db", "--image", "nginx", "--replicas", "3", "--headless", "--service", "db.local"];
+    let words = [
+        "app",
+        "deploy",
+        "db",
+        "--image",
+        "nginx",
+        "--replicas",
+        "3",
+        "--headless",
+        "--service",
+        "db.local",
+        "--service-port",
+        "80",
+    ];
     let told = node.hivemind_ok(&words)?;
     ensure!(told.contains("db.default.svc.hivemind.internal"), "{told}");
     node.deploy_waiting("client", &[])?;
@@ -129,6 +141,10 @@ fn a_headless_service_has_the_addresses_of_the_replicas_that_take_connections() 
         assert_eq!(dig(&node, &[&name, "A"])?, [address]);
         assert_eq!(dig(&node, &["-x", address])?, [format!("{name}.")]);
     }
+    let mut servers = dig(&node, &[&format!("_80._tcp.{}", names[0]), "SRV"])?;
+    servers.sort();
+    let expected: Vec<_> = hosts.iter().map(|host| format!("0 1 80 {host}.{}.", names[0])).collect();
+    assert_eq!(servers, expected);
     let page = node.in_replica("client", "wget -q -O - http://db/hostname")?;
     ensure!(hosts.contains(page.trim()), "{page:?}");
     is_told_in_commands(&node)?;

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    convert::Infallible,
     io::{self, Read, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     process::ExitCode,
@@ -140,7 +141,7 @@ fn follow(address: SocketAddr) -> Value {
 /// Talks to an echo over one connection until it ends: how, and after how long.
 fn hold(address: SocketAddr) -> Value {
     let began = Instant::now();
-    let talk = || -> io::Result<()> {
+    let talk = || -> io::Result<Infallible> {
         let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
         stream.set_read_timeout(Some(LIMIT))?;
         let mut stands = false;
@@ -155,9 +156,9 @@ fn hold(address: SocketAddr) -> Value {
             std::thread::sleep(Duration::from_millis(5));
         }
     };
-    let ended = talk().map_err(|error| format!("{:?}", error.kind()));
+    let Err(error) = talk();
     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    json!({ "error": ended.unwrap_err(), "ms": ms })
+    json!({ "error": format!("{:?}", error.kind()), "ms": ms })
 }
 
 fn ask_once(address: SocketAddr, connected: bool) -> io::Result<(String, SocketAddr)> {

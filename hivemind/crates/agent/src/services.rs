@@ -362,9 +362,9 @@ pub async fn names(objects: &Objects, zone: &Zone) -> Result<Records, hivemind_m
 /// The names of `services`, and those of the zone itself.
 ///
 /// A service is `<app>.<namespace>.svc.<domain>`, and whatever it was called besides; below that name, each replica that
-/// takes connections has its own, and each published port has a server (`_80._tcp.…`). Addresses have the name of the
-/// service or of the replica. A headless service has the addresses of its endpoints that are `open`; one for a name outside is
-/// an alias of that.
+/// takes connections has its own, and each port that is published or named has a server (`_80._tcp.…`). Addresses have the name
+/// of the service or of the replica. A headless service has the addresses of its endpoints that are `open`, which are its
+/// servers, too; one for a name outside is an alias of that.
 pub(crate) fn records<'a>(
     services: impl Iterator<Item = &'a Service>,
     zone: &Zone,
@@ -416,12 +416,24 @@ fn name_service(
             records.insert_reverse(*address, own)?;
         }
     }
-    for port in &service.spec.published {
-        let name = format!("_{}._{}.{own}", port.container_port, port.protocol.as_str());
-        records.insert_server(&name, own, port.container_port)?;
+    let named = service.spec.ports.iter().map(|port| (port.port, port.protocol));
+    let published = service.spec.published.iter().map(|port| (port.container_port, port.protocol));
+    let ports: Vec<_> = published
+        .chain(named)
+        .map(|(port, protocol)| (port, format!("_{port}._{}.{own}", protocol.as_str())))
+        .collect();
+    if service.spec.balanced().is_some() {
+        for (port, name) in &ports {
+            records.insert_server(name, own, *port)?;
+        }
     }
     for endpoint in &service.status.endpoints {
         let replica = format!("{}.{own}", endpoint.replica);
+        if service.spec.is_headless() && open.contains_key(&endpoint.ipv4) {
+            for (port, name) in &ports {
+                records.insert_server(name, &replica, *port)?;
+            }
+        }
         let addresses = [IpAddr::from(endpoint.ipv4), IpAddr::from(endpoint.ipv6)];
         records.insert(&replica, addresses)?;
         for address in addresses {
@@ -438,7 +450,7 @@ fn name_service(
 
 #[cfg(test)]
 mod tests {
-    use hivemind_model::{Metadata, ServiceSpec, ServiceStatus};
+    use hivemind_model::{Metadata, ServicePort, ServiceSpec, ServiceStatus};
 
     use super::*;
 
@@ -494,6 +506,7 @@ mod tests {
                     container_port: 80,
                     protocol: Protocol::Tcp,
                 }],
+                ports: vec![ServicePort { port: 53, protocol: Protocol::Udp }],
                 ..ServiceSpec::default()
             },
         );
@@ -506,6 +519,7 @@ mod tests {
                 .into_iter()
                 .for_each(|address| records.insert_reverse(address, own).unwrap());
             records.insert_server(&format!("_80._tcp.{own}"), own, 80).unwrap();
+            records.insert_server(&format!("_53._udp.{own}"), own, 53).unwrap();
             replicas(records, "web", own, &[7, 8]);
         });
         assert_eq!(records([web].iter(), &zone(), all), wanted);
@@ -523,7 +537,8 @@ mod tests {
 
     #[test]
     fn a_headless_service_has_the_addresses_of_the_replicas_that_take_connections() {
-        let db = service("db", ServiceSpec::default());
+        let ports = vec![ServicePort { port: 5432, protocol: Protocol::Tcp }];
+        let db = service("db", ServiceSpec { ports, ..ServiceSpec::default() });
         let own = "db.shop.svc.hivemind.internal";
         // One has left, and the store does not know yet; another has come.
         let open = |_: &Service| {
@@ -538,6 +553,7 @@ mod tests {
                 records.insert(name, addresses).unwrap();
             }
             replicas(records, "db", own, &[7, 8]);
+            records.insert_server(&format!("_5432._tcp.{own}"), &format!("db-8.{own}"), 5432).unwrap();
         });
         assert_eq!(records([db].iter(), &zone(), open), wanted);
     }

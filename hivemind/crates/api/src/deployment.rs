@@ -95,6 +95,7 @@ async fn service(objects: &Objects, ranges: &ServiceRanges, app: &App) -> Result
     let mut spec = ServiceSpec {
         hostnames: app.spec.hostnames.clone(),
         published: published(app),
+        ports: app.spec.service.ports.clone(),
         session_affinity: app.spec.service.session_affinity,
         ..ServiceSpec::default()
     };

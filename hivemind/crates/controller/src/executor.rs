@@ -244,8 +244,9 @@ async fn act(objects: &Objects, action: Action) -> Result<(), ApiError> {
             };
             objects.update_with(&namespace, &name, set).await.map(drop)
         }
-        Action::SetAffinity { namespace, name, affinity } => {
+        Action::SetService { namespace, name, ports, affinity } => {
             let set = |service: &mut Service| {
+                service.spec.ports.clone_from(&ports);
                 service.spec.session_affinity = affinity;
                 Ok(())
             };

@@ -6,8 +6,8 @@ mod nodes;
 pub(crate) mod placement;
 
 use hivemind_model::{
-    App, AppStatus, Endpoint, Identity, Metadata, Namespace, Problem, Replica, ReplicaSpec, ReplicaStatus,
-    Service, SessionAffinity, Volume, VolumeSpec, VolumeStatus, template_hash,
+    App, AppService, AppStatus, Endpoint, Identity, Metadata, Namespace, Problem, Replica, ReplicaSpec,
+    ReplicaStatus, Service, ServicePort, SessionAffinity, Volume, VolumeSpec, VolumeStatus, template_hash,
 };
 
 use hivemind_scheduler::{Decision, Outcome};
@@ -73,13 +73,15 @@ pub enum Action {
         /// Sorted by replica.
         endpoints: Vec<Endpoint>,
     },
-    /// Have the service remember its clients as its app says.
-    SetAffinity {
+    /// Have the service be as its app says, as far as that may change.
+    SetService {
         /// The service's namespace.
         namespace: String,
         /// The service's name.
         name: String,
-        /// For how long; none: not at all.
+        /// Ports that have a server in DNS.
+        ports: Vec<ServicePort>,
+        /// For how long it remembers its clients; none: not at all.
         affinity: Option<SessionAffinity>,
     },
     /// Tell how the app is.
@@ -111,7 +113,7 @@ pub fn plan(snapshot: &Snapshot, mut suffix: impl FnMut() -> String) -> Vec<Acti
     for app in &snapshot.apps {
         let stopping = replicas_to_stop(snapshot, app);
         plan_endpoints(snapshot, app, &stopping, &mut actions);
-        plan_affinity(snapshot, app, &mut actions);
+        plan_service(snapshot, app, &mut actions);
         for replica in &stopping {
             let Metadata { namespace, name, .. } = replica.metadata.clone();
             actions.push(Action::StopReplica { namespace, name });
@@ -296,13 +298,13 @@ fn plan_endpoints(snapshot: &Snapshot, app: &App, stopping: &[&Replica], actions
     }
 }
 
-fn plan_affinity(snapshot: &Snapshot, app: &App, actions: &mut Vec<Action>) {
-    let affinity = app.spec.service.session_affinity;
+fn plan_service(snapshot: &Snapshot, app: &App, actions: &mut Vec<Action>) {
+    let AppService { ports, session_affinity, .. } = app.spec.service.clone();
     if let Some(service) = snapshot.service_of(app)
-        && service.spec.session_affinity != affinity
+        && (service.spec.session_affinity != session_affinity || service.spec.ports != ports)
     {
         let Metadata { namespace, name, .. } = service.metadata.clone();
-        actions.push(Action::SetAffinity { namespace, name, affinity });
+        actions.push(Action::SetService { namespace, name, ports, affinity: session_affinity });
     }
 }
 

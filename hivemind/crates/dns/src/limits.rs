@@ -24,6 +24,9 @@ pub const UDP_PAYLOAD_BYTES_MAX: u16 = 1232;
 /// How many addresses of a name one answer carries: the first ones. All of them still fit a TCP message.
 pub const ADDRESSES_PER_ANSWER_MAX: usize = 1000;
 
+/// How many servers of a service one answer carries: the first ones. With the longest names they still fit a TCP message.
+pub const SERVERS_PER_ANSWER_MAX: usize = 250;
+
 /// How many aliases of ours are followed one after the other; a name with more gets SERVFAIL. What an upstream follows is its
 /// matter.
 pub const ALIASES_MAX: usize = 8;

@@ -11,7 +11,9 @@ use tracing::debug;
 use crate::answer::Answer;
 use crate::cache::Cache;
 use crate::forwarder::{ForwardError, Forwarder, Key};
-use crate::limits::{ADDRESSES_PER_ANSWER_MAX, LOCAL_ANSWER_BYTES_MAX, LOCAL_ANSWERS_MAX};
+use crate::limits::{
+    ADDRESSES_PER_ANSWER_MAX, LOCAL_ANSWER_BYTES_MAX, LOCAL_ANSWERS_MAX, SERVERS_PER_ANSWER_MAX,
+};
 use crate::losses::{Loss, Losses};
 use crate::question::{Question, Rejection};
 use crate::records::{EndlessAlias, Entry, Found, Records, Server};
@@ -383,7 +385,7 @@ fn of_entry<'a>(entry: &'a Entry, asked: RecordType, records: &'a Records) -> Lo
     let local = match asked {
         RecordType::SRV => {
             let with_addresses = |server: &'a Server| (server, records.addresses(&server.target));
-            Local::Servers(entry.servers.iter().map(with_addresses).collect())
+            Local::Servers(entry.servers.iter().take(SERVERS_PER_ANSWER_MAX).map(with_addresses).collect())
         }
         RecordType::TXT => Local::Texts(&entry.texts),
         RecordType::A | RecordType::AAAA => {

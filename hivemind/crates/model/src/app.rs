@@ -12,7 +12,7 @@ use crate::{
     name::{check_hostname, check_image, check_label, check_name, normalize_hostname},
     node::Taint,
     quantity::{Cpu, Memory},
-    service::SessionAffinity,
+    service::{ServicePort, SessionAffinity},
 };
 
 /// The most replicas that one app may have.
@@ -63,6 +63,9 @@ pub struct AppService {
     /// life.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub headless: bool,
+    /// Ports that get a server in DNS (`_5432._tcp.…`, SRV), as published ones do; all ports are reached without it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<ServicePort>,
     /// Whether clients that come back get the replica that they had, and for how long; left out: each connection is a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_affinity: Option<SessionAffinity>,
@@ -327,6 +330,7 @@ impl AppSpec {
 
 impl AppSpec {
     fn check_service(&self, problems: &mut Problems) {
+        ServicePort::check_all("spec.service.ports", &self.service.ports, problems);
         let field = "spec.service.sessionAffinity";
         if let Some(affinity) = self.service.session_affinity {
             affinity.check(field, problems);
@@ -513,6 +517,7 @@ mod tests {
         let mut app = app();
         app.spec.service = AppService {
             headless: true,
+            ports: [5432, 0, 5432].map(|port| ServicePort { port, protocol: Protocol::Tcp }).to_vec(),
             session_affinity: Some(SessionAffinity { timeout_seconds: 86_401 }),
         };
         let port = Port { host_port: 80, container_port: 80, protocol: Protocol::Tcp };
@@ -522,6 +527,8 @@ mod tests {
         assert_eq!(
             fields,
             [
+                "spec.service.ports[1]",
+                "spec.service.ports[2]",
                 "spec.service.sessionAffinity.timeoutSeconds",
                 "spec.service.sessionAffinity",
                 "spec.template.containers[0].ports"

@@ -55,7 +55,9 @@ pub use node::{Node, NodeSpec, NodeState, NodeStatus, Taint, TaintEffect};
 pub use quantity::{Cpu, Memory, QuantityError};
 pub use replica::{LastExit, Phase, PullProgress, Replica, ReplicaSpec, ReplicaStatus};
 pub use resource::{List, Resource, WatchEvent, WatchKind};
-pub use service::{Endpoint, PublishedPort, Service, ServiceSpec, ServiceStatus, SessionAffinity};
+pub use service::{
+    Endpoint, PublishedPort, Service, ServicePort, ServiceSpec, ServiceStatus, SessionAffinity,
+};
 pub use token::{Login, LoginCode, NewToken, Session, Token, TokenRole, TokenSpec};
 pub use volume::{Volume, VolumeSpec, VolumeStatus};
 pub use wire::{

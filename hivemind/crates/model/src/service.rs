@@ -32,7 +32,7 @@ pub struct Service {
     pub status: ServiceStatus,
 }
 
-/// Addresses, names and ports of a service; but for the affinity they stay for its life.
+/// Addresses, names and ports of a service; but for ports in DNS and the affinity they stay for its life.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceSpec {
@@ -53,6 +53,9 @@ pub struct ServiceSpec {
     /// Ports published on the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<PublishedPort>,
+    /// Ports that have a server in DNS (`_5432._tcp.…`), besides the published ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<ServicePort>,
     /// Whether clients that come back get the endpoint that they had, and for how long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_affinity: Option<SessionAffinity>,
@@ -63,6 +66,45 @@ pub struct ServiceSpec {
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+/// A port that endpoints serve. (Connections go to every port, whether it is named here or not.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServicePort {
+    /// The port, 1 to 65535.
+    pub port: u16,
+    /// TCP unless said otherwise.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// The most ports that a service names.
+const PORTS_MAX: usize = 100;
+
+impl ServicePort {
+    /// Checks the ports that a service names.
+    pub(crate) fn check_all(field: &str, ports: &[ServicePort], problems: &mut Problems) {
+        if ports.len() > PORTS_MAX {
+            let what = format!("{} ports are too many", ports.len());
+            let hint = format!("name at most {PORTS_MAX}: others are reached without being named");
+            problems.add(ErrorCode::OutOfRange, field, what, hint);
+        }
+        for (i, port) in ports.iter().enumerate() {
+            let field = format!("{field}[{i}]");
+            if port.port == 0 {
+                problems.add(
+                    ErrorCode::OutOfRange,
+                    field,
+                    "nobody serves port 0",
+                    "use ports from 1 to 65535",
+                );
+            } else if ports[..i].contains(port) {
+                let what = format!("port {}/{} is named twice", port.port, port.protocol.as_str());
+                problems.add(ErrorCode::Repeated, field, what, "name it once");
+            }
+        }
+    }
 }
 
 /// The longest time for which a client is remembered, and the least, in seconds.
@@ -160,6 +202,7 @@ impl Service {
         has_not("ipv4", self.spec.ipv4.is_some());
         has_not("ipv6", self.spec.ipv6.is_some());
         has_not("published", !self.spec.published.is_empty());
+        has_not("ports", !self.spec.ports.is_empty());
         has_not("sessionAffinity", self.spec.session_affinity.is_some());
         problems.into_result()
     }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Display, str::FromStr, time::Duration};
 use clap::Args;
 use hivemind_model::{
     ApiError, App, AppService, AppSpec, AppStatus, Container, EnvVar, ErrorCode, Metadata, Port, Problem,
-    Problems, Protocol, Resources, SessionAffinity, Template, Toleration, VolumeMount,
+    Problems, Protocol, Resources, ServicePort, SessionAffinity, Template, Toleration, VolumeMount,
 };
 
 use crate::cli::{NameArgs, output::FormatArgs, units};
@@ -39,6 +39,9 @@ pub(crate) struct DeployArgs {
     /// Give the app's names the addresses of its replicas, and no address of their own
     #[arg(long)]
     pub(crate) headless: bool,
+    /// A port that the replicas serve, for clients that ask DNS for it (SRV); all ports are reached without it; may be repeated
+    #[arg(long = "service-port", value_name = "PORT[/udp]")]
+    pub(crate) service_ports: Vec<String>,
     /// Send a client that comes back within this time to the replica that it had, for example 30m [default with the flag: 3h]
     #[arg(
         long,
@@ -118,6 +121,7 @@ pub(crate) struct Places {
     services: Vec<String>,
     env: Vec<String>,
     ports: Vec<String>,
+    service_ports: Vec<String>,
     volumes: Vec<String>,
     tolerations: Vec<String>,
 }
@@ -156,6 +160,12 @@ impl DeployArgs {
         };
         let service = AppService {
             headless: self.headless,
+            ports: reader.each(
+                "--service-port",
+                &self.service_ports,
+                &mut places.service_ports,
+                service_port,
+            ),
             session_affinity: self.session_affinity.as_deref().and_then(|time| reader.affinity(time)),
         };
         let spec = AppSpec { replicas, hostnames: self.services.clone(), service, template };
@@ -184,6 +194,8 @@ impl Places {
         let container = field.strip_prefix("spec.template.containers[0].").unwrap_or_default();
         let (list, flag, values) = if field.starts_with("spec.hostnames") {
             (field, "--service", &self.services)
+        } else if field.starts_with("spec.service.ports") {
+            (field, "--service-port", &self.service_ports)
         } else if field.starts_with("spec.template.tolerations") {
             (field, "--toleration", &self.tolerations)
         } else if container.starts_with("env") {
@@ -407,18 +419,32 @@ fn env_var(value: &str) -> Result<EnvVar, Wrong> {
 
 const PORT_HINT: &str = "write HOST:CONTAINER, for example 8080:80 or 5353:53/udp; ports are 1 to 65535";
 
-fn port(value: &str) -> Result<Port, Wrong> {
-    let (ports, protocol) = match value.split_once('/') {
-        None | Some((_, "tcp")) => (value.trim_end_matches("/tcp"), Protocol::Tcp),
-        Some((ports, "udp")) => (ports, Protocol::Udp),
+/// What stands before the protocol, and the protocol; TCP if none is said.
+fn with_protocol(value: &str) -> Result<(&str, Protocol), Wrong> {
+    match value.split_once('/') {
+        None => Ok((value, Protocol::Tcp)),
+        Some((ports, "tcp")) => Ok((ports, Protocol::Tcp)),
+        Some((ports, "udp")) => Ok((ports, Protocol::Udp)),
         Some((_, other)) => {
-            return wrong(
-                ErrorCode::Unsupported,
-                format!("{other:?} is not a protocol of ports"),
-                "use tcp or udp",
-            );
+            wrong(ErrorCode::Unsupported, format!("{other:?} is not a protocol of ports"), "use tcp or udp")
         }
-    };
+    }
+}
+
+fn service_port(value: &str) -> Result<ServicePort, Wrong> {
+    let (port, protocol) = with_protocol(value)?;
+    match port.parse() {
+        Ok(port) => Ok(ServicePort { port, protocol }),
+        Err(_) => wrong(
+            ErrorCode::OutOfRange,
+            format!("{value:?} is not a port"),
+            "write PORT or PORT/udp, for example 5432; ports are 1 to 65535",
+        ),
+    }
+}
+
+fn port(value: &str) -> Result<Port, Wrong> {
+    let (ports, protocol) = with_protocol(value)?;
     let Some((host, container)) = ports.split_once(':') else {
         return wrong(ErrorCode::Malformed, format!("{value:?} is not HOST:CONTAINER"), PORT_HINT);
     };

@@ -123,8 +123,9 @@ impl World {
                 Action::SetEndpoints { endpoints, .. } => {
                     self.snapshot.services[0].status.endpoints = endpoints
                 }
-                Action::SetAffinity { affinity, .. } => {
-                    self.snapshot.services[0].spec.session_affinity = affinity;
+                Action::SetService { ports, affinity, .. } => {
+                    let spec = &mut self.snapshot.services[0].spec;
+                    (spec.ports, spec.session_affinity) = (ports, affinity);
                 }
                 Action::SetAppStatus { status, .. } => self.snapshot.apps[0].status = *status,
                 Action::RemoveApp(_) => {
@@ -227,15 +228,28 @@ fn an_app_gets_its_replicas_and_they_enter_the_service() {
 }
 
 #[test]
-fn a_service_remembers_clients_as_its_app_says_and_no_replica_is_replaced_for_it() {
+fn a_service_is_as_its_app_says_and_no_replica_is_replaced_for_it() {
     let mut world = World::with_app(2);
     world.settle();
     let replicas = world.snapshot.replicas.clone();
-    for affinity in [Some(SessionAffinity { timeout_seconds: 60 }), None] {
-        world.app().spec.service.session_affinity = affinity;
+    let wanted = [
+        AppService {
+            session_affinity: Some(SessionAffinity { timeout_seconds: 60 }),
+            ..AppService::default()
+        },
+        AppService {
+            ports: vec![ServicePort { port: 5432, protocol: hivemind_model::Protocol::Tcp }],
+            ..AppService::default()
+        },
+        AppService::default(),
+    ];
+    for service in wanted {
+        world.app().spec.service = service.clone();
         let actions = world.plan();
-        assert!(matches!(&actions[..], [Action::SetAffinity { affinity: told, .. }] if *told == affinity));
+        assert!(matches!(&actions[..], [Action::SetService { .. }]), "{actions:?}");
         world.carry_out(actions);
+        let spec = &world.snapshot.services[0].spec;
+        assert_eq!((&spec.ports, spec.session_affinity), (&service.ports, service.session_affinity));
         assert!(world.plan().is_empty());
         assert_eq!(world.snapshot.replicas, replicas);
     }

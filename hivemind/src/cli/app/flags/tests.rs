@@ -211,6 +211,12 @@ fn how_a_service_treats_its_clients_is_read_from_the_flags() {
     assert!(service(&["--headless"]).headless);
     assert_eq!(service(&["--session-affinity"]).session_affinity, affinity(10_800));
     assert_eq!(service(&["--session-affinity=90s"]).session_affinity, affinity(90));
+    let ports = service(&["--service-port", "5432", "--service-port", "53/udp"]).ports;
+    let told: Vec<_> = ports.iter().map(|port| (port.port, port.protocol)).collect();
+    assert_eq!(told, [(5432, Protocol::Tcp), (53, Protocol::Udp)]);
+    assert_eq!(fault("--service-port", "70000"), ("--service-port 70000".to_owned(), "HM0103"));
+    assert_eq!(fault("--service-port", "0"), ("--service-port 0".to_owned(), "HM0103"));
+    assert_eq!(fault("--service-port", "53/sctp"), ("--service-port 53/sctp".to_owned(), "HM0108"));
     for wrong in ["--session-affinity=25h", "--session-affinity=0s", "--session-affinity=long"] {
         let list = faults(&["web", "--image", "nginx", wrong]);
         assert_eq!(list, [("--session-affinity".to_owned(), "HM0103")], "{wrong}");
