@@ -353,6 +353,7 @@ async fn furnish(datapath: &Datapath) -> Result<()> {
     });
     let service = ServiceSpec {
         id: 1,
+        affinity_s: None,
         address_v4: SERVICE.0,
         address_v6: SERVICE.1,
         ports: ServicePorts::All,

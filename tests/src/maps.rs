@@ -87,11 +87,14 @@ impl PinnedMaps {
         let table = maps::HashMap::<_, Key<A>, Translation<A>>::try_from(Map::HashMap(self.open(map)?))?;
         // What goes while it is read is not looked at.
         let records: HashMap<Key<A>, Translation<A>> = table.iter().filter_map(Result::ok).collect();
-        let other = |key: &Key<A>, record: &Translation<A>| record.turn(Side::Low, key.protocol).0;
+        let other = |key: &Key<A>, record: &Translation<A>| {
+            let face = if key.face == OUTER { 0 } else { OUTER };
+            Key { face, ..record.turn(Side::Low, key.protocol).0 }
+        };
         let (mut outer, mut inner, mut whole) = (HashSet::new(), HashSet::new(), 0);
         for (key, record) in &records {
             let counterpart = other(key, record);
-            let seen = if record.flags & OUTER == 0 { &mut outer } else { &mut inner };
+            let seen = if key.face == OUTER { &mut inner } else { &mut outer };
             ensure!(seen.insert(counterpart), "{map}: two connections have {counterpart:?}");
             whole += usize::from(records.contains_key(&counterpart));
         }

@@ -2,8 +2,7 @@
 
 use crate::{
     ClusterSpec, Config, ConnectionUse, Endpoint, EndpointInfo, EndpointSpec, Error, FlowEvent, FlowEvents,
-    NetworkChanges,
-    Protocol, RemoteEndpoint, ServiceSpec, Statistics, addresses, cluster, endpoint,
+    NetworkChanges, Protocol, RemoteEndpoint, ServiceSpec, Statistics, addresses, cluster, endpoint,
     node::Node,
     policy, service, sockets,
     teardown::teardown,

@@ -29,7 +29,7 @@ use hivemind_common::{
     name,
     packet::TCP,
     service::{Reverse, ReverseKey},
-    translation::{OUTER, Translation},
+    translation::Translation,
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -234,8 +234,8 @@ where
                 continue;
             }
             let (outer, gone) = match translations.get(key, 0) {
-                Ok(found) if found.flags & OUTER == 0 => found.turn(gone, TCP),
-                _ => (*key, gone),
+                Ok(found) => found.turn(gone, TCP),
+                Err(_) => (*key, gone),
             };
             let end = |side: Side| {
                 let port = u16::from_be(outer.ports[side.index()]);
