@@ -10,8 +10,8 @@ use crate::{
     functions::{CONTINUE, Functions, collect_if_due, drop_unread},
     maps::{NODE_STATE, does},
     step::{
-        AS_IT_IS, BY_QUEUE, KNOWN, LEAVING_BY, OR_NOWHERE, OR_TO_HOST, THEN_SHIFT, TO_REPLICA, TO_STACK,
-        TO_WIRE, by_family, origin, to_outward, to_refuse, to_settle,
+        AS_IT_IS, BY_QUEUE, KNOWN, LEAVING_BY, OR_NOWHERE, OR_TO_HOST, TELL_OUT, THEN_SHIFT, TO_REPLICA,
+        TO_STACK, TO_WIRE, by_family, origin, to_outward, to_refuse, to_settle,
     },
     translate::{Found, Served, serve},
 };
@@ -40,8 +40,9 @@ fn examine_as<F: Functions>(frame: Frame, flow: &mut Flow<F>, then: u32, by_node
     if then & KNOWN == 0 {
         let fault = F::read(frame, flow);
         if fault != 0 {
-            // What comes in from outside is none of ours, as far as is known.
-            return if from == origin::OUTSIDE { TC_ACT_UNSPEC } else { drop_unread(frame, fault - 1) };
+            // What comes in from outside is none of ours, as far as is known; nor are the node's own messages.
+            let is_others = from == origin::OUTSIDE || from == origin::OWN_ICMP;
+            return if is_others { TC_ACT_UNSPEC } else { drop_unread(frame, fault - 1) };
         }
     }
     F::take_over(flow);
@@ -52,6 +53,8 @@ fn examine_as<F: Functions>(frame: Frame, flow: &mut Flow<F>, then: u32, by_node
         origin::OUTSIDE => from_outside(frame, flow),
         origin::STACK => from_stack(frame, flow),
         origin::OUT => Err(to_outward(frame, flow, LEAVING_BY)),
+        origin::OWN_ICMP if flow.is_error() => Err(to_outward(frame, flow, TELL_OUT)),
+        origin::OWN_ICMP => Err(TC_ACT_UNSPEC),
         _ => match turn_aside(frame, flow) {
             Ok(()) => Ok(then >> THEN_SHIFT),
             Err(reason) => Err(drop_unread(frame, reason as u32)),

@@ -87,6 +87,8 @@ pub(crate) trait Functions: Maps + Refuse {
     fn outward(frame: Frame, flow: &mut Flow<Self>, is_noted: u32) -> i32;
     /// See [`translate::bind_aside`].
     fn bind_aside(flow: &Flow<Self>) -> Result<Served, DropReason>;
+    /// See [`translate::tell_client`].
+    fn tell_client(frame: Frame, flow: &mut Flow<Self>) -> i32;
     /// See [`translate::leave_by`].
     fn leave_by(frame: Frame, flow: &mut Flow<Self>) -> i32;
     /// See [`judge::verdict`].
@@ -146,6 +148,7 @@ macro_rules! functions {
             $refuse_host:ident,
             $outward:ident,
             $bind_aside:ident,
+            $tell_client:ident,
             $leave_by:ident,
             $verdict:ident,
             $recall:ident,
@@ -264,6 +267,10 @@ macro_rules! functions {
                 }
             }
             #[inline(always)]
+            fn tell_client(frame: Frame, flow: &mut Flow<Self>) -> i32 {
+                $tell_client(frame.context(), flow)
+            }
+            #[inline(always)]
             fn leave_by(frame: Frame, flow: &mut Flow<Self>) -> i32 {
                 $leave_by(frame.context(), flow)
             }
@@ -317,6 +324,9 @@ macro_rules! functions {
         verdict!($family, $refuse_replica, |frame, flow| refuse_replica(frame, flow));
         verdict!($family, $pass_outside, UNJUDGED, |frame, flow| underlay::pass_from_outside(frame, flow));
         verdict!($family, $settle, |frame, flow| judge::settle(frame, flow));
+        verdict!($family, $tell_client, UNJUDGED, |frame, flow| {
+            translate::tell_client(frame, flow).map(|()| CONTINUE)
+        });
         verdict!($family, $leave_by, UNJUDGED, |frame, flow| {
             translate::leave_by(frame, flow).map(|()| TC_ACT_UNSPEC)
         });
@@ -515,6 +525,7 @@ functions!(
         refuse_host_v4,
         outward_v4,
         bind_aside_v4,
+        tell_client_v4,
         leave_by_v4,
         verdict_v4,
         recall_v4,
@@ -548,6 +559,7 @@ functions!(
         refuse_host_v6,
         outward_v6,
         bind_aside_v6,
+        tell_client_v6,
         leave_by_v6,
         verdict_v6,
         recall_v6,

@@ -249,6 +249,17 @@ impl Frame {
         done(unsafe { bpf_skb_store_bytes(self.context(), offset, bytes.cast(), length, 0) })
     }
 
+    /// Whether the packet is an ICMP message, right behind its IP header.
+    #[inline(always)]
+    pub(crate) fn is_icmp<F: Family>(self) -> bool {
+        if F::VERSION == V4::VERSION {
+            // Beside the lifetime.
+            self.read::<1>(TTL_V4).is_some_and(|[word]| word.to_ne_bytes()[1] == packet::ICMP)
+        } else {
+            self.read::<1>(HOP_LIMIT_V6 - 3).is_some_and(|[word]| word.to_ne_bytes()[2] == packet::ICMPV6)
+        }
+    }
+
     /// Whether the packet may be forwarded once more.
     #[inline(always)]
     pub(crate) fn lives_on<F: Family>(self) -> bool {

@@ -10,7 +10,7 @@ use crate::{
     maps::{HANDED, STEPS},
 };
 use aya_ebpf::{
-    bindings::{TC_ACT_OK, TC_ACT_SHOT},
+    bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC},
     macros::classifier,
     programs::TcContext,
 };
@@ -45,6 +45,10 @@ pub(crate) const BY_QUEUE: u32 = 3;
 const NOTED: u32 = 4;
 /// For [`outward`]: the host's stack sends it out by the interface of the program.
 pub(crate) const LEAVING_BY: u32 = 5;
+/// For [`outward`]: an error of the host's stack for a replica.
+const TELL: u32 = 6;
+/// For [`outward`]: an error of the host's stack for the outside.
+pub(crate) const TELL_OUT: u32 = 7;
 /// For [`refuse`]: a replica asked.
 pub(crate) const TO_REPLICA: u32 = 0;
 /// For [`refuse`]: the host's stack asked.
@@ -153,6 +157,8 @@ pub(crate) mod origin {
     pub(crate) const OUT: u32 = 5;
     /// Its ends are known, but it needs another tuple.
     pub(crate) const ASIDE: u32 = 6;
+    /// An ICMP message of the node's own, for the outside.
+    pub(crate) const OWN_ICMP: u32 = 7;
 }
 
 /// Beside an origin: the flow is known.
@@ -211,6 +217,7 @@ fn settle_as<F: Functions>(frame: Frame, flow: &mut Flow<F>, then: u32, _: [u32;
         return verdict;
     }
     let verdict = match then {
+        AS_IT_IS if flow.is_error() => return to_outward(frame, flow, TELL),
         AS_IT_IS => TC_ACT_OK,
         BY_QUEUE => match queue(frame, flow) {
             Ok(verdict) => verdict,
@@ -246,8 +253,14 @@ pub fn outward(context: TcContext) -> i32 {
 
 #[inline(always)]
 fn outward_as<F: Functions>(frame: Frame, flow: &mut Flow<F>, then: u32, _: [u32; 2]) -> i32 {
-    if then == LEAVING_BY {
-        return F::leave_by(frame, flow);
+    match then {
+        LEAVING_BY => return F::leave_by(frame, flow),
+        TELL | TELL_OUT => {
+            let verdict = F::tell_client(frame, flow);
+            let goes_on = if then == TELL { TC_ACT_OK } else { TC_ACT_UNSPEC };
+            return if verdict == CONTINUE { goes_on } else { verdict };
+        }
+        _ => {}
     }
     let verdict = F::outward(frame, flow, u32::from(then == NOTED));
     if verdict == ASIDE { to_aside(frame, flow, then) } else { verdict }

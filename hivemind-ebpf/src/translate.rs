@@ -469,6 +469,27 @@ fn leave_to_host(frame: Frame) -> Result<i32, DropReason> {
     frame.hand_to_host(own.interface)
 }
 
+/// Gives an error of the host's stack about a packet that was left to it under its inner tuple, which was too long say, the tuple
+/// under which the packet's sender knows the connection. Nothing else is touched.
+///
+/// # Errors
+/// [`DropReason::Rewrite`] if the kernel does not let it be changed.
+#[inline(always)]
+pub(crate) fn tell_client<F: Functions>(frame: Frame, flow: &mut Flow<F>) -> Result<(), DropReason> {
+    if !flow.is_error() || flow.was_outer() {
+        return Ok(());
+    }
+    let Some(other) = flow.outer() else { return Ok(()) };
+    let is_to_client = match flow.known() {
+        Some(known) => known.way_from(flow.from()) != 0,
+        None => false,
+    };
+    if other.flags & OF_SERVICE == 0 || !is_to_client {
+        return Ok(());
+    }
+    F::turn(frame, flow, other)
+}
+
 /// Whether a packet answers somebody who asked for the replica's own address, and expects the answer from it.
 #[inline(always)]
 fn is_answer<F: Functions>(flow: &Flow<F>) -> bool {

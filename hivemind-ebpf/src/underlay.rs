@@ -105,7 +105,8 @@ pub fn to_underlay(context: TcContext) -> i32 {
 fn go_out<F: Functions>(frame: Frame) -> i32 {
     let Some(source) = frame.source::<F>() else { return TC_ACT_UNSPEC };
     if !F::is_replica(source) {
-        return TC_ACT_UNSPEC;
+        // It may be about a packet that the node only knows by its inner tuple.
+        return if frame.is_icmp::<F>() { to_examine::<F>(frame, origin::OWN_ICMP) } else { TC_ACT_UNSPEC };
     }
     match frame.destination::<F>() {
         // What no other node has is not on its way to one, whatever the routes say.
@@ -303,7 +304,10 @@ pub(crate) fn send(frame: Frame, way: u32, identity: u32) -> Result<i32, DropRea
         return Err(DropReason::NoNodeRoute);
     }
     let ethertype = frame.ethertype();
-    if state.mtu != 0 && frame.longest_piece(ethertype) > state.mtu {
+    // Without the overlay's headers so much more; said without a condition, of which the verifier would follow both ways.
+    const { assert!(AS_IS == 1 << 31) };
+    let takes = state.mtu + (way >> 31) * BYTES;
+    if state.mtu != 0 && frame.longest_piece(ethertype) > takes {
         // The host's stack cuts it, or tells the sender; it has a route that says how long packets may be.
         frame.mark_sender(identity);
         return Ok(TC_ACT_OK);

@@ -75,7 +75,10 @@ fn join(node: &Node, netlink: &mut Netlink, spec: &ClusterSpec) -> Result<(), Er
     }
     // Forgotten until all is done, so that after a failure it is all done again.
     node.cluster().applied = None;
-    netlink.run(vec![request::set_up_overlay(overlay, plan.mtu)])?;
+    netlink.run(vec![
+        request::set_up_overlay(overlay, plan.mtu),
+        request::set_up_services(node.services_interface, OVERLAY_MAC, plan.services_mtu),
+    ])?;
     // The interfaces towards other nodes have an address each, so their programs hang there; if not, they do now.
     uplink::refresh(node)?;
     links::open_passage(node, netlink, Passage::Overlay, overlay)?;
@@ -99,6 +102,7 @@ fn leave(node: &Node, netlink: &mut Netlink) -> Result<(), Error> {
     for interface in found_passages(node)? {
         links::close_passage(node, netlink, Passage::Overlay, interface)?;
     }
+    netlink.run(vec![request::set_up_services(node.services_interface, OVERLAY_MAC, node.mtu)])?;
     match overlay {
         // Its routes go with it.
         Some(overlay) => netlink.run(vec![request::delete_link(overlay).tolerating(&[libc::ENODEV])]),

@@ -39,6 +39,9 @@ pub(crate) struct Plan {
     pub(crate) routes: BTreeMap<IpNet, NodeRoute>,
     /// The MTU of the overlay's own interface.
     pub(crate) mtu: u32,
+    /// The MTU of the services' own interface: what every way to a backend takes, since a packet that is longer than its way
+    /// cannot be told of any more once it is there.
+    pub(crate) services_mtu: u32,
 }
 
 /// A route to a node's replicas.
@@ -64,7 +67,7 @@ impl Plan {
         overlay: u32,
         passing: &Passing,
     ) -> Result<Self, Error> {
-        let mut plan = Self { mtu: replica_mtu, ..Self::default() };
+        let mut plan = Self { mtu: replica_mtu, services_mtu: replica_mtu, ..Self::default() };
         let (cluster_v4, cluster_v6) = (config.cluster_range.0.trunc(), config.cluster_range.1.trunc());
         plan.add_range(cluster_v4.into(), OWN);
         plan.add_range(cluster_v6.into(), OWN);
@@ -83,12 +86,14 @@ impl Plan {
             // With direct routing too: what the host's stack sends, and IPv6, takes the overlay.
             let mtu = path.saturating_sub(ENCAPSULATION_BYTES);
             plan.mtu = plan.mtu.max(mtu);
+            plan.services_mtu = plan.services_mtu.min(mtu.max(MTU_MIN));
             let state = NodeState {
                 address: Address4::from_octets(node.address.octets()),
                 source: own,
                 next_hop: Address4::from_octets(way.map_or([0; 4], |way| way.neighbour.octets())),
                 interface: way.map_or(0, |way| way.interface),
-                mtu: if mtu < replica_mtu { mtu } else { 0 },
+                // Also where replicas' own packets fit: those from outside may be longer.
+                mtu,
                 flags,
             };
             plan.states.insert(number, state);

@@ -32,7 +32,7 @@ const SILENCE: Duration = Duration::from_millis(200);
 const WORLD: u32 = 2;
 const NODE: u32 = 4;
 
-fn near(routing: Routing) -> ClusterSpec {
+pub(crate) fn near(routing: Routing) -> ClusterSpec {
     let other = RemoteNode {
         number: 2,
         name: "other".to_owned(),
@@ -92,7 +92,7 @@ pub(crate) async fn far_server(other: &OtherNode, n: u8) -> Endpoint {
 }
 
 /// Asks by TCP and UDP in both families; moves much data both ways.
-fn talk(to: [IpAddr; 2], number: u8) {
+pub(crate) fn talk(to: [IpAddr; 2], number: u8) {
     for address in to {
         let target = SocketAddr::new(address, 80);
         let (mut stream, name) = connect(target).unwrap();

@@ -6,6 +6,7 @@
 mod affinity;
 mod cluster;
 mod conntrack;
+mod elsewhere;
 mod endpoints;
 mod life;
 mod packets;
