@@ -146,6 +146,61 @@ pub const MAPS: [&str; 47] = [
     STEPS,
 ];
 
+/// The maps that the programs at interfaces, and the steps that they have in common, only read. A test has the kernel verify that.
+pub const READ_MAPS: [&str; 24] = [
+    ENDPOINT_BY_INTERFACE,
+    ENDPOINT_STATE,
+    GENERATION,
+    ADDRESS_EXACT_V4,
+    ADDRESS_EXACT_V6,
+    SERVICE_V4,
+    SERVICE_V6,
+    SERVICE_TABLE,
+    BACKEND_V4,
+    BACKEND_V6,
+    NODE_ADDRESS_V4,
+    NODE_ADDRESS_V6,
+    POLICY,
+    POLICY_PREFIX_V4,
+    POLICY_PREFIX_V6,
+    NODE_STATE,
+    NODE_BY_ADDRESS,
+    NODE_RANGE_V4,
+    NODE_RANGE_V6,
+    UPLINK,
+    GUARDED_V4,
+    GUARDED_V6,
+    UNMASKED_V4,
+    UNMASKED_V6,
+];
+
+/// All others: what a packet leaves behind, and the places where programs work.
+pub const WRITTEN_MAPS: [&str; 23] = [
+    CONNTRACK_V4,
+    CONNTRACK_V6,
+    DROP_COUNTERS,
+    COLLECTOR,
+    REVERSE_V4,
+    REVERSE_V6,
+    PAIR,
+    PAIR_FREE,
+    PAIR_COUNTERS,
+    RTT,
+    EVENTS,
+    EVENT_BUDGETS,
+    SCRATCH,
+    TRANSLATION_V4,
+    TRANSLATION_V6,
+    FRAGMENT_V4,
+    FRAGMENT_V6,
+    AFFINITY,
+    ENDPOINT_DROPS,
+    BINDING,
+    ROUTE,
+    HANDED,
+    STEPS,
+];
+
 /// Program at the ingress of an endpoint's host end: what leaves a replica.
 pub const FROM_REPLICA: &str = "from_replica";
 /// Program at the egress of an endpoint's host end: what the host's stack sends to a replica.
@@ -242,3 +297,17 @@ pub const MASQUERADE_PORT_FIRST: &str = "MASQ_PORT_FIRST";
 pub const MASQUERADE_PORT_COUNT: &str = "MASQ_PORT_COUNT";
 /// Global: which parts of the work are done, bits of [`crate::telemetry::FEATURES_ALL`] (u32). For measuring what each costs.
 pub const FEATURES: &str = "FEATURES";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_map_is_either_only_read_or_written() {
+        for map in MAPS {
+            let lists = [READ_MAPS.contains(&map), WRITTEN_MAPS.contains(&map)];
+            assert!(lists[0] != lists[1], "{map} is in {} lists", u8::from(lists[0]) + u8::from(lists[1]));
+        }
+        assert_eq!(READ_MAPS.len() + WRITTEN_MAPS.len(), MAPS.len());
+    }
+}

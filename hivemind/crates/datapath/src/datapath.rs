@@ -2,11 +2,12 @@
 
 use crate::{
     ClusterSpec, Config, ConnectionUse, Endpoint, EndpointInfo, EndpointSpec, Error, FlowEvent, FlowEvents,
-    NetworkChanges, Protocol, RemoteEndpoint, ServiceSpec, Statistics, addresses, cluster, endpoint,
+    NetworkChanges, Protocol, RemoteEndpoint, ServiceSpec, Statistics, Trace, TraceSpec, addresses, cluster, endpoint,
     node::Node,
     policy, service, sockets,
     teardown::teardown,
     telemetry::{connections, events::EventReader},
+    trace,
     worker::Workers,
 };
 use hivemind_policy::Tables;
@@ -39,6 +40,8 @@ pub struct Datapath {
     node: Arc<Node>,
     workers: Workers,
     events: EventReader,
+    /// Held by whoever has a packet traced.
+    tracing: tokio::sync::Mutex<()>,
 }
 
 impl Datapath {
@@ -69,7 +72,7 @@ impl Datapath {
         let node = Arc::new(open.await.map_err(|_| Error::Stopped)??);
         let workers = Workers::start(&node)?;
         let events = EventReader::start(&node.pins)?;
-        Ok(Self { node, workers, events })
+        Ok(Self { node, workers, events, tracing: tokio::sync::Mutex::new(()) })
     }
 
     /// Makes the endpoint: a network namespace with `eth0`, its addresses and routes, known to the maps. Packets flow
@@ -285,6 +288,18 @@ impl Datapath {
     pub async fn heaviest(&self, max: usize) -> Result<Vec<ConnectionUse>, Error> {
         let node = Arc::clone(&self.node);
         spawn_blocking(move || node.heaviest(max)).await.map_err(|_| Error::Stopped)?
+    }
+
+    /// What would become of the first packet of a connection now, and of the answer to it: a second copy of the programs is run
+    /// on packets that nobody sent, with tables of its own for all that programs write. Nothing that carries traffic is changed.
+    /// Takes some hundred milliseconds; one after the other.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] if there is no such endpoint, or no packet can go from there; what the kernel refused.
+    pub async fn trace(&self, spec: TraceSpec) -> Result<Trace, Error> {
+        let node = Arc::clone(&self.node);
+        let _turn = self.tracing.lock().await;
+        spawn_blocking(move || trace::run(&node, &spec)).await.map_err(|_| Error::Stopped)?
     }
 
     /// Forgets totals and round trips of identities that no endpoint has any more.

@@ -41,6 +41,7 @@ mod sockets;
 mod statistics;
 mod teardown;
 mod telemetry;
+mod trace;
 mod uplink;
 mod worker;
 
@@ -59,3 +60,4 @@ pub use telemetry::{
     EventStatistics, FlowEvent, FlowItem, FlowKind, FlowPeer, PairStatistics, PairTotals,
     RoundTripStatistics, events::FlowEvents,
 };
+pub use trace::{Trace, TraceDone, TraceFrom, TraceSpec, TraceStep, TraceTuple, TraceVerdict};

@@ -47,6 +47,18 @@ impl Namespace {
     }
 }
 
+/// Runs `work` in the namespace that is mounted at `path`.
+pub(crate) fn within<T: Send>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    let file = File::open(path).map_err(Error::system(format!("open {}", path.display())))?;
+    on_own_thread(|| {
+        setns(&file, CloneFlags::CLONE_NEWNET).map_err(failed(format!("enter {}", path.display())))?;
+        work()
+    })
+}
+
 /// Whether a namespace is mounted at `path`.
 pub(crate) fn exists(path: &Path) -> bool {
     nix::sys::statfs::statfs(path)

@@ -2,6 +2,7 @@
 
 pub(crate) mod measure;
 mod pair_numbers;
+pub(crate) mod trial;
 
 use crate::{
     Config, Error, MapSizes,
@@ -80,26 +81,15 @@ impl Programs {
         for (map, entries) in sizes(&config.sizes) {
             loader.map_max_entries(map, entries);
         }
-        let cookie = netns_cookie().map_err(Error::system("ask for the network namespace's cookie"))?;
-        let interval = u64::try_from(config.collect_interval.as_nanos()).unwrap_or(u64::MAX);
-        loader.override_global(name::NODE_NETNS_COOKIE, &cookie, true);
-        loader.override_global(name::COLLECT_INTERVAL_NS, &interval, true);
-        let mut features = config.features;
+        let mut globals = Globals::of(config, services)?;
         if let Purpose::TakeOver(from) = purpose {
-            features |= FEATURE_TAKE_OVER;
+            globals.features |= FEATURE_TAKE_OVER;
             loader.map_pin_path(name::OLD_CONNTRACK_V4, from.map(name::CONNTRACK_V4));
             loader.map_pin_path(name::OLD_CONNTRACK_V6, from.map(name::CONNTRACK_V6));
             loader.map_pin_path(name::TURN, pins.change(name::TURN));
             loader.map_pin_path(name::GATES, pins.change(name::GATES));
         }
-        loader.override_global(name::FEATURES, &features, true);
-        let ranges = Ranges::of(config);
-        ranges.tell(&mut loader);
-        let (first, last) = config.masquerade_ports;
-        let ports = (u32::from(first), u32::from(last.saturating_sub(first)) + 1);
-        loader.override_global(name::MASQUERADE_PORT_FIRST, &ports.0, true);
-        loader.override_global(name::MASQUERADE_PORT_COUNT, &ports.1, true);
-        loader.override_global(name::SERVICE_INTERFACE, &services, true);
+        globals.tell(&mut loader);
         let numbers = PairNumbers::find(pins)?;
         loader.map_pin_path(name::PAIR_FREE, numbers.path());
         let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
@@ -183,7 +173,41 @@ fn fill_steps(ebpf: &mut Ebpf) -> Result<(), Error> {
     Ok(())
 }
 
-/// What the programs know of the configuration: networks with their masks, as they lie in packets.
+/// What the programs know of the configuration.
+struct Globals {
+    cookie: u64,
+    interval: u64,
+    features: u32,
+    ports: (u32, u32),
+    services: u32,
+    ranges: Ranges,
+}
+
+impl Globals {
+    fn of(config: &Config, services: u32) -> Result<Self, Error> {
+        let (first, last) = config.masquerade_ports;
+        Ok(Self {
+            cookie: netns_cookie().map_err(Error::system("ask for the network namespace's cookie"))?,
+            interval: u64::try_from(config.collect_interval.as_nanos()).unwrap_or(u64::MAX),
+            features: config.features,
+            ports: (u32::from(first), u32::from(last.saturating_sub(first)) + 1),
+            services,
+            ranges: Ranges::of(config),
+        })
+    }
+
+    fn tell<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
+        loader.override_global(name::NODE_NETNS_COOKIE, &self.cookie, true);
+        loader.override_global(name::COLLECT_INTERVAL_NS, &self.interval, true);
+        loader.override_global(name::FEATURES, &self.features, true);
+        loader.override_global(name::MASQUERADE_PORT_FIRST, &self.ports.0, true);
+        loader.override_global(name::MASQUERADE_PORT_COUNT, &self.ports.1, true);
+        loader.override_global(name::SERVICE_INTERFACE, &self.services, true);
+        self.ranges.tell(loader);
+    }
+}
+
+/// Networks with their masks, as they lie in packets.
 struct Ranges {
     v4: [(&'static str, u32); 5],
     v6: [(&'static str, [u32; 4]); 5],
@@ -324,7 +348,7 @@ fn sizes(sizes: &MapSizes) -> Vec<(&'static str, u32)> {
 }
 
 /// The cookie of the calling thread's network namespace (SO_NETNS_COOKIE, Linux 5.14).
-fn netns_cookie() -> io::Result<u64> {
+pub(crate) fn netns_cookie() -> io::Result<u64> {
     let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut cookie = 0_u64;
     let mut length = size_of::<u64>() as libc::socklen_t;

@@ -102,7 +102,13 @@ fn read<K: Pod>(
     Ok(())
 }
 
-fn told<A: Copy>(key: &Key<A>, entry: &Entry, clocks: Clocks, ip: impl Fn(A) -> IpAddr) -> Option<FlowEvent> {
+/// A connection as it is known, if it is live and nobody refuses it.
+pub(crate) fn told<A: Copy>(
+    key: &Key<A>,
+    entry: &Entry,
+    clocks: Clocks,
+    ip: impl Fn(A) -> IpAddr,
+) -> Option<FlowEvent> {
     if entry.expires_ns <= clocks.monotonic_ns() || entry.flags & REFUSED != 0 {
         return None;
     }

@@ -184,6 +184,7 @@ impl Clocks {
     }
 }
 
+/// An event as it lies in the ring buffer.
 pub(crate) fn parse(bytes: &[u8], clocks: Clocks) -> Option<FlowEvent> {
     if bytes.len() != size_of::<Event>() {
         return None;

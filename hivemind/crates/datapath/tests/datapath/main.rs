@@ -15,5 +15,6 @@ mod published;
 mod services;
 mod sockets;
 mod talk;
+mod trace;
 mod weights;
 mod world;
