@@ -146,7 +146,7 @@ pub const MAPS: [&str; 47] = [
     STEPS,
 ];
 
-/// The maps that the programs at interfaces, and the steps that they have in common, only read. A test has the kernel verify that.
+/// The maps that the programs at interfaces, and the steps that they have in common, only read: a packet leaves nothing in them.
 pub const READ_MAPS: [&str; 24] = [
     ENDPOINT_BY_INTERFACE,
     ENDPOINT_STATE,

@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Policy(policy::PolicyCommand),
     /// Show who speaks to whom, what was refused, and why
     Flows(flows::FlowsArgs),
-    /// Look at the node's network
+    /// Follow a packet through the network, check that all of it works, and count what was dropped
     #[command(subcommand)]
     Net(net::NetCommand),
     /// Make, list, label and delete namespaces

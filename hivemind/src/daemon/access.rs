@@ -1,6 +1,6 @@
 //! What the API needs of this node, from its agent.
 
-use std::{io, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,15 +8,15 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use hivemind_agent::{Agent, FlowQuery};
+use hivemind_agent::{Agent, CheckSpec, FlowQuery, TraceEnd, TraceQuery};
 use hivemind_api::{
     ClusterAccess, EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, NodeAccess,
-    Statistics,
+    ServiceRanges, Statistics, TraceFrom, TraceRequest, TraceTo, check_addresses,
 };
 use hivemind_dns::DnsServer;
 use hivemind_model::{
     ApiError, App, DropCount, ErrorCode, EventCount, ExecExit, FlowLine, ImageSummary, ImportResult, LogLine,
-    MapFill, Port, Problem, Replica, Status, Volume,
+    MapFill, NetCheck, NetTrace, Port, Problem, Replica, Status, Volume,
 };
 use hivemind_observe::Format;
 use hivemind_runtime::{ExecSession, ExecSpec, TerminalSize};
@@ -76,6 +76,18 @@ impl LocalNode {
             started_at: Timestamp::now(),
             figures,
             scrapes,
+        }
+    }
+}
+
+impl LocalNode {
+    fn is_this_node(&self, node: Option<&str>) -> Result<(), ApiError> {
+        match node {
+            Some(node) if node != self.config.node_name => {
+                let what = format!("that is on node {node:?}, and this node asks no other");
+                Err(ApiError::new(ErrorCode::NotServer, what, format!("ask a server, or on node {node:?}")))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -184,6 +196,35 @@ impl NodeAccess for LocalNode {
         let FlowsRequest { from, to, verdict, follow, tail } = request;
         let [from, to] = [from, to].map(|end| end.map(|end| end.to_string()));
         self.agent.flows(&FlowQuery { from, to, verdict, follow, tail }).await
+    }
+
+    async fn trace(&self, request: TraceRequest) -> Result<NetTrace, ApiError> {
+        let TraceRequest { node, from, to, port, protocol, source_port } = request;
+        self.is_this_node(node.as_deref())?;
+        let from = match from {
+            TraceFrom::Replica(replica) => {
+                self.is_this_node(Some(&replica.spec.node))?;
+                TraceEnd::Replica(replica)
+            }
+            TraceFrom::Host => TraceEnd::Host,
+            TraceFrom::Address(address) => TraceEnd::Outside(address),
+        };
+        let to = match to {
+            TraceTo::Address(address) => address,
+            TraceTo::Host { ipv6 } => self.agent.own_address(ipv6)?,
+        };
+        self.agent.trace(TraceQuery { from, to: SocketAddr::new(to, port), protocol, source_port }).await
+    }
+
+    async fn check_network(
+        &self,
+        node: Option<&str>,
+        outside: Option<SocketAddr>,
+    ) -> Result<NetCheck, ApiError> {
+        self.is_this_node(node)?;
+        let (ipv4, ipv6) = self.agent.service_range();
+        let service = check_addresses(&ServiceRanges { ipv4, ipv6 });
+        self.agent.check_network(CheckSpec { service, guarded_port: self.config.node_port, outside }).await
     }
 
     async fn metrics(&self, format: Format, api: Statistics) -> Result<Bytes, ApiError> {

@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) policies: Policies,
     pub(crate) flows: Flows,
     pub(crate) addresses: Mutex<AddressPool>,
+    /// Held by whoever checks the network.
+    pub(crate) checking: Arc<tokio::sync::Mutex<()>>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -99,7 +101,7 @@ struct WorkerHandle {
 /// A running agent. Dropping it ends its tasks; what it made runs on.
 pub struct Agent {
     pub(crate) shared: Arc<Shared>,
-    tasks: tokio::sync::Mutex<JoinSet<()>>,
+    pub(crate) tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
 
 impl Agent {
@@ -171,6 +173,7 @@ impl Agent {
             policies: policies.clone(),
             flows,
             addresses: Mutex::new(pool),
+            checking: Arc::default(),
             stop,
         });
         tasks.spawn(follow(Arc::clone(&shared)));

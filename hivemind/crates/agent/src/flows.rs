@@ -6,7 +6,7 @@
 
 pub(crate) mod names;
 mod selector;
-mod told;
+pub(crate) mod told;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -117,7 +117,7 @@ impl Flows {
         Flows { datapath, node, names, log }
     }
 
-    fn names(&self) -> std::sync::MutexGuard<'_, Names> {
+    pub(crate) fn names(&self) -> std::sync::MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

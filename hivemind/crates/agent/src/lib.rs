@@ -9,6 +9,7 @@
 
 mod addresses;
 mod agent;
+mod check;
 mod ends;
 mod fault;
 mod files;
@@ -20,12 +21,15 @@ mod policies;
 mod remote;
 mod services;
 mod status;
+mod trace;
 mod worker;
 
 pub use addresses::{AddressPool, PoolExhausted};
 pub use agent::{Agent, AgentConfig, AgentError};
+pub use check::CheckSpec;
 pub use ends::in_words;
 pub use fault::{explain_datapath, explain_runtime};
 pub use flows::{FlowLosses, FlowQuery};
 pub use policies::{BeforeForgetting, GoneIdentity};
 pub use services::{Zone, names};
+pub use trace::{TraceEnd, TraceQuery};

@@ -14,7 +14,7 @@ use std::{
 
 use hivemind_datapath::{BackendSpec, Datapath, PublishedPort, ServicePorts, ServiceSpec};
 use hivemind_dns::{DnsServer, Records};
-use hivemind_model::{Problem, Protocol, Resource, Service, WatchEvent, WatchKind};
+use hivemind_model::{Problem, Protocol, Resource, SYSTEM_NAMESPACE, Service, WatchEvent, WatchKind};
 use hivemind_store::{ObjectWatch, Objects};
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
@@ -37,6 +37,7 @@ enum Request {
     Admit(Key, Addresses, oneshot::Sender<()>),
     Forget(Key, Ipv4Addr),
     Settle(oneshot::Sender<()>),
+    NameCheck(Option<Addresses>, oneshot::Sender<()>),
 }
 
 /// The handle that workers have.
@@ -70,6 +71,14 @@ impl Services {
         let _ = self.requests.send(Request::Forget(service, address)).await;
     }
 
+    /// Gives the service of a check of the network its name, or takes it away. Returns when that is so.
+    pub(crate) async fn name_check(&self, addresses: Option<Addresses>) {
+        let (done, wait) = oneshot::channel();
+        if self.requests.send(Request::NameCheck(addresses, done)).await.is_ok() {
+            let _ = wait.await;
+        }
+    }
+
     /// Returns when all services that the store held at the start are written.
     pub(crate) async fn settled(&self) {
         let (done, wait) = oneshot::channel();
@@ -92,6 +101,8 @@ pub(crate) struct ServiceWriter {
     admitted: BTreeMap<Ipv4Addr, (Key, Ipv6Addr)>,
     /// Services that could not be written and are tried again.
     failed: BTreeSet<Key>,
+    /// The addresses of the service of a check of the network.
+    check: Option<Addresses>,
 }
 
 /// How long until what could not be written is tried again.
@@ -115,6 +126,7 @@ impl ServiceWriter {
             services: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
             admitted: BTreeMap::new(),
+            check: None,
             failed: BTreeSet::new(),
         }
     }
@@ -237,6 +249,11 @@ impl ServiceWriter {
             Request::Settle(done) => {
                 let _ = done.send(());
             }
+            Request::NameCheck(addresses, done) => {
+                self.check = addresses;
+                self.publish_names();
+                let _ = done.send(());
+            }
         }
     }
 
@@ -310,8 +327,19 @@ impl ServiceWriter {
 
     fn publish_names(&self) {
         let open = |service: &Service| self.open_endpoints(service);
-        self.dns.publish(records(self.services.values(), &self.zone, open));
+        let mut records = records(self.services.values(), &self.zone, open);
+        if let Some((ipv4, ipv6)) = self.check
+            && let Err(error) = records.insert(&check_name(&self.zone), [ipv4.into(), ipv6.into()])
+        {
+            warn!(%error, "The name of the service of a check of the network cannot be served");
+        }
+        self.dns.publish(records);
     }
+}
+
+/// The name of the service of a check of the network, while one goes on.
+pub(crate) fn check_name(zone: &Zone) -> String {
+    format!("net-check.{SYSTEM_NAMESPACE}.svc.{}", zone.domain)
 }
 
 fn key_of(service: &Service) -> Key {

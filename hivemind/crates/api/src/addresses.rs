@@ -57,6 +57,11 @@ pub fn choose_addresses<'a>(
     Ok(ServiceAddresses { number, ipv4, ipv6 })
 }
 
+/// The addresses of the service of a check of the network: of those that no service is given.
+pub fn check_addresses(ranges: &ServiceRanges) -> (Ipv4Addr, Ipv6Addr) {
+    at(ranges, RESERVED)
+}
+
 /// The places that may be given, all of them once, beginning at one that `hash` says.
 fn usable(ranges: &ServiceRanges, hash: u64) -> impl Iterator<Item = u64> {
     let host_bits = (32 - ranges.ipv4.prefix_len()).min(128 - ranges.ipv6.prefix_len());

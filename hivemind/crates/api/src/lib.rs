@@ -42,11 +42,12 @@ mod tls;
 mod watches;
 mod web;
 
-pub use addresses::{ServiceAddresses, ServiceRanges, choose_addresses};
+pub use addresses::{ServiceAddresses, ServiceRanges, check_addresses, choose_addresses};
 pub use api::{Api, ApiConfig};
 pub use cluster_access::{ClusterAccess, Role};
 pub use node_access::{
     EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowFilter, FlowsRequest, NodeAccess,
+    TraceFrom, TraceRequest, TraceTo,
 };
 pub use node_port::serve_nodes;
 pub use openapi::document;

@@ -1,13 +1,17 @@
 //! What the API needs of the node that runs the replicas.
 
-use std::{fmt, io, net::IpAddr, str::FromStr};
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use hivemind_model::{
-    ApiError, ErrorCode, ExecExit, FlowLine, FlowVerdict, ImageSummary, ImportResult, LogLine, Port,
-    Problems, Replica, Status, TerminalSize, Volume, check_name,
+    ApiError, ErrorCode, ExecExit, FlowLine, FlowVerdict, ImageSummary, ImportResult, LogLine, NetCheck,
+    NetTrace, Port, Problems, Protocol, Replica, Status, TerminalSize, Volume, check_name,
 };
 use hivemind_observe::Format;
 use ipnet::IpNet;
@@ -64,8 +68,62 @@ pub trait NodeAccess: Send + Sync + 'static {
         request: FlowsRequest,
     ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError>;
 
+    /// What would become of a packet. Nothing is sent, and nothing changed.
+    async fn trace(&self, request: TraceRequest) -> Result<NetTrace, ApiError>;
+
+    /// Walks every path of the network of a node (`None`: this one), and to somebody `outside` who takes TCP connections.
+    /// Dropping the future ends it, and nothing of it stays.
+    ///
+    /// # Errors
+    /// `Busy` while another check goes on.
+    async fn check_network(
+        &self,
+        node: Option<&str>,
+        outside: Option<SocketAddr>,
+    ) -> Result<NetCheck, ApiError>;
+
     /// What the node measures, and what was asked of the API.
     async fn metrics(&self, format: Format, api: Statistics) -> Result<Bytes, ApiError>;
+}
+
+/// Which packet to trace.
+#[derive(Clone, Debug)]
+pub struct TraceRequest {
+    /// The node whose programs are asked, if that does not follow from who sends it; `None`: this one.
+    pub node: Option<String>,
+    /// Who sends it.
+    pub from: TraceFrom,
+    /// Where it is sent to.
+    pub to: TraceTo,
+    /// The port that it is sent to.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The port that it is sent from; `None`: one from which nothing is known.
+    pub source_port: Option<u16>,
+}
+
+/// Who sends a packet.
+#[derive(Clone, Debug)]
+pub enum TraceFrom {
+    /// A replica.
+    Replica(Box<Replica>),
+    /// The node's own processes.
+    Host,
+    /// Whoever has this address.
+    Address(IpAddr),
+}
+
+/// Where a packet is sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceTo {
+    /// An address.
+    Address(IpAddr),
+    /// The node's own processes, by IPv6 or else by IPv4.
+    Host {
+        /// By which of the two.
+        ipv6: bool,
+    },
 }
 
 /// Which flows to tell.

@@ -33,6 +33,7 @@ use crate::access::SESSION_COOKIE;
         (name = "namespaces", description = "What names are unique within, and what policies select by labels"),
         (name = "networkpolicies", description = "Which connections replicas may take and make"),
         (name = "flows", description = "Who speaks to whom, and what becomes of it"),
+        (name = "net", description = "What the network does with a packet, and whether all of it works"),
         (name = "access", description = "Tokens, and sessions of browsers"),
         (name = "nodes", description = "Machines with a daemon"),
         (name = "images", description = "What replicas are made from"),

@@ -11,8 +11,15 @@ use hivemind_model::{ApiError, ErrorCode};
 use crate::{api::Serving, cluster_access::Role, fault::Outcome};
 
 /// What can be asked of any node, besides looking at what it has a copy of.
-const ANY_NODE: [&str; 6] =
-    ["/v1/images/import", "/v1/login-codes", "/v1/login", "/v1/logout", "/v1/leave", "/v1/session"];
+const ANY_NODE: [&str; 7] = [
+    "/v1/net/check",
+    "/v1/images/import",
+    "/v1/login-codes",
+    "/v1/login",
+    "/v1/logout",
+    "/v1/leave",
+    "/v1/session",
+];
 
 /// What only a server has.
 const SERVER_ONLY: [&str; 5] = ["/apps", "/tokens", "/jointokens", "/volumes", "/placement"];
@@ -59,6 +66,8 @@ mod tests {
             (Method::GET, "/v1/nodes/{node}", true),
             (Method::POST, "/v1/images/import", true),
             (Method::POST, "/v1/leave", true),
+            (Method::GET, "/v1/net/trace", true),
+            (Method::POST, "/v1/net/check", true),
             (Method::GET, "/v1/apps", false),
             (Method::POST, "/v1/namespaces/{namespace}/apps", false),
             (Method::GET, "/v1/tokens", false),

@@ -10,6 +10,7 @@ mod join_tokens;
 mod kind;
 mod metrics;
 mod namespaces;
+mod net;
 mod network_policies;
 pub(crate) mod nodes;
 mod replicas;
@@ -77,6 +78,8 @@ pub(crate) fn described() -> OpenApiRouter<Serving> {
         .routes(routes!(images::list))
         .routes(routes!(images::import))
         .routes(routes!(flows::flows))
+        .routes(routes!(net::trace))
+        .routes(routes!(net::check))
         .routes(routes!(metrics::metrics))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))

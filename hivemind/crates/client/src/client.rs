@@ -346,6 +346,16 @@ impl Client {
         connection::fetch(&self.way, request(method, path.as_str(), body)?).await
     }
 
+    /// As [`Client::change`], without a limit of time.
+    pub(crate) async fn change_at_length<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &ApiPath,
+        body: Body,
+    ) -> Result<T, ApiError> {
+        connection::send(&self.way, request(method, path.as_str(), body)?).await?.json().await
+    }
+
     pub(crate) async fn delete(&self, path: &ApiPath) -> Result<(), ApiError> {
         self.tell(Method::DELETE, path).await
     }

@@ -1,11 +1,17 @@
 //! Requests about namespaces, network policies and flows.
 
 use hivemind_model::{
-    ApiError, AppliedPolicies, ApplyPolicies, FlowLine, FlowVerdict, Namespace, NetworkPolicy, Resource,
+    ApiError, AppliedPolicies, ApplyPolicies, FlowLine, FlowVerdict, Namespace, NetCheck, NetTrace,
+    NetworkPolicy, Resource,
 };
 use hyper::Method;
 
-use crate::{client::Client, connection::json, lines::JsonLines, path::ApiPath};
+use crate::{
+    client::Client,
+    connection::{empty, json},
+    lines::JsonLines,
+    path::ApiPath,
+};
 
 /// Which flows to tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +26,27 @@ pub struct FlowOptions {
     pub follow: bool,
     /// At most this many of the last ones that are known already; `None`: 100.
     pub tail: Option<u64>,
+}
+
+/// Which packet to trace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TraceOptions {
+    /// Who sends it: `app`, `app/replica`, `host`, or an address.
+    pub from: String,
+    /// Where it is sent to; as `from`.
+    pub to: String,
+    /// The port that it is sent to.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// The port that it is sent from; `None`: one from which nothing is known.
+    pub source_port: Option<u16>,
+    /// The namespace of apps; `None`: `default`.
+    pub namespace: Option<String>,
+    /// Whether names stand for IPv6 addresses.
+    pub ipv6: bool,
+    /// The node whose programs are asked, where it is no replica that sends.
+    pub node: Option<String>,
 }
 
 /// Flows as they come. It ends when the daemon has no more, and is dropped to stop it.
@@ -101,6 +128,37 @@ impl Client {
     /// `PolicyNotFound`.
     pub async fn delete_policy(&self, namespace: &str, policy: &str) -> Result<(), ApiError> {
         self.delete(&ApiPath::within(namespace, NetworkPolicy::PLURAL).part(policy)).await
+    }
+
+    /// What would become of a packet. Nothing is sent, and nothing changed.
+    ///
+    /// # Errors
+    /// What does not exist; `Malformed`; `NotServer` if another node sends it, which this one does not ask.
+    pub async fn trace(&self, options: &TraceOptions) -> Result<NetTrace, ApiError> {
+        let path = ApiPath::of("net")
+            .part("trace")
+            .query("from", &options.from)
+            .query("to", &options.to)
+            .query("port", &options.port.to_string())
+            .query("protocol", &options.protocol)
+            .query_if("sourcePort", options.source_port.map(|port| port.to_string()).as_deref())
+            .query_if("namespace", options.namespace.as_deref())
+            .query_if("ipv6", options.ipv6.then_some("true"))
+            .query_if("node", options.node.as_deref());
+        self.get(&path).await
+    }
+
+    /// Walks every path of a node's network (`None`: that of the node which answers), and to somebody `outside`.
+    ///
+    /// # Errors
+    /// `Busy` while another check goes on; `NodeNotFound`.
+    pub async fn check_network(
+        &self,
+        node: Option<&str>,
+        outside: Option<&str>,
+    ) -> Result<NetCheck, ApiError> {
+        let path = ApiPath::of("net").part("check").query_if("node", node).query_if("outside", outside);
+        self.change_at_length(Method::POST, &path, empty()).await
     }
 
     /// Who speaks to whom, and what becomes of it.

@@ -2,15 +2,17 @@
 
 use crate::{
     ClusterSpec, Config, ConnectionUse, Endpoint, EndpointInfo, EndpointSpec, Error, FlowEvent, FlowEvents,
-    NetworkChanges, Protocol, RemoteEndpoint, ServiceSpec, Statistics, Trace, TraceSpec, addresses, cluster, endpoint,
+    NetworkChanges, Protocol, RemoteEndpoint, ServiceSpec, Statistics, Trace, TraceSpec, addresses, cluster,
+    endpoint,
     node::Node,
     policy, service, sockets,
     teardown::teardown,
     telemetry::{connections, events::EventReader},
-    trace,
+    trace, uplink,
     worker::Workers,
 };
 use hivemind_policy::Tables;
+use ipnet::{Ipv4Net, Ipv6Net};
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -170,6 +172,24 @@ impl Datapath {
     /// What the kernel refused.
     pub fn network_changes(&self) -> Result<NetworkChanges, Error> {
         NetworkChanges::listen()
+    }
+
+    /// The node's addresses under which it is known outside: those of every interface that leads there.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn uplink_addresses(&self) -> Result<Vec<IpAddr>, Error> {
+        uplink::addresses(&self.node)
+    }
+
+    /// The addresses of services.
+    pub fn service_range(&self) -> (Ipv4Net, Ipv6Net) {
+        self.node.config.service_range
+    }
+
+    /// The greatest IP packet that endpoints send, in bytes.
+    pub fn mtu(&self) -> u32 {
+        self.node.mtu
     }
 
     /// Has all connections of an identity's endpoints judged by these tables, of endpoints that stand and of those to come.

@@ -172,6 +172,19 @@ fn usable(message: &AddressMessage) -> Option<IpAddr> {
     })
 }
 
+/// The addresses of all interfaces to the outside.
+pub(crate) fn addresses(node: &Node) -> Result<Vec<IpAddr>, Error> {
+    let maps = node.maps();
+    let mut found = Vec::new();
+    for uplink in maps.uplink.iter() {
+        let (_, Uplink { ipv4, ipv6 }) = uplink.map_err(failed(name::UPLINK))?;
+        found.extend((ipv4 != Address4::default()).then(|| IpAddr::from(ipv4.octets())));
+        found.extend((ipv6 != Address6::default()).then(|| IpAddr::from(ipv6.octets())));
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// Makes the maps say which destinations replicas reach under their own addresses, and which only by a policy that names them.
 pub(crate) fn write_exceptions(node: &Node) -> Result<(), Error> {
     let mut guard = node.maps();

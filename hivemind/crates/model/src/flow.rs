@@ -83,7 +83,8 @@ pub enum FlowVerdict {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FlowEnd {
-    /// What it is: `replica`, `host` (the node's own processes), `dns`, `world`, or `unknown`.
+    /// What it is: `replica`, `host` (the node's own processes), `dns`, `world`, `check`
+    /// (an end of a check of the network), or `unknown`.
     pub kind: String,
     /// The namespace, of a replica.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -45,6 +45,8 @@ impl Identity {
     pub const DNS: u32 = 3;
     /// Another node: its own processes. Policies see it as they see [`Identity::WORLD`]: by its address.
     pub const NODE: u32 = 4;
+    /// The two ends that a check of the network makes on a node for as long as it takes.
+    pub const CHECK: u32 = 5;
 
     /// The identity of a number.
     pub fn new(number: u32, namespace: &str, app: &str, labels: BTreeMap<String, String>) -> Self {

@@ -16,6 +16,7 @@ mod image;
 mod metadata;
 mod name;
 mod namespace;
+mod net;
 mod network_policy;
 mod node;
 mod quantity;
@@ -46,6 +47,7 @@ pub use name::{
     normalize_hostname,
 };
 pub use namespace::{NAMESPACE_NAME_LABEL, Namespace, SYSTEM_NAMESPACE};
+pub use net::{NetCheck, NetOutcome, NetProbe, NetStep, NetTrace};
 pub use network_policy::{
     AppliedPolicies, AppliedPolicy, ApplyAction, ApplyPolicies, EgressRule, Enforcement, IngressRule,
     IpBlock, LabelExpression, LabelOperator, LabelSelector, NetworkPolicy, NetworkPolicySpec,

@@ -1,6 +1,10 @@
 //! What the API needs of the nodes that run replicas: this one, and those that are asked over the network.
 
-use std::{io, net::SocketAddrV4, sync::Arc};
+use std::{
+    io,
+    net::{SocketAddr, SocketAddrV4},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,11 +14,12 @@ use futures::{
 };
 use hivemind_api::{
     EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, NodeAccess, Statistics,
+    TraceFrom, TraceRequest, TraceTo,
 };
-use hivemind_client::{Client, ExecEvent, FlowOptions, LogOptions, NodeLink};
+use hivemind_client::{Client, ExecEvent, FlowOptions, LogOptions, NodeLink, TraceOptions};
 use hivemind_model::{
-    ApiError, ErrorCode, ExecExit, FlowLine, FlowLoss, ImageSummary, ImportResult, LogLine, Node, Port,
-    Replica, Status, Volume,
+    ApiError, ErrorCode, ExecExit, FlowLine, FlowLoss, ImageSummary, ImportResult, LogLine, NetCheck,
+    NetTrace, Node, Port, Replica, Status, Volume,
 };
 use hivemind_observe::Format;
 use hivemind_pki::node_name;
@@ -164,6 +169,65 @@ impl NodeAccess for Nodes {
             return Ok(stream::select_all(streams).boxed());
         }
         Ok(newest(streams, tail).await)
+    }
+
+    async fn trace(&self, request: TraceRequest) -> Result<NetTrace, ApiError> {
+        let node = match &request.from {
+            TraceFrom::Replica(replica) => Some(replica.spec.node.clone()),
+            _ => request.node.clone(),
+        };
+        let client = match &node {
+            Some(node) => self.client(node).await?,
+            None => None,
+        };
+        let Some(client) = client else { return self.local.trace(request).await };
+        // By addresses: the other node need not know apps.
+        let ipv6 = match request.to {
+            TraceTo::Address(address) => address.is_ipv6(),
+            TraceTo::Host { ipv6 } => ipv6,
+        };
+        let from = match &request.from {
+            TraceFrom::Host => "host".to_owned(),
+            TraceFrom::Address(address) => address.to_string(),
+            TraceFrom::Replica(replica) => {
+                let address = replica.status.ipv4.map(|address| address.to_string());
+                address.ok_or_else(|| {
+                    let what = format!("replica {} has no address", replica.metadata.name);
+                    ApiError::new(ErrorCode::NothingRunning, what, "see `hivemind app info`")
+                })?
+            }
+        };
+        let to = match request.to {
+            TraceTo::Address(address) => address.to_string(),
+            TraceTo::Host { .. } => "host".to_owned(),
+        };
+        let options = TraceOptions {
+            from,
+            to,
+            port: request.port,
+            protocol: request.protocol.as_str().to_owned(),
+            source_port: request.source_port,
+            ipv6,
+            ..TraceOptions::default()
+        };
+        client.trace(&options).await
+    }
+
+    async fn check_network(
+        &self,
+        node: Option<&str>,
+        outside: Option<SocketAddr>,
+    ) -> Result<NetCheck, ApiError> {
+        let client = match node {
+            Some(node) => self.client(node).await?,
+            None => None,
+        };
+        match client {
+            Some(client) => {
+                client.check_network(None, outside.map(|outside| outside.to_string()).as_deref()).await
+            }
+            None => self.local.check_network(node, outside).await,
+        }
     }
 
     async fn metrics(&self, format: Format, api: Statistics) -> Result<Bytes, ApiError> {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use hivemind_model::{Identity, NetworkPolicy, Replica, WatchKind};
+use hivemind_model::{DEFAULT_NAMESPACE, Identity, NetworkPolicy, Replica, WatchKind};
 use hivemind_store::{Object, Objects};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -91,6 +91,15 @@ impl Names {
             .known
             .get(&address)
             .filter(|replica| replica.identity == 0 || replica.identity == identity)
+    }
+
+    /// The name of the replica that has an address, with its namespace unless that is the default one.
+    pub(crate) fn at(&self, address: IpAddr) -> Option<String> {
+        let replica = self.replicas.known.get(&address)?;
+        Some(match replica.namespace.as_str() {
+            DEFAULT_NAMESPACE => replica.name.clone(),
+            namespace => format!("{namespace}/{}", replica.name),
+        })
     }
 
     /// Namespace and app of all identities.

@@ -91,6 +91,7 @@ fn kind(identity: u32) -> &'static str {
         Identity::WORLD => "world",
         Identity::DNS => "dns",
         Identity::NODE => "node",
+        Identity::CHECK => "check",
         Identity::FIRST.. => "replica",
         _ => "unknown",
     }

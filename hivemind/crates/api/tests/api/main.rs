@@ -9,6 +9,7 @@ mod flows;
 mod harness;
 mod joining;
 mod namespaces;
+mod net;
 mod node;
 mod openapi;
 mod policies;

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     process::Stdio,
     sync::{
         Mutex,
@@ -14,10 +15,11 @@ use bytes::Bytes;
 use futures::{StreamExt, stream, stream::BoxStream};
 use hivemind_api::{
     EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, NodeAccess, Statistics,
+    TraceRequest, TraceTo,
 };
 use hivemind_model::{
-    ApiError, ErrorCode, ExecExit, FlowLine, FlowLoss, ImageSummary, ImportResult, LogLine, Port, Problems,
-    Replica, Status, Volume,
+    ApiError, ErrorCode, ExecExit, FlowLine, FlowLoss, FlowVerdict, ImageSummary, ImportResult, LogLine,
+    NetCheck, NetOutcome, NetProbe, NetTrace, Port, Problems, Replica, Status, Volume,
 };
 use hivemind_observe::Format;
 use jiff::Timestamp;
@@ -39,6 +41,7 @@ pub(crate) struct TestNode {
     pub(crate) flows: broadcast::Sender<Result<FlowLine, ApiError>>,
     pub(crate) last_flows: Mutex<Option<FlowsRequest>>,
     pub(crate) last_exec: Mutex<Option<ExecRequest>>,
+    pub(crate) last_trace: Mutex<Option<TraceRequest>>,
     pub(crate) resizes: watch::Sender<Vec<(u16, u16)>>,
     pub(crate) sessions: watch::Sender<usize>,
     pub(crate) imports_broken_off: AtomicUsize,
@@ -54,6 +57,7 @@ impl Default for TestNode {
             flows: broadcast::Sender::new(16),
             last_flows: Mutex::default(),
             last_exec: Mutex::default(),
+            last_trace: Mutex::default(),
             resizes: watch::Sender::default(),
             sessions: watch::Sender::default(),
             imports_broken_off: AtomicUsize::new(0),
@@ -258,6 +262,33 @@ impl NodeAccess for TestNode {
             Some((flows.recv().await.ok()?, flows))
         });
         Ok(kept.chain(live).boxed())
+    }
+
+    async fn trace(&self, request: TraceRequest) -> Result<NetTrace, ApiError> {
+        let TraceTo::Address(to) = request.to else { return Err(ApiError::new(ErrorCode::Internal, "", "")) };
+        let trace = NetTrace {
+            node: "test".into(),
+            source: SocketAddr::from(([10, 200, 0, 1], request.source_port.unwrap_or(40_000))),
+            destination: SocketAddr::new(to, request.port),
+            protocol: request.protocol.as_str().into(),
+            steps: Vec::new(),
+            verdict: FlowVerdict::Allowed,
+            reason: String::new(),
+            explanation: String::new(),
+        };
+        *self.last_trace.lock().unwrap() = Some(request);
+        Ok(trace)
+    }
+
+    async fn check_network(
+        &self,
+        node: Option<&str>,
+        outside: Option<SocketAddr>,
+    ) -> Result<NetCheck, ApiError> {
+        let name = outside.map(|outside| outside.to_string()).unwrap_or_default();
+        let outcome = NetOutcome::Passed;
+        let probe = NetProbe { name, outcome, duration_us: 1, explanation: String::new() };
+        Ok(NetCheck { node: node.unwrap_or("test").to_owned(), probes: vec![probe] })
     }
 
     async fn metrics(&self, format: Format, api: Statistics) -> Result<Bytes, ApiError> {
