@@ -16,7 +16,10 @@ use crate::{
     service::{self, table::ServiceTable},
     sockets,
     statistics::{ConnectionUse, DropStatistics, EndpointDrops, Whose},
-    telemetry::{connections, pairs::Pairs},
+    telemetry::{
+        connections::{self, Share},
+        pairs::Pairs,
+    },
     uplink,
 };
 use hivemind_common::{
@@ -255,21 +258,20 @@ impl Node {
         names
     }
 
-    /// At most `max` of those who have the most connections, the heaviest first.
+    /// At most `max` of those who have the most connections, the heaviest first: what it began weighs twice, so that whoever floods
+    /// another comes before it.
     pub(crate) fn heaviest(&self, max: usize) -> Result<Vec<ConnectionUse>, Error> {
-        let counts = connections::by_endpoint(&self.pins)?;
+        let shares = connections::by_endpoint(&self.pins)?;
         let names = self.names();
-        let mut uses: Vec<_> = counts
-            .into_iter()
-            // One that is in no table any more is gone; its connections go as well.
-            .filter_map(|(index, connections)| {
-                let whose = names.get(&index)?.clone();
-                Some(ConnectionUse { whose, connections })
-            })
-            .collect();
-        uses.sort_by(|a, b| b.connections.cmp(&a.connections).then_with(|| a.whose.cmp(&b.whose)));
+        // One that has no name any more is gone; its connections go as well.
+        let named = shares.into_iter().filter_map(|(index, share)| Some((share, names.get(&index)?.clone())));
+        let mut uses: Vec<_> = named.collect();
+        uses.sort_by(|(a, first), (b, second)| {
+            (b.connections + b.begun).cmp(&(a.connections + a.begun)).then_with(|| first.cmp(second))
+        });
         uses.truncate(max);
-        Ok(uses)
+        let told = |(share, whose): (Share, Whose)| ConnectionUse { whose, connections: share.connections };
+        Ok(uses.into_iter().map(told).collect())
     }
 }
 

@@ -43,36 +43,48 @@ pub(crate) fn live(pins: &Pins, max: usize) -> Result<Vec<FlowEvent>, Error> {
     Ok(found)
 }
 
-/// How many connections each endpoint has, by its index; [`OUTSIDE`] has those that are no endpoint's. What is refused by a
-/// policy counts, since it takes room. Blocks for about a microsecond a connection.
-pub(crate) fn by_endpoint(pins: &Pins) -> Result<HashMap<u32, u64>, Error> {
-    let mut counts = HashMap::new();
+/// What one end has in the tables of connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Share {
+    /// Connections that it is an end of.
+    pub(crate) connections: u64,
+    /// Those of them that it began.
+    pub(crate) begun: u64,
+}
+
+/// What each endpoint has, by its index; [`OUTSIDE`] has what is no endpoint's. What is refused by a policy counts, since it takes
+/// room. Blocks for about a microsecond a connection.
+pub(crate) fn by_endpoint(pins: &Pins) -> Result<HashMap<u32, Share>, Error> {
+    let mut shares = HashMap::new();
     let now = Clocks::now().monotonic_ns();
     let v4 = table::<Key<Address4>>(pins, name::CONNTRACK_V4)?;
     read(&v4, name::CONNTRACK_V4, |_, entry| {
-        count(&mut counts, entry, now);
+        count(&mut shares, entry, now);
         true
     })?;
     let v6 = table::<Key<Address6>>(pins, name::CONNTRACK_V6)?;
     read(&v6, name::CONNTRACK_V6, |_, entry| {
-        count(&mut counts, entry, now);
+        count(&mut shares, entry, now);
         true
     })?;
-    Ok(counts)
+    Ok(shares)
 }
 
 /// Counts a connection for those endpoints of the node that are its ends.
-fn count(counts: &mut HashMap<u32, u64>, entry: &Entry, now_ns: u64) {
+fn count(shares: &mut HashMap<u32, Share>, entry: &Entry, now_ns: u64) {
     if entry.expires_ns <= now_ns {
         return;
     }
+    let begun_by = entry.endpoints[entry.begun_by().index()];
     let [a, b] = entry.endpoints;
     let ends = match (a, b) {
         (OUTSIDE, other) | (other, OUTSIDE) => [Some(other), None],
         (a, b) => [Some(a), (a != b).then_some(b)],
     };
     for endpoint in ends.into_iter().flatten() {
-        *counts.entry(endpoint).or_default() += 1;
+        let share = shares.entry(endpoint).or_default();
+        share.connections += 1;
+        share.begun += u64::from(endpoint == begun_by);
     }
 }
 
@@ -141,12 +153,14 @@ mod tests {
 
     #[test]
     fn a_connection_counts_once_for_each_endpoint_that_it_has() {
-        let mut counts = HashMap::new();
+        let mut shares = HashMap::new();
         for endpoints in [[1, 2], [2, OUTSIDE], [OUTSIDE, 2], [3, 3], [OUTSIDE, OUTSIDE]] {
-            count(&mut counts, &Entry { expires_ns: 11, endpoints, ..Entry::default() }, 10);
+            count(&mut shares, &Entry { expires_ns: 11, endpoints, ..Entry::default() }, 10);
         }
-        count(&mut counts, &Entry { expires_ns: 10, endpoints: [1, 2], ..Entry::default() }, 10);
-        assert_eq!(counts, HashMap::from([(1, 1), (2, 3), (3, 1), (OUTSIDE, 1)]));
+        count(&mut shares, &Entry { expires_ns: 10, endpoints: [1, 2], ..Entry::default() }, 10);
+        let share = |connections, begun| Share { connections, begun };
+        let expected = [(1, share(1, 1)), (2, share(3, 1)), (3, share(1, 1)), (OUTSIDE, share(1, 1))];
+        assert_eq!(shares, HashMap::from(expected));
     }
 
     #[test]
