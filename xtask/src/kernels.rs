@@ -61,6 +61,7 @@ const KERNELS: [Kernel; 3] = [
                 why: "nodes are joined from 6.3 on, and refused before",
                 tests: &[
                     "cluster::",
+                    "elsewhere::",
                     "sockets::connections_with_another_nodes_replica_end_when_that_is_gone",
                     "nodes::a_packet_from_another_node_is_unwrapped_and_redirected_to_its_endpoint",
                     "overlay::a_packet_from_another_node_is_taken_out_of_its_headers_and_handed_to_the_endpoint",
