@@ -79,7 +79,8 @@ impl SockDiag {
         self.destroy((socket.family, transport), socket.id)
     }
 
-    /// Ends the socket of this tuple, whichever it is. False if there is none.
+    /// Ends the connected socket of this tuple. False if there is none: the kernel takes a socket that listens there for the
+    /// tuple's as well, so the socket is looked up first, and then ended by its cookie.
     ///
     /// # Errors
     /// As [`SockDiag::end`].
@@ -96,7 +97,17 @@ impl SockDiag {
         put_address(&mut id[4..20], own.ip());
         put_address(&mut id[20..36], peer.ip());
         id[40..48].copy_from_slice(&ANY_COOKIE);
-        self.destroy((family as u8, transport), id)
+        let request = self.request(SOCK_DIAG_BY_FAMILY, NLM_F_ACK, (family as u8, transport), id);
+        let mut found = None;
+        match self.ask(&request, |message| found = parse(message)) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        match found {
+            Some(socket) if socket.peer == peer => self.end(transport, &socket),
+            _ => Ok(false),
+        }
     }
 
     fn destroy(&mut self, kind: (u8, Transport), id: [u8; ID_BYTES]) -> io::Result<bool> {

@@ -9,7 +9,7 @@ use crate::{
 use hivemind_datapath::{BackendSpec, Protocol, PublishedPort, Routing, ServiceSpec};
 use std::{
     io::{self, ErrorKind, Read},
-    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -194,6 +194,32 @@ fn tcp_goes_on_with_an_endpoint_that_left_and_ends_when_it_is_taken_down() {
         assert_eq!(echo(&mut bystander).unwrap(), 2);
         let again = || connect("10.204.0.1:80".parse().unwrap()).unwrap().1;
         assert_eq!(world.run(Place::In(&client), again).join().unwrap(), 2);
+    });
+}
+
+#[test]
+fn a_server_goes_on_listening_when_clients_are_taken_down_whose_connections_it_has_closed() {
+    in_a_world(async |world| {
+        let datapath = world.open().await;
+        servers(world, &datapath, &[1]).await;
+        let server = datapath.ensure_endpoint(replica(1)).await.unwrap();
+        let own = addresses(&replica(1)).map(|address| SocketAddr::new(address, 81));
+        let listen = move || own.map(|address| TcpListener::bind(address).unwrap());
+        let listeners = world.run(Place::In(&server), listen).join().unwrap();
+        for n in [9, 8, 7] {
+            let client = datapath.ensure_endpoint(replica(n)).await.unwrap();
+            let call = move || own.map(|to| TcpStream::connect_timeout(&to, PATIENCE).unwrap());
+            // Closed by the client, then by the server: nothing is left of them but what is remembered on the way.
+            drop(world.run(Place::In(&client), call).join().unwrap());
+            for listener in &listeners {
+                assert_eq!(listener.accept().unwrap().0.read(&mut [0; 1]).unwrap(), 0);
+            }
+            // The end of one that stands tells when all of this client's have been looked at.
+            let _streams = world.run(Place::In(&client), call).join().unwrap();
+            let held = listeners.each_ref().map(|listener| listener.accept().unwrap().0);
+            datapath.remove_endpoint(&replica(n).id).await.unwrap();
+            assert_eq!(held.map(end_of), [ErrorKind::ConnectionAborted; 2]);
+        }
     });
 }
 
