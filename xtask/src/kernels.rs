@@ -63,6 +63,7 @@ const KERNELS: [Kernel; 3] = [
                     "cluster::",
                     "elsewhere::",
                     "sockets::connections_with_another_nodes_replica_end_when_that_is_gone",
+                    "trace::a_replica_of_another_node_is_reached_through_the_overlay_or_as_it_is",
                     "nodes::a_packet_from_another_node_is_unwrapped_and_redirected_to_its_endpoint",
                     "overlay::a_packet_from_another_node_is_taken_out_of_its_headers_and_handed_to_the_endpoint",
                 ],
