@@ -9,8 +9,11 @@
 //! The price: an argument is a number, the context, or a pointer to one thing without padding, which may be null as far as
 //! the verifier knows, and is both read and written as far as its callers know.
 
+mod single;
+
+pub(crate) use single::{collect_if_due, drop_unread, extension, pair_number, send};
+
 use crate::{
-    collect,
     flow::Flow,
     frame::Frame,
     host, judge,
@@ -568,62 +571,3 @@ functions!(
         take_over_v6
     ]
 );
-
-/// See [`underlay::send`].
-#[inline(always)]
-pub(crate) fn send(frame: Frame, way: u32, identity: u32) -> i32 {
-    send_to_node(frame.context(), way, identity)
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn send_to_node(context: *mut __sk_buff, way: u32, identity: u32) -> i32 {
-    let frame = Frame::of(context);
-    underlay::send(frame, way, identity).unwrap_or_else(|reason| tell::drop_unread(frame, reason as u32))
-}
-
-/// Drops a frame of which nothing is known.
-#[inline(always)]
-pub(crate) fn drop_unread(frame: Frame, reason: u32) -> i32 {
-    drop_unread_frame(frame.context(), reason)
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn drop_unread_frame(context: *mut __sk_buff, reason: u32) -> i32 {
-    tell::drop_unread(Frame::of(context), reason)
-}
-
-/// See [`packet::extension`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn extension(context: *mut __sk_buff, kind: u32, offset: u32) -> u64 {
-    // Far beyond where headers can be.
-    packet::extension(&Frame::of(context), kind as u8, offset & 0xffff)
-}
-
-/// See [`judge::pair_number`]. The port is in network order; the verdict's sixteen bits are above the protocol's eight.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn pair_number(
-    source: u32,
-    destination: u32,
-    port: u32,
-    protocol_and_verdict: u32,
-) -> u32 {
-    judge::pair_number(
-        source,
-        destination,
-        port as u16,
-        protocol_and_verdict as u8,
-        (protocol_and_verdict >> 8) as u8,
-    )
-}
-
-/// See [`collect::collect_if_due`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn collect_if_due(now: u64) -> u32 {
-    collect::collect_if_due(now);
-    0
-}

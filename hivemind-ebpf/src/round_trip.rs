@@ -35,8 +35,8 @@ pub fn sock_ops(context: SockOpsContext) -> u32 {
     }
     let socket = Socket(context.ops);
     match context.op() {
-        // Between two replicas of this node, the end that began measures for both: each look costs as much as a tenth of what
-        // the kernel does for the segment.
+        // Between two replicas of this node, the end that began measures for both: the kernel calls this for every answer, which is
+        // to be noticed in how many a connection gets.
         PASSIVE_ESTABLISHED_CB if socket.peer_is_here() => {
             let _ = context.set_cb_flags(RETRANS_CB_FLAG);
         }

@@ -3,19 +3,21 @@
 #[cfg(feature = "next-layout")]
 mod change;
 mod drops;
+mod frames;
 mod loading;
 mod nodes;
 mod overlay;
 mod policy;
 mod properties;
 mod random;
+mod sent;
 mod telemetry;
 mod translation;
 mod verifier;
 mod ways;
 mod worlds;
 
-use super::OBJECT;
+use super::{OBJECT, measure};
 use crate::policy::rows::{self, NetKey};
 use aya::{
     Ebpf, EbpfLoader, Pod,
@@ -74,6 +76,7 @@ impl Bench {
     }
 
     fn with_features(features: u32) -> Self {
+        measure::leave_network();
         let mut loader = EbpfLoader::new();
         loader.override_global(name::FEATURES, &features, true);
         let words = |octets: [u8; 16]| Address6::from_octets(octets).0;

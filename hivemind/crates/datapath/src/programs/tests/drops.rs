@@ -3,7 +3,8 @@
 use super::{
     overlay::{FAR_IDENTITY, FAR_V4, OTHER, OWN_ADDRESS, wrapped},
     policy::closed,
-    translation::{FAR, NODE, ON, SERVED, Sent, far6, served6},
+    sent::Sent,
+    translation::{FAR, NODE, ON, SERVED, far6, served6},
     *,
 };
 use hivemind_common::{
