@@ -1,6 +1,7 @@
 //! Collecting expired connections inside the kernel, by a timer that goes on while no daemon runs.
 //!
-//! Deleting from user space would race: between the look at an entry and its deletion a packet may have renewed it.
+//! From user space the time between the look at an entry and its deletion would be without a bound. Here it is nanoseconds, in which
+//! a packet that comes after its connection has expired can renew it: that is as if it had come after the deletion.
 
 use crate::{
     flow::now_ns,
@@ -74,7 +75,7 @@ pub(crate) fn collect_if_due(now: u64) {
     if let Some(collector) = COLLECTOR.get_ptr_mut(0) {
         // SAFETY: the value of the map; two CPUs that collect at once do no harm.
         unsafe {
-            if now.wrapping_sub((*collector).started_ns) > PAUSE_NS {
+            if now.saturating_sub((*collector).started_ns) > PAUSE_NS {
                 sweep(collector, now, true);
             }
         }

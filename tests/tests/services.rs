@@ -290,32 +290,39 @@ fn a_connected_udp_client_is_with_another_replica_within_a_second() -> Result<()
 fn a_tcp_connection_goes_on_with_a_replica_that_leaves_until_that_has_had_its_time() -> Result<()> {
     let (node, _registry) = Node::with_daemon()?;
     // It takes no notice of being told to end, so it has all of the grace period.
-    let script = "trap '' TERM; while :; do nc -l -p 7000 -e cat; done";
-    let words = ["app", "deploy", "echo", "--image", "busybox", "--", "sh", "-c", script];
+    let script = "trap '' TERM; nc -ll -p 7000 -e cat; :";
+    let words = ["app", "deploy", "echo", "--image", "busybox", "-p", "7000:7000", "--", "sh", "-c", script];
     node.hivemind_ok(&words)?;
     node.deploy_waiting("client", &[])?;
     let client = node.network_of_replica(&node.replica("client")?)?;
     let [v4, _] = service(&node, "echo")?;
-    let held = Place::network(node.sandbox(), &client).hold(SocketAddr::new(v4, 7000))?;
-    assert_eq!(held.first["peer"], SocketAddr::new(v4, 7000).to_string());
+    let published = SocketAddr::new(node.addresses().ipv4.into(), 7000);
+    let held = [
+        Place::network(node.sandbox(), &client).hold(SocketAddr::new(v4, 7000))?,
+        Place::machine(node.fabric().client()).hold(published)?,
+        Place::machine(node.sandbox()).hold(published)?,
+    ];
+    assert_eq!(held[0].first["peer"], SocketAddr::new(v4, 7000).to_string());
     let told = std::time::Instant::now();
     let mut deleting =
         node.hivemind_spawn(&["app", "delete", "echo"], &node.sandbox().directory().join("delete.log"))?;
-    // New connections are refused at once, the old one goes on.
+    // New connections are refused at once, the old ones go on.
     let refused = eventually(LIMIT, "the service to be empty", || {
         let dialled = Place::machine(node.sandbox()).dial(SocketAddr::new(v4, 7000))?;
         ensure!(dialled["error"] == "ConnectionRefused", "{dialled}");
         Ok::<_, anyhow::Error>(told.elapsed())
     })?;
-    let end = held.end()?;
-    let lasted = told.elapsed();
-    assert!(
-        lasted > refused && lasted > Duration::from_secs(9),
-        "the grace period was cut short: {lasted:?}, {end}"
-    );
-    assert!(lasted < Duration::from_secs(16), "it took {lasted:?} to learn of it: {end}");
-    let kinds = ["UnexpectedEof", "ConnectionReset", "ConnectionAborted", "BrokenPipe"];
-    assert!(kinds.iter().any(|kind| end["error"] == *kind), "{end}");
+    for (held, whose) in held.into_iter().zip(["a replica", "a machine outside", "the node"]) {
+        let end = held.end()?;
+        let lasted = told.elapsed();
+        assert!(
+            lasted > refused && lasted > Duration::from_secs(9),
+            "{whose}: the grace period was cut short: {lasted:?}, {end}"
+        );
+        assert!(lasted < Duration::from_secs(16), "{whose}: it took {lasted:?} to learn of it: {end}");
+        let kinds = ["UnexpectedEof", "ConnectionReset", "ConnectionAborted", "BrokenPipe"];
+        assert!(kinds.iter().any(|kind| end["error"] == *kind), "{whose}: {end}");
+    }
     assert!(deleting.wait(LIMIT)?.success());
     Ok(())
 }

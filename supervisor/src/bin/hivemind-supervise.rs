@@ -1,5 +1,5 @@
-//! Keeps a program running, and the descriptors that it wants kept, until standard input ends. The arguments are where to
-//! listen for what it says, the program, and its arguments.
+//! Keeps a program running, and the descriptors that it wants kept, until standard input ends; the program is told to end also if
+//! this one is killed. The arguments are where to listen for what it says, the program, and its arguments.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -16,6 +16,9 @@ use std::{
 use anyhow::{Context, Result};
 use hivemind_supervisor::{AS_MAIN_PROCESS, FdStore, Supervisor};
 use nix::sys::signal::SigSet;
+
+/// Has the kernel tell the program to end when the thread that started it, the main one, is gone.
+const WITH_PARENT: [&str; 3] = ["setpriv", "--pdeathsig", "TERM"];
 
 fn main() -> ExitCode {
     match run() {
@@ -35,8 +38,8 @@ fn run() -> Result<()> {
     SigSet::all().thread_unblock().context("cannot unblock signals")?;
     let store = FdStore::start(&socket, &socket)?;
     let command = || {
-        let mut command = Command::new(AS_MAIN_PROCESS[0]);
-        command.args(&AS_MAIN_PROCESS[1..]).args(&words).stdin(Stdio::null());
+        let mut command = Command::new(WITH_PARENT[0]);
+        command.args(&WITH_PARENT[1..]).args(AS_MAIN_PROCESS).args(&words).stdin(Stdio::null());
         command
     };
     let is_over = until_input_ends();
