@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{DEFAULT_NAMESPACE, SYSTEM_NAMESPACE, metadata::Metadata};
+use crate::{DEFAULT_NAMESPACE, SYSTEM_NAMESPACE, metadata::Metadata, network_policy::PolicyProtocol};
 
 /// A workload identity: made by the controller for each set of labels that replicas of a namespace carry, removed when
 /// no replica carries it any more.
@@ -30,6 +30,21 @@ pub struct IdentitySpec {
     pub app: String,
     /// The labels of the replicas.
     pub labels: BTreeMap<String, String>,
+    /// The ports of the replicas that have names, by which policies may call them; in the order of names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<NamedPort>,
+}
+
+/// A port that has a name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NamedPort {
+    /// Its name.
+    pub name: String,
+    /// The port, 1 to 65535.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: PolicyProtocol,
 }
 
 impl Identity {
@@ -52,7 +67,13 @@ impl Identity {
     pub fn new(number: u32, namespace: &str, app: &str, labels: BTreeMap<String, String>) -> Self {
         Identity {
             metadata: Metadata::new(DEFAULT_NAMESPACE, format!("identity-{number}")),
-            spec: IdentitySpec { number, namespace: namespace.to_owned(), app: app.to_owned(), labels },
+            spec: IdentitySpec {
+                number,
+                namespace: namespace.to_owned(),
+                app: app.to_owned(),
+                labels,
+                ports: Vec::new(),
+            },
         }
     }
 
@@ -64,6 +85,7 @@ impl Identity {
             namespace: SYSTEM_NAMESPACE.to_owned(),
             app: "dns".to_owned(),
             labels: labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            ports: Vec::new(),
         }
     }
 }

@@ -39,7 +39,7 @@ pub use cluster::{
 pub use error::{ApiError, ErrorCode, ErrorKind, Problem, Problems};
 pub use flow::{Flow, FlowEnd, FlowEvent, FlowLine, FlowLoss, FlowVerdict, RuleRef};
 pub use id::{short_id, template_hash};
-pub use identity::{Identity, IdentitySpec};
+pub use identity::{Identity, IdentitySpec, NamedPort};
 pub use image::{ImageReference, ImageReferenceError, is_sha256_digest};
 pub use metadata::Metadata;
 pub use name::{
@@ -49,9 +49,13 @@ pub use name::{
 pub use namespace::{NAMESPACE_NAME_LABEL, Namespace, SYSTEM_NAMESPACE};
 pub use net::{NetCheck, NetOutcome, NetProbe, NetStep, NetTrace};
 pub use network_policy::{
-    AppliedPolicies, AppliedPolicy, ApplyAction, ApplyPolicies, EgressRule, Enforcement, IngressRule,
-    IpBlock, LabelExpression, LabelOperator, LabelSelector, NetworkPolicy, NetworkPolicySpec,
-    NetworkPolicyStatus, PolicyPeer, PolicyPort, PolicyProtocol, PolicyType, PortRef,
+    AppliedPolicies, AppliedPolicy, ApplyAction, ApplyPolicies, ClusterAction, ClusterEgressRule,
+    ClusterIngressRule, ClusterNetworkPolicySpec, ClusterPeer, ClusterPort, ClusterPortRange, ClusterPorts,
+    ClusterProtocol, ClusterSubject, ClusterTier, EgressRule, Enforcement, Entity, ExtendedEgressRule,
+    ExtendedIngressRule, ExtendedPeer, ExtendedPolicySpec, IcmpFamily, IcmpMessage, IngressRule, IpBlock,
+    LabelExpression, LabelOperator, LabelSelector, NamespacedPods, NetworkPolicy, NetworkPolicySpec,
+    NetworkPolicyStatus, PolicyAction, PolicyKind, PolicyPeer, PolicyPort, PolicyProtocol, PolicySpec,
+    PolicyType, PortRef,
 };
 pub use node::{Node, NodeSpec, NodeState, NodeStatus, Taint, TaintEffect};
 pub use quantity::{Cpu, Memory, QuantityError};

@@ -1,31 +1,178 @@
 //! Network policies: which connections the replicas that a policy selects may take and make.
 //!
-//! The spec has the fields of Kubernetes' NetworkPolicy (`networking.k8s.io/v1`) and their meaning: a replica that no
-//! policy selects is open; one that is selected takes (or makes) only what some rule of some policy that selects it
-//! allows. Replies of what was allowed always pass, and so does what the node's own processes send to a replica.
+//! There are three kinds. [`NetworkPolicySpec`] has the fields of Kubernetes' NetworkPolicy (`networking.k8s.io/v1`) and
+//! their meaning: a replica that no policy selects is open; one that is selected takes (or makes) only what some rule of
+//! some policy that selects it allows. [`ExtendedPolicySpec`] stands among those and can say more. Before and after them
+//! come the policies of the whole cluster, [`ClusterNetworkPolicySpec`]. Replies of what was allowed always pass, and so does
+//! what the node's own processes send to a replica.
+
+mod cluster;
+mod extended;
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use utoipa::ToSchema;
 
 use crate::{error::Problem, metadata::Metadata};
 
-/// A network policy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub use cluster::{
+    ClusterAction, ClusterEgressRule, ClusterIngressRule, ClusterNetworkPolicySpec, ClusterPeer, ClusterPort,
+    ClusterPortRange, ClusterPorts, ClusterProtocol, ClusterSubject, ClusterTier, NamespacedPods,
+};
+pub use extended::{
+    Entity, ExtendedEgressRule, ExtendedIngressRule, ExtendedPeer, ExtendedPolicySpec, IcmpFamily,
+    IcmpMessage, PolicyAction,
+};
+
+/// A network policy of any kind. Names are unique among all kinds of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkPolicy {
-    /// Name and namespace; it selects replicas of its namespace only.
+    /// Name and namespace; it selects replicas of its namespace only. One of the whole cluster is in
+    /// [`SYSTEM_NAMESPACE`](crate::SYSTEM_NAMESPACE), whichever it selects.
     pub metadata: Metadata,
     /// What is wanted.
-    pub spec: NetworkPolicySpec,
+    #[serde(flatten)]
+    pub spec: PolicySpec,
     /// What is.
-    #[serde(default)]
     pub status: NetworkPolicyStatus,
 }
 
-/// What a network policy allows, and to whom it applies.
+/// What a policy says, by its kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(tag = "kind", content = "spec")]
+pub enum PolicySpec {
+    /// `networking.k8s.io/v1`.
+    NetworkPolicy(NetworkPolicySpec),
+    /// `policy.networking.k8s.io/v1beta1`.
+    ClusterNetworkPolicy(ClusterNetworkPolicySpec),
+    /// `hivemind/v1`.
+    Policy(ExtendedPolicySpec),
+}
+
+/// The kinds of policies.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+pub enum PolicyKind {
+    /// Kubernetes' policy of a namespace.
+    #[default]
+    NetworkPolicy,
+    /// The Kubernetes network policy API's policy of the whole cluster.
+    ClusterNetworkPolicy,
+    /// Hivemind's own policy of a namespace.
+    Policy,
+}
+
+impl PolicyKind {
+    /// The word in manifests.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PolicyKind::NetworkPolicy => "NetworkPolicy",
+            PolicyKind::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            PolicyKind::Policy => "Policy",
+        }
+    }
+
+    /// The newest `apiVersion` of manifests.
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            PolicyKind::NetworkPolicy => "networking.k8s.io/v1",
+            PolicyKind::ClusterNetworkPolicy => "policy.networking.k8s.io/v1beta1",
+            PolicyKind::Policy => "hivemind/v1",
+        }
+    }
+}
+
+impl Default for PolicySpec {
+    fn default() -> Self {
+        PolicySpec::NetworkPolicy(NetworkPolicySpec::default())
+    }
+}
+
+impl From<NetworkPolicySpec> for PolicySpec {
+    fn from(spec: NetworkPolicySpec) -> Self {
+        PolicySpec::NetworkPolicy(spec)
+    }
+}
+
+impl From<ClusterNetworkPolicySpec> for PolicySpec {
+    fn from(spec: ClusterNetworkPolicySpec) -> Self {
+        PolicySpec::ClusterNetworkPolicy(spec)
+    }
+}
+
+impl From<ExtendedPolicySpec> for PolicySpec {
+    fn from(spec: ExtendedPolicySpec) -> Self {
+        PolicySpec::Policy(spec)
+    }
+}
+
+impl PolicySpec {
+    /// Of which kind it is.
+    pub const fn kind(&self) -> PolicyKind {
+        match self {
+            PolicySpec::NetworkPolicy(_) => PolicyKind::NetworkPolicy,
+            PolicySpec::ClusterNetworkPolicy(_) => PolicyKind::ClusterNetworkPolicy,
+            PolicySpec::Policy(_) => PolicyKind::Policy,
+        }
+    }
+
+    /// Whether what it would deny is only told.
+    pub const fn is_audit(&self) -> bool {
+        matches!(self, PolicySpec::Policy(ExtendedPolicySpec { audit: true, .. }))
+    }
+
+    /// From when on it is as if it were not there, if ever.
+    pub const fn until(&self) -> Option<Timestamp> {
+        match self {
+            PolicySpec::Policy(spec) => spec.until,
+            _ => None,
+        }
+    }
+
+    /// Whether it has something to say about `direction`.
+    pub fn governs(&self, direction: PolicyType) -> bool {
+        match self {
+            PolicySpec::NetworkPolicy(spec) => spec.governs(direction),
+            PolicySpec::Policy(spec) => spec.governs(direction),
+            PolicySpec::ClusterNetworkPolicy(spec) => match direction {
+                PolicyType::Ingress => !spec.ingress.is_empty(),
+                PolicyType::Egress => !spec.egress.is_empty(),
+            },
+        }
+    }
+}
+
+/// What is read before the kind is known, which was always the same once and then not written.
+#[derive(Deserialize)]
+struct Unread {
+    metadata: Metadata,
+    #[serde(default)]
+    kind: PolicyKind,
+    spec: serde_json::Value,
+    #[serde(default)]
+    status: NetworkPolicyStatus,
+}
+
+impl<'de> Deserialize<'de> for NetworkPolicy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Unread { metadata, kind, spec, status } = Unread::deserialize(deserializer)?;
+        let spec = match kind {
+            PolicyKind::NetworkPolicy => serde_json::from_value(spec).map(PolicySpec::NetworkPolicy),
+            PolicyKind::ClusterNetworkPolicy => {
+                serde_json::from_value(spec).map(PolicySpec::ClusterNetworkPolicy)
+            }
+            PolicyKind::Policy => serde_json::from_value(spec).map(PolicySpec::Policy),
+        };
+        let spec = spec.map_err(|error| D::Error::custom(format_args!("spec: {error}")))?;
+        Ok(NetworkPolicy { metadata, spec, status })
+    }
+}
+
+/// What a NetworkPolicy allows, and to whom it applies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NetworkPolicySpec {
@@ -97,7 +244,7 @@ pub struct PolicyPort {
 pub enum PortRef {
     /// Its number.
     Number(i64),
-    /// Its name; not supported, since containers' ports have no names here.
+    /// Its name, as the app of the replica that takes the connection gives it.
     Name(String),
 }
 
@@ -377,6 +524,34 @@ mod tests {
         assert!(selector.selects(&labels(&[("app", "web"), ("tier", "front")])));
         assert!(!selector.selects(&labels(&[("app", "web")])));
         assert!(!selector.selects(&labels(&[("tier", "front")])));
+    }
+
+    #[test]
+    fn a_policy_is_written_with_its_kind_and_read_without_one_as_it_was_before_there_were_several() {
+        let metadata = Metadata::new("shop", "web");
+        let cluster = ClusterNetworkPolicySpec { priority: 7, ..ClusterNetworkPolicySpec::default() };
+        let extended = ExtendedPolicySpec { audit: true, ..ExtendedPolicySpec::default() };
+        for (spec, kind) in [
+            (PolicySpec::default(), "NetworkPolicy"),
+            (cluster.into(), "ClusterNetworkPolicy"),
+            (extended.into(), "Policy"),
+        ] {
+            let policy =
+                NetworkPolicy { metadata: metadata.clone(), spec, status: NetworkPolicyStatus::default() };
+            let mut json = serde_json::to_value(&policy).unwrap();
+            assert_eq!(json["kind"], kind);
+            assert_eq!(serde_json::from_value::<NetworkPolicy>(json.clone()).unwrap(), policy);
+            json.as_object_mut().unwrap().remove("kind");
+            let read = serde_json::from_value::<NetworkPolicy>(json);
+            assert_eq!(read.is_ok_and(|read| read == policy), kind == "NetworkPolicy");
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_not_known_is_told() {
+        let json = serde_json::json!({"metadata": Metadata::new("a", "b"), "kind": "Policy", "spec": {"audits": true}});
+        let error = serde_json::from_value::<NetworkPolicy>(json).unwrap_err().to_string();
+        assert!(error.starts_with("spec: unknown field `audits`"), "{error}");
     }
 
     #[test]
