@@ -470,6 +470,25 @@ pub const fn is_echo(protocol: u8, kind: u8) -> bool {
     if protocol == ICMP { kind == 8 || kind == 0 } else { kind == 128 || kind == 129 }
 }
 
+/// The type of the ICMP messages that those of type `kind` answer, if they do, else `kind` itself (RFC 792, RFC 950, RFC 4443).
+#[inline(always)]
+pub const fn asked_by(protocol: u8, kind: u8) -> u8 {
+    let is_answer = if protocol == ICMP { kind == 14 || kind == 16 || kind == 18 } else { kind == 129 };
+    if is_answer {
+        kind - 1
+    } else if protocol == ICMP && kind == 0 {
+        8
+    } else {
+        kind
+    }
+}
+
+/// Whether an ICMP message of this type asks for an answer, or is one: others stand for themselves.
+#[inline(always)]
+pub const fn is_dialogue(protocol: u8, kind: u8) -> bool {
+    is_echo(protocol, kind) || (protocol == ICMP && kind >= 13 && kind <= 18)
+}
+
 /// Whether an ICMP message is an error about a packet, which it holds: destination unreachable, (packet too big,) time
 /// exceeded, parameter problem (RFC 792, RFC 4443).
 #[inline(always)]

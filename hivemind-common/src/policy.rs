@@ -1,11 +1,15 @@
 //! Policies as the maps hold them, and the one function that decides by them, run by the programs and by tests alike.
 //!
 //! Each endpoint names a policy by number ([`crate::endpoint::EndpointState::policy`]); a policy is never changed, only
-//! replaced by one with another number. Its entries lie in one longest-prefix trie, keyed policy, direction and peer,
+//! replaced by one with another number. Its entries lie in one longest-prefix trie, keyed policy, direction, tier and peer,
 //! protocol, port, in that order: one lookup answers for one peer, whatever its protocol and ports. At most three are
-//! made for a connection's first packet in each direction: for any peer, for the peer's identity, and, if the policy
+//! made of a tier for a connection's first packet in each direction: for any peer, for the peer's identity, and, if the tier
 //! has prefixes at all, for the longest of them that holds the peer's address. The answer of the greatest precedence
 //! counts; among equals a denial does.
+//!
+//! The tiers are those of Kubernetes' network policy API: [`ADMIN`], [`NAMESPACE`], [`BASELINE`]. An answer may be to ask the next one
+//! ([`PASS`]). The second is there always, and says whether there is a first; so where there is no other, nothing more is
+//! looked up. A fourth, [`AUDIT`], does not decide: what it denies is allowed, under the rule that would deny it.
 //!
 //! There is always an answer for any peer: the policy's default. A policy without one is not written yet, and lets
 //! nothing through.
@@ -16,6 +20,20 @@ pub const ANY_PEER: u32 = 0;
 pub const EGRESS: u32 = 1 << 31;
 /// Bit of [`PolicyKey::peer`]: the rest is the number of a prefix within the policy, not an identity.
 pub const PREFIX_PEER: u32 = 1 << 30;
+/// Tier in [`PolicyKey::peer`]: the policies of namespaces.
+pub const NAMESPACE: u32 = 0;
+/// Tier in [`PolicyKey::peer`]: policies of the whole cluster that are asked before.
+pub const ADMIN: u32 = 1 << 28;
+/// Tier in [`PolicyKey::peer`]: policies of the whole cluster that are asked after.
+pub const BASELINE: u32 = 2 << 28;
+/// Tier in [`PolicyKey::peer`]: as [`NAMESPACE`] would be with the policies that only tell what they would deny.
+pub const AUDIT: u32 = 3 << 28;
+/// The bits of [`PolicyKey::peer`] that say the tier.
+pub const TIERS: u32 = 3 << 28;
+/// The bits of [`PolicyKey::peer`] that say direction and tier.
+pub const SIDE: u32 = EGRESS | TIERS;
+/// How many bits a policy's number has, and a prefix's: those below the tier's.
+pub const NUMBER_BITS: u32 = 28;
 
 /// Bits of a [`PolicyKey`] that say policy and peer; the protocol's eight and the port's sixteen follow.
 pub const PEER_BITS: u32 = 64;
@@ -90,8 +108,14 @@ impl PolicyKey {
 pub const ALLOW: u8 = 1;
 /// `verdict` of a [`PolicyEntry`]: it may not.
 pub const DENY: u8 = 2;
-/// `flags` of a [`PolicyEntry`] for any peer: the direction has prefixes to look at.
+/// `verdict` of a [`PolicyEntry`]: the next tier says. In the last one it is as [`ALLOW`].
+pub const PASS: u8 = 3;
+/// `flags` of a [`PolicyEntry`] for any peer: the direction has prefixes to look at in this tier.
 pub const HAS_PREFIXES: u8 = 1;
+/// `flags` of a [`PolicyEntry`] for any peer, in the tier [`NAMESPACE`]: the direction has the tier [`ADMIN`].
+pub const HAS_ADMIN: u8 = 4;
+/// `flags` of a [`PolicyEntry`] for any peer, in the tier [`NAMESPACE`]: the direction has the tier [`AUDIT`].
+pub const HAS_AUDIT: u8 = 8;
 /// `flags` of what [`decide`] returns: the entry is that of a prefix.
 pub const BY_PREFIX: u8 = 2;
 
@@ -103,9 +127,9 @@ pub struct PolicyEntry {
     pub rule: u32,
     /// The greatest counts.
     pub precedence: u32,
-    /// [`ALLOW`] or [`DENY`].
+    /// [`ALLOW`], [`DENY`] or [`PASS`].
     pub verdict: u8,
-    /// [`HAS_PREFIXES`] or zero.
+    /// [`HAS_PREFIXES`], [`HAS_ADMIN`] and [`HAS_AUDIT`].
     pub flags: u8,
     /// Always zero.
     pub padding: [u8; 2],
@@ -115,42 +139,84 @@ pub struct PolicyEntry {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct PrefixKey<A> {
-    /// The policy's number; the two directions of a policy have sets of their own: see [`prefix_set`].
+    /// The policy's number; its directions and tiers have sets of their own: see [`prefix_set`].
     pub set: u32,
     /// The address.
     pub address: A,
 }
 
-/// The set of prefixes of a policy's direction.
+/// The set of prefixes of a policy's direction and tier.
 #[inline(always)]
-pub fn prefix_set(policy: u32, direction: u32) -> u32 {
-    policy | direction
+pub fn prefix_set(policy: u32, side: u32) -> u32 {
+    policy | side
 }
 
 /// Answers for one peer: the longest entry that matches its protocol and port, and the number of the prefix that holds
 /// an address. The programs ask maps, tests ask vectors.
 pub trait Lookup {
-    /// The entry for `peer`, which has the bits of direction and kind.
+    /// The entry for `peer`, which has the bits of direction, tier and kind.
     fn entry(&self, peer: u32) -> Option<PolicyEntry>;
-    /// The number of the longest prefix that holds the other end's address.
-    fn prefix(&self) -> Option<u32>;
+    /// The number of the longest prefix of a direction and tier that holds the other end's address.
+    fn prefix(&self, side: u32) -> Option<u32>;
 }
 
 /// The entry that decides about a connection with a peer of `identity` in `direction` ([`EGRESS`] or zero), or `None` if the
-/// policy is not written: then nothing may pass.
+/// policy is not written: then nothing may pass. Its verdict is [`ALLOW`] or [`DENY`]; what is allowed and would be denied by
+/// a policy that only tells bears that one's rule.
 #[inline(always)]
 pub fn decide(lookup: &impl Lookup, direction: u32, identity: u32) -> Option<PolicyEntry> {
-    let mut best = lookup.entry(direction | ANY_PEER)?;
-    let has_prefixes = best.flags & HAS_PREFIXES != 0;
-    if identity != ANY_PEER {
-        best = stronger(best, lookup.entry(direction | identity));
+    let (mut tier, mut flags, mut has_asked_admin) = (NAMESPACE, 0, false);
+    let mut decided = PolicyEntry::default();
+    // Each turn asks one tier; said once, so that programs have it once.
+    for _ in 0..5 {
+        let side = direction | tier;
+        let any = lookup.entry(side | ANY_PEER)?;
+        if tier == NAMESPACE {
+            flags = any.flags;
+            if flags & HAS_ADMIN != 0 && !has_asked_admin {
+                has_asked_admin = true;
+                tier = ADMIN;
+                continue;
+            }
+        }
+        let best = strongest(lookup, side, any, identity);
+        if tier == AUDIT {
+            if best.verdict == DENY {
+                decided.rule = best.rule;
+            }
+            return Some(decided);
+        }
+        if best.verdict == PASS && tier != BASELINE {
+            tier = if tier == ADMIN { NAMESPACE } else { BASELINE };
+            continue;
+        }
+        decided = best;
+        if decided.verdict == PASS {
+            decided.verdict = ALLOW;
+        }
+        if tier == ADMIN || flags & HAS_AUDIT == 0 || decided.verdict != ALLOW {
+            return Some(decided);
+        }
+        tier = AUDIT;
     }
-    if has_prefixes && let Some(prefix) = lookup.prefix() {
-        let entry = lookup.entry(direction | PREFIX_PEER | prefix);
+    None
+}
+
+/// The entry of the greatest precedence that a tier has for a peer, of which `any` is what it has for any peer.
+#[inline(always)]
+fn strongest(lookup: &impl Lookup, side: u32, any: PolicyEntry, identity: u32) -> PolicyEntry {
+    let mut best = any;
+    if identity != ANY_PEER {
+        best = stronger(best, lookup.entry(side | identity));
+    }
+    if any.flags & HAS_PREFIXES != 0
+        && let Some(prefix) = lookup.prefix(side)
+    {
+        let entry = lookup.entry(side | PREFIX_PEER | prefix);
         let entry = entry.map(|entry| PolicyEntry { flags: entry.flags | BY_PREFIX, ..entry });
         best = stronger(best, entry);
     }
-    Some(best)
+    best
 }
 
 #[inline(always)]
@@ -183,7 +249,7 @@ mod tests {
         fn entry(&self, peer: u32) -> Option<PolicyEntry> {
             self.entries.get(&peer).copied()
         }
-        fn prefix(&self) -> Option<u32> {
+        fn prefix(&self, _: u32) -> Option<u32> {
             self.prefix
         }
     }
@@ -230,6 +296,42 @@ mod tests {
         assert_eq!(decide(&table, 0, 2).unwrap().rule, 8);
         table.prefix = None;
         assert_eq!(decide(&table, 0, 2).unwrap().rule, 7);
+    }
+
+    #[test]
+    fn tiers_are_asked_in_their_order_until_one_does_not_pass() {
+        let mut table = Table::default();
+        table.entries.insert(ANY_PEER, entry(DENY, 0, 1, 0));
+        table.entries.insert(ADMIN | ANY_PEER, entry(ALLOW, 0, 2, 0));
+        assert_eq!(decide(&table, 0, 300).unwrap().rule, 1, "nothing says that there is another");
+        table.entries.insert(ANY_PEER, entry(DENY, 0, 1, HAS_ADMIN));
+        assert_eq!(decide(&table, 0, 300).unwrap().rule, 2);
+        table.entries.insert(ADMIN | ANY_PEER, entry(PASS, 0, 2, 0));
+        table.entries.insert(ADMIN | 300, entry(DENY, 1, 3, 0));
+        assert_eq!(decide(&table, 0, 300).unwrap().rule, 3);
+        assert_eq!(decide(&table, 0, 301).unwrap().rule, 1);
+        table.entries.insert(ANY_PEER, entry(PASS, 0, 1, HAS_ADMIN));
+        assert_eq!(decide(&table, 0, 301), None, "the next one is not written");
+        table.entries.insert(BASELINE | ANY_PEER, entry(PASS, 0, 4, 0));
+        table.entries.insert(BASELINE | 302, entry(DENY, 1, 5, 0));
+        let last = decide(&table, 0, 301).unwrap();
+        assert_eq!((last.verdict, last.rule), (ALLOW, 4));
+        assert_eq!(decide(&table, 0, 302).unwrap().rule, 5);
+    }
+
+    #[test]
+    fn what_a_policy_that_only_tells_would_deny_is_allowed_under_its_rule() {
+        let mut table = Table::default();
+        table.entries.insert(ANY_PEER, entry(ALLOW, 0, 1, HAS_AUDIT));
+        table.entries.insert(AUDIT | ANY_PEER, entry(DENY, 0, 9, 0));
+        table.entries.insert(AUDIT | 300, entry(ALLOW, 1, 8, 0));
+        table.entries.insert(301, entry(DENY, 1, 2, 0));
+        let of = |identity| decide(&table, 0, identity).map(|entry| (entry.verdict, entry.rule)).unwrap();
+        assert_eq!([of(300), of(301), of(302)], [(ALLOW, 1), (DENY, 2), (ALLOW, 9)]);
+        table.entries.insert(ANY_PEER, entry(PASS, 0, 1, HAS_AUDIT));
+        table.entries.insert(BASELINE | ANY_PEER, entry(ALLOW, 0, 4, 0));
+        let of = |identity| decide(&table, 0, identity).map(|entry| (entry.verdict, entry.rule)).unwrap();
+        assert_eq!([of(300), of(302)], [(ALLOW, 4), (ALLOW, 9)]);
     }
 
     proptest! {

@@ -16,7 +16,7 @@ use hivemind_common::{
     drop_reason::DropReason,
     endpoint::OUTSIDE,
     node::OWN,
-    packet,
+    packet::{self, Bytes},
     policy::{
         self, ALLOW, BY_PREFIX, DENY, EGRESS, KEY_BITS, Lookup, PolicyEntry, PolicyKey, PrefixKey, SET_BITS,
     },
@@ -76,8 +76,11 @@ pub(crate) fn settle<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<i32, 
     if meets_served(flow) {
         return Ok(ASIDE);
     }
+    let message = message(frame, flow)?;
     let known = flow.known().filter(|known| {
-        known.expires_ns > flow.now && !conntrack::reopens(known.seen, flow.key.protocol, flow.tcp_flags())
+        known.expires_ns > flow.now
+            && !conntrack::reopens(known.seen, flow.key.protocol, flow.tcp_flags())
+            && message & ALONE == 0
     });
     let side = flow.from();
     let (begun_by, seen) = match &known {
@@ -89,8 +92,11 @@ pub(crate) fn settle<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<i32, 
     };
     // Nobody keeps an endpoint from itself.
     let is_itself = entry.endpoints[0] == entry.endpoints[1] && entry.endpoints[0] != OUTSIDE;
-    let verdict =
-        if does(FEATURE_POLICY) && !is_itself { F::verdict(flow, entry, begun_by.index() as u32) } else { 0 };
+    let verdict = if does(FEATURE_POLICY) && !is_itself {
+        F::verdict(flow, entry, begun_by.index() as u32 | message)
+    } else {
+        0
+    };
     if verdict != 0 {
         let reason = denial(verdict);
         let mut attempts = 1;
@@ -133,6 +139,32 @@ pub(crate) fn settle<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<i32, 
     Ok(CONTINUE)
 }
 
+/// In [`message`]: it asks for no answer and is none, so nothing that was decided before is about it.
+const ALONE: u32 = 1 << 17;
+
+/// Of an ICMP message the type, in the form of what it answers, and the code; as the higher and the lower byte of a port, which
+/// begins at the second bit. The first is free: see [`verdict`].
+///
+/// # Errors
+/// [`DropReason::Truncated`] if it has no header.
+#[inline(always)]
+fn message<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<u32, DropReason> {
+    let protocol = flow.key.protocol;
+    if protocol != packet::ICMP && protocol != packet::ICMPV6 {
+        return Ok(0);
+    }
+    // What comes in pieces is an echo, whose first piece alone has the header.
+    let mut header = [if protocol == packet::ICMP { 8 } else { 128 }, 0, 0, 0];
+    if !flow.is_later_fragment() {
+        let [word] = frame.read(flow.transport()).ok_or(DropReason::Truncated)?;
+        header = u32::to_ne_bytes(word);
+    }
+    let [kind, code, _, _] = header;
+    let asked = packet::asked_by(protocol, kind);
+    let port = (asked as u32) << 8 | code as u32;
+    Ok(port << 1 | if packet::is_dialogue(protocol, kind) { 0 } else { ALONE })
+}
+
 /// Lets an ICMP error pass if the connection that it is about stands.
 #[inline(always)]
 fn related<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<(), DropReason> {
@@ -159,19 +191,21 @@ fn denial(verdict: u32) -> DropReason {
     }
 }
 
-/// Asks the policies of both ends, as far as they are of this node, and writes their rules. Returns zero if both allow the
-/// connection, else the number of the reason.
+/// Asks the policies of both ends, as far as they are of this node, and writes their rules. `about` is the index of the side
+/// that begins, and [`message`]. Returns zero if both allow the connection, else the number of the reason.
 #[inline(always)]
-pub(crate) fn verdict<F: Maps>(flow: &Flow<F>, entry: &mut Entry, begun_by: u32) -> u32 {
-    let (source, destination) = if begun_by == 0 { (0, 1) } else { (1, 0) };
-    let egress = ask(flow, entry, source, destination, EGRESS, destination);
+pub(crate) fn verdict<F: Maps>(flow: &Flow<F>, entry: &mut Entry, about: u32) -> u32 {
+    let (source, destination) = if about & 1 == 0 { (0, 1) } else { (1, 0) };
+    let is_icmp = flow.key.protocol == packet::ICMP || flow.key.protocol == packet::ICMPV6;
+    let port = if is_icmp { ((about >> 1) as u16).to_be() } else { flow.key.ports[destination] };
+    let egress = ask(flow, entry, source, destination, EGRESS, port);
     if egress != 0 {
         return egress;
     }
-    ask(flow, entry, destination, source, 0, destination)
+    ask(flow, entry, destination, source, 0, port)
 }
 
-/// Asks one end's policy about the other end. `server` is the end whose port counts.
+/// Asks one end's policy about the other end, and the `port` that counts, in network order.
 #[inline(always)]
 fn ask<F: Maps>(
     flow: &Flow<F>,
@@ -179,7 +213,7 @@ fn ask<F: Maps>(
     own: usize,
     peer: usize,
     direction: u32,
-    server: usize,
+    port: u16,
 ) -> u32 {
     let index = entry.endpoints[own];
     if index == OUTSIDE {
@@ -188,9 +222,8 @@ fn ask<F: Maps>(
     let Some(state) = ENDPOINT_STATE.get(index) else { return DropReason::NoPolicy as u32 };
     let lookup = Tables::<F> {
         policy: state.policy,
-        direction,
         protocol: flow.key.protocol,
-        port: flow.key.ports[server],
+        port,
         address: flow.key.addresses[peer],
     };
     match policy::decide(&lookup, direction, entry.identities[peer]) {
@@ -226,7 +259,6 @@ fn is_guarded<F: Maps>(flow: &Flow<F>, entry: &Entry, peer: usize) -> bool {
 /// One policy's tables, asked about one connection.
 struct Tables<F: Maps> {
     policy: u32,
-    direction: u32,
     protocol: u8,
     port: u16,
     address: F::Address,
@@ -239,8 +271,8 @@ impl<F: Maps> Lookup for Tables<F> {
     }
 
     #[inline(always)]
-    fn prefix(&self) -> Option<u32> {
-        let set = policy::prefix_set(self.policy, self.direction);
+    fn prefix(&self, side: u32) -> Option<u32> {
+        let set = policy::prefix_set(self.policy, side);
         let bits = SET_BITS + 8 * size_of::<F::Address>() as u32;
         longest(F::policy_prefix(), bits, PrefixKey { set, address: self.address })
     }

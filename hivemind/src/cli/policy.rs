@@ -65,7 +65,6 @@ pub(crate) struct GetArgs {
 #[serde(rename_all = "camelCase")]
 struct Document<'a> {
     api_version: &'static str,
-    kind: &'static str,
     #[serde(flatten)]
     policy: &'a NetworkPolicy,
 }
@@ -83,7 +82,7 @@ const API_VERSION: &str = "networking.k8s.io/v1";
 
 impl<'a> Document<'a> {
     fn of(policy: &'a NetworkPolicy) -> Self {
-        Document { api_version: API_VERSION, kind: "NetworkPolicy", policy }
+        Document { api_version: policy.spec.kind().api_version(), policy }
     }
 }
 

@@ -99,7 +99,8 @@ fn policy(client: IpAddr, rules: usize, is_open: bool) -> NetworkPolicy {
             pod_selector: LabelSelector { match_labels: servers, ..LabelSelector::default() },
             ingress: (0..rules).map(rule).collect(),
             ..NetworkPolicySpec::default()
-        },
+        }
+        .into(),
         status: Default::default(),
     }
 }

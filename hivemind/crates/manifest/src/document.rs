@@ -157,7 +157,7 @@ impl Reading<'_> {
         let named = metadata.is_some();
         let policy = NetworkPolicy {
             metadata: metadata.unwrap_or_else(|| Metadata::new(self.options.namespace, "")),
-            spec: spec.clone().unwrap_or_default(),
+            spec: spec.clone().unwrap_or_default().into(),
             status: NetworkPolicyStatus::default(),
         };
         if named {

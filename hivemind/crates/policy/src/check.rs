@@ -6,8 +6,8 @@ mod selector;
 use std::collections::BTreeSet;
 
 use hivemind_model::{
-    ErrorCode, NetworkPolicy, NetworkPolicySpec, PolicyPeer, PolicyPort, PortRef, Problems, check_label,
-    check_name,
+    ErrorCode, NetworkPolicy, NetworkPolicySpec, PolicyPeer, PolicyPort, PolicySpec, PortRef, Problems,
+    check_label, check_name,
 };
 
 /// How many rules a direction of one policy may have: what fits a rule's number.
@@ -28,7 +28,9 @@ pub fn check(at: &str, policy: &NetworkPolicy, problems: &mut Problems) {
     for (key, value) in &policy.metadata.labels {
         check_label(&join(&metadata, &format!("labels.{key}")), key, value, problems);
     }
-    check_spec(&join(at, "spec"), &policy.spec, problems);
+    if let PolicySpec::NetworkPolicy(spec) = &policy.spec {
+        check_spec(&join(at, "spec"), spec, problems);
+    }
 }
 
 fn check_spec(at: &str, spec: &NetworkPolicySpec, problems: &mut Problems) {

@@ -1,6 +1,6 @@
 //! Network policies and workload identities in, verdicts and the data path's table entries out. No I/O.
 //!
-//! A [`World`] holds namespaces, identities and policies. [`compile()`] turns it into the [`Tables`] of one identity, by which
+//! A [`World`] holds namespaces, identities, nodes and policies. [`compile()`] turns it into the [`Tables`] of one identity, by which
 //! the data path decides as [`hivemind_common::policy`] says; changing a world tells which identities have to be compiled
 //! again. [`judge`] says the same as Kubernetes' documentation does, plainly and slowly: tests hold the two against each
 //! other. [`check()`] refuses what cannot be meant, [`warnings()`] tells what may not have been.
@@ -12,6 +12,7 @@
 mod check;
 mod cidr;
 mod compile;
+mod domain;
 mod reference;
 mod rules;
 mod tables;
@@ -23,7 +24,8 @@ mod tests;
 
 pub use check::{COMBINATIONS_MAX, EXCEPTIONS_MAX, PEERS_MAX, RULES_MAX, check};
 pub use compile::compile;
-pub use reference::{Judgement, OtherEnd, Speaks, judge};
+pub use domain::{matches as domain_matches, parse as domain_pattern};
+pub use reference::{Judgement, OtherEnd, Outcome, Speaks, Step, Tier, judge};
 pub use tables::{TableEntry, TablePrefix, Tables, Transport};
 pub use warnings::warnings;
 pub use world::{Touched, World};

@@ -3,10 +3,10 @@
 use hivemind_common::policy::{ALLOW, ANY_PEER, EGRESS, PolicyEntry, RULE_NONE};
 use ipnet::IpNet;
 
-/// Everything by which the connections of one identity's endpoints are judged, in both directions.
+/// Everything by which the connections of one identity's endpoints are judged, in both directions and in all tiers.
 ///
-/// Entries are sorted by peer and transport, prefixes by direction and block; neither has duplicates. Each direction has
-/// an entry for any peer and any transport: its default.
+/// Entries are sorted by peer and transport, prefixes by side and block; neither has duplicates. Each tier that a direction
+/// has, [`hivemind_common::policy::NAMESPACE`] always among them, has an entry for any peer and any transport: its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
     /// What is said of each peer.
@@ -19,7 +19,7 @@ pub struct Tables {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableEntry {
     /// [`ANY_PEER`], an identity, or a prefix's number with [`hivemind_common::policy::PREFIX_PEER`]; with [`EGRESS`] for
-    /// connections that the endpoint makes.
+    /// connections that the endpoint makes, and with the tier.
     pub peer: u32,
     /// The protocols and ports of the end that takes the connection.
     pub transport: Transport,
@@ -30,11 +30,12 @@ pub struct TableEntry {
 /// A block of addresses; of two that hold an address, the longer counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TablePrefix {
-    /// Whether it is for connections that the endpoint makes.
-    pub egress: bool,
+    /// [`EGRESS`] for connections that the endpoint makes, else zero; with the tier.
+    pub side: u32,
     /// The block.
     pub net: IpNet,
-    /// Its number, below [`hivemind_common::policy::PREFIX_PEER`]. Blocks of which the same is said share one.
+    /// Its number, of at most [`hivemind_common::policy::NUMBER_BITS`] bits. Blocks of a side of which the same is said share
+    /// one.
     pub number: u32,
 }
 

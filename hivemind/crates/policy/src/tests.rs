@@ -9,7 +9,7 @@ mod told;
 use std::collections::BTreeMap;
 
 use hivemind_model::{
-    Identity, LabelSelector, Metadata, Namespace, NetworkPolicy, NetworkPolicySpec, NetworkPolicyStatus,
+    Identity, LabelSelector, Metadata, Namespace, NetworkPolicy, NetworkPolicyStatus, PolicySpec,
 };
 
 fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -30,10 +30,10 @@ fn identity(number: u32, namespace: &str, pairs: &[(&str, &str)]) -> Identity {
     Identity::new(number, namespace, "app", labels(pairs))
 }
 
-fn policy(number: u32, namespace: &str, spec: NetworkPolicySpec) -> NetworkPolicy {
+fn policy(number: u32, namespace: &str, spec: impl Into<PolicySpec>) -> NetworkPolicy {
     NetworkPolicy {
         metadata: Metadata::new(namespace, format!("policy-{number}")),
-        spec,
+        spec: spec.into(),
         status: NetworkPolicyStatus { number, ..NetworkPolicyStatus::default() },
     }
 }

@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use hivemind_common::packet;
-use hivemind_model::{ErrorCode, Identity, NetworkPolicy, PolicyPeer, PolicyType, Problem};
+use hivemind_model::{
+    ErrorCode, Identity, NetworkPolicy, NetworkPolicySpec, PolicyPeer, PolicySpec, PolicyType, Problem,
+};
 
 use crate::{
     reference::{OtherEnd, Speaks, judge},
@@ -33,8 +35,10 @@ pub fn warnings(policy: &NetworkPolicy, world: &World) -> Vec<Problem> {
             "it applies to replicas with these labels as soon as there are some",
         ));
     }
-    idle_rules(policy, &mut found);
-    idle_peers(policy, &world, &mut found);
+    if let PolicySpec::NetworkPolicy(spec) = &policy.spec {
+        idle_rules(spec, &mut found);
+        idle_peers(&policy.metadata.namespace, spec, &world, &mut found);
+    }
     found.extend(cut_off_names(&selected, &before, &world));
     found.truncate(WARNINGS_MAX);
     found
@@ -45,11 +49,10 @@ fn warning(field: impl Into<String>, message: String, hint: &str) -> Problem {
 }
 
 /// Rules of a direction that `policyTypes` leaves out.
-fn idle_rules(policy: &NetworkPolicy, found: &mut Vec<Problem>) {
-    let directions =
-        [(PolicyType::Ingress, policy.spec.ingress.len()), (PolicyType::Egress, policy.spec.egress.len())];
+fn idle_rules(spec: &NetworkPolicySpec, found: &mut Vec<Problem>) {
+    let directions = [(PolicyType::Ingress, spec.ingress.len()), (PolicyType::Egress, spec.egress.len())];
     for (direction, rules) in directions {
-        if rules > 0 && !policy.spec.governs(direction) {
+        if rules > 0 && !spec.governs(direction) {
             let field = format!("spec.{}", format!("{direction:?}").to_lowercase());
             let what = format!("these rules have no effect: policyTypes does not name {direction:?}");
             found.push(warning(field, what, "name it, or remove the rules"));
@@ -58,9 +61,9 @@ fn idle_rules(policy: &NetworkPolicy, found: &mut Vec<Problem>) {
 }
 
 /// Peers that no replica is.
-fn idle_peers(policy: &NetworkPolicy, world: &World, found: &mut Vec<Problem>) {
-    let ingress = policy.spec.ingress.iter().enumerate();
-    let egress = policy.spec.egress.iter().enumerate();
+fn idle_peers(namespace: &str, spec: &NetworkPolicySpec, world: &World, found: &mut Vec<Problem>) {
+    let ingress = spec.ingress.iter().enumerate();
+    let egress = spec.egress.iter().enumerate();
     let peers = ingress
         .flat_map(|(i, rule)| {
             rule.from.iter().enumerate().map(move |(j, peer)| ("ingress", "from", i, j, peer))
@@ -73,7 +76,6 @@ fn idle_peers(policy: &NetworkPolicy, world: &World, found: &mut Vec<Problem>) {
         if ip_block.is_some() || found.len() >= WARNINGS_MAX {
             continue;
         }
-        let namespace = &policy.metadata.namespace;
         if world.peers(namespace, namespace_selector.as_ref(), pod_selector.as_ref()).is_empty() {
             let hint = match namespace_selector {
                 None => "without namespaceSelector only replicas of the policy's own namespace are meant",

@@ -1,4 +1,4 @@
-//! What policies are decided in: namespaces and their labels, identities, policies.
+//! What policies are decided in: namespaces and their labels, identities, nodes, policies, and the addresses of domains.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,9 +6,15 @@ use std::{
     sync::Arc,
 };
 
-use hivemind_model::{Identity, IdentitySpec, LabelSelector, NAMESPACE_NAME_LABEL, Namespace, NetworkPolicy};
+use hivemind_common::policy::{EGRESS, NAMESPACE};
+use hivemind_model::{
+    Entity, Identity, IdentitySpec, LabelSelector, NAMESPACE_NAME_LABEL, Namespace, NetworkPolicy,
+};
 
-use crate::rules::{Peer, Policy};
+use crate::{
+    domain,
+    rules::{Peer, Policy, Rule, Subject},
+};
 
 /// Where replicas ask for names, if nothing else is said.
 const DNS_ADDRESSES: [IpAddr; 2] = [
@@ -32,8 +38,23 @@ pub struct World {
     by_namespace: BTreeMap<String, BTreeSet<u32>>,
     /// By namespace, key and value.
     by_label: BTreeMap<(String, String, String), BTreeSet<u32>>,
-    policies: BTreeMap<(String, String), (Arc<NetworkPolicy>, Arc<Policy>)>,
+    policies: BTreeMap<Place, (Arc<NetworkPolicy>, Arc<Policy>)>,
+    /// Of these, the ones of the whole cluster, in the order in which they are asked.
+    cluster: BTreeMap<(u32, i64, Place), Arc<Policy>>,
+    nodes: BTreeMap<String, Arc<Machine>>,
+    /// By pattern.
+    domains: BTreeMap<String, Arc<BTreeSet<IpAddr>>>,
     dns: Vec<IpAddr>,
+}
+
+/// Namespace and name of a policy.
+type Place = (String, String);
+
+/// What policies see of a node.
+#[derive(Debug, PartialEq, Eq)]
+struct Machine {
+    labels: Labels,
+    addresses: Vec<IpAddr>,
 }
 
 impl Default for World {
@@ -51,6 +72,9 @@ impl World {
             by_namespace: BTreeMap::new(),
             by_label: BTreeMap::new(),
             policies: BTreeMap::new(),
+            cluster: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            domains: BTreeMap::new(),
             dns: DNS_ADDRESSES.to_vec(),
         };
         world.index(Identity::dns());
@@ -95,13 +119,101 @@ impl World {
         if before == now {
             return Touched::new();
         }
+        let differs = |selector: &LabelSelector| selector.selects(&before) != selector.selects(&now);
+        let mut touched = self.selected_by(|policy| {
+            policy.peers().any(
+                |peer| matches!(peer, Peer::Replicas { namespaces: Some(selector), .. } if differs(selector)),
+            )
+        });
+        for policy in self.cluster.values() {
+            if policy.subject.namespaces.as_ref().is_some_and(differs) {
+                touched.extend(self.select(name, &policy.subject.pods));
+            }
+        }
+        touched
+    }
+
+    /// Puts a node in, or gives it other labels or addresses.
+    pub fn set_node(
+        &mut self,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+        addresses: &[IpAddr],
+    ) -> Touched {
+        self.replace_node(name, Some(Machine { labels: labels.clone(), addresses: addresses.to_vec() }))
+    }
+
+    /// Takes a node out.
+    pub fn remove_node(&mut self, name: &str) -> Touched {
+        self.replace_node(name, None)
+    }
+
+    fn replace_node(&mut self, name: &str, machine: Option<Machine>) -> Touched {
+        let before = match &machine {
+            Some(machine) => self.nodes.get(name).filter(|known| ***known == *machine).cloned(),
+            None => None,
+        };
+        if before.is_some() {
+            return Touched::new();
+        }
+        let now = machine.map(Arc::new);
+        let before = match &now {
+            Some(machine) => self.nodes.insert(name.to_owned(), Arc::clone(machine)),
+            None => self.nodes.remove(name),
+        };
+        let machines: Vec<_> = before.into_iter().chain(now).collect();
+        let is_meant =
+            |selector: &LabelSelector| machines.iter().any(|machine| selector.selects(&machine.labels));
+        let has = |address: &IpAddr| machines.iter().any(|machine| machine.addresses.contains(address));
         self.selected_by(|policy| {
-            let selectors = policy.peers().filter_map(|peer| match peer {
-                Peer::Replicas { namespaces: Some(selector), .. } => Some(selector),
-                _ => None,
-            });
-            selectors.into_iter().any(|selector| selector.selects(&before) != selector.selects(&now))
+            policy.peers().any(|peer| match peer {
+                Peer::Nodes(selector) => is_meant(selector),
+                Peer::Domain(pattern) => self.domains.get(pattern).is_some_and(|known| known.iter().any(has)),
+                _ => false,
+            })
         })
+    }
+
+    /// The addresses of the nodes that `selector` selects.
+    pub(crate) fn node_addresses(&self, selector: &LabelSelector) -> impl Iterator<Item = IpAddr> {
+        let machines = self.nodes.values().filter(|machine| selector.selects(&machine.labels));
+        machines.flat_map(|machine| machine.addresses.iter().copied())
+    }
+
+    /// Says which addresses the names have that a pattern means, all of them. Those of the machine itself, of its links and of
+    /// nodes count for nothing: whoever owns a name must not open these by it.
+    pub fn set_domain(&mut self, pattern: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Touched {
+        let Some(pattern) = domain::parse(pattern) else { return Touched::new() };
+        let addresses: BTreeSet<IpAddr> =
+            addresses.into_iter().filter(|address| !domain::is_internal(*address)).collect();
+        let before = match addresses.is_empty() {
+            true => self.domains.remove(&pattern),
+            false => self.domains.insert(pattern.clone(), Arc::new(addresses)),
+        };
+        if before.as_ref() == self.domains.get(&pattern) {
+            return Touched::new();
+        }
+        let is_meant = |peer: &Peer| matches!(peer, Peer::Domain(known) if *known == pattern);
+        self.selected_by(|policy| policy.peers().any(is_meant))
+    }
+
+    /// The addresses that are known for a pattern.
+    pub(crate) fn domain_addresses(&self, pattern: &str) -> Vec<IpAddr> {
+        let is_of_node =
+            |address: &IpAddr| self.nodes.values().any(|machine| machine.addresses.contains(address));
+        let known = self.domains.get(pattern).into_iter().flat_map(|addresses| addresses.iter().copied());
+        known.filter(|address| !is_of_node(address)).collect()
+    }
+
+    /// The patterns of domains that policies name, in lower case and without a last dot.
+    pub fn domain_patterns(&self) -> BTreeSet<String> {
+        let peers = self.policies.values().flat_map(|(_, policy)| policy.peers());
+        peers
+            .filter_map(|peer| match peer {
+                Peer::Domain(pattern) => Some(pattern.clone()),
+                _ => None,
+            })
+            .collect()
     }
 
     /// Puts an identity in. What an identity stands for never changes.
@@ -149,15 +261,22 @@ impl World {
         }
         let mut touched = self.remove_policy(&key.0, &key.1);
         let rules = Arc::new(Policy::of(policy));
-        touched.extend(self.select(&rules.namespace, &rules.selector));
+        touched.extend(self.subjects(&rules.namespace, &rules.subject));
+        if rules.tier != NAMESPACE {
+            self.cluster.insert((rules.tier, rules.priority, key.clone()), Arc::clone(&rules));
+        }
         self.policies.insert(key, (Arc::new(policy.clone()), rules));
         touched
     }
 
     /// Takes a policy out.
     pub fn remove_policy(&mut self, namespace: &str, name: &str) -> Touched {
-        match self.policies.remove(&(namespace.to_owned(), name.to_owned())) {
-            Some((_, rules)) => self.select(&rules.namespace, &rules.selector).collect(),
+        let key = (namespace.to_owned(), name.to_owned());
+        match self.policies.remove(&key) {
+            Some((_, rules)) => {
+                self.cluster.remove(&(rules.tier, rules.priority, key));
+                self.subjects(&rules.namespace, &rules.subject)
+            }
             None => Touched::new(),
         }
     }
@@ -179,21 +298,29 @@ impl World {
 
     /// The identities that a policy selects, by number.
     pub fn selected(&self, policy: &NetworkPolicy) -> Vec<u32> {
-        self.select(&policy.metadata.namespace, &policy.spec.pod_selector).collect()
+        let rules = Policy::of(policy);
+        self.subjects(&rules.namespace, &rules.subject).into_iter().collect()
     }
 
     /// The same for the policy of that name, as it is in this world; nothing if there is none.
     pub fn selected_by_name(&self, namespace: &str, name: &str) -> Vec<u32> {
         let policy = self.policies.get(&(namespace.to_owned(), name.to_owned()));
-        policy.map_or_else(Vec::new, |(policy, _)| self.selected(policy))
+        policy.map_or_else(Vec::new, |(_, rules)| {
+            self.subjects(&rules.namespace, &rules.subject).into_iter().collect()
+        })
     }
 
     /// Namespace and name of the policies that select an identity.
     pub fn policies_selecting(&self, identity: u32) -> Vec<(&str, &str)> {
         let Some(spec) = self.identity(identity) else { return Vec::new() };
-        let selecting =
-            self.policies_in(&spec.namespace).filter(|(_, policy)| policy.selector.selects(&spec.labels));
-        selecting.map(|((namespace, name), _)| (namespace.as_str(), name.as_str())).collect()
+        let policies = self.policies_of(spec).into_iter();
+        policies.map(|policy| (policy.namespace.as_str(), policy.name.as_str())).collect()
+    }
+
+    /// The identities of replicas that a policy in `own_namespace` applies to.
+    fn subjects(&self, own_namespace: &str, subject: &Subject) -> Touched {
+        let found = self.peers(own_namespace, subject.namespaces.as_ref(), Some(&subject.pods));
+        found.into_iter().filter(|number| *number >= Identity::FIRST).collect()
     }
 
     /// The labels of a namespace.
@@ -203,27 +330,49 @@ impl World {
         })
     }
 
+    /// Takes over what another world knows of nodes and domains.
+    #[cfg(test)]
+    pub(crate) fn take_surroundings(&mut self, other: &World) {
+        self.nodes.clone_from(&other.nodes);
+        self.domains.clone_from(&other.domains);
+    }
+
     pub(crate) fn dns_addresses(&self) -> &[IpAddr] {
         &self.dns
     }
 
-    /// The policies that select an identity, by number.
+    /// The policies that select an identity: those of the cluster in the order in which they are asked, those of its namespace
+    /// by number.
     pub(crate) fn policies_of<'a>(&'a self, identity: &'a IdentitySpec) -> Vec<&'a Policy> {
-        let of_namespace = self.policies_in(&identity.namespace).map(|(_, policy)| policy);
-        let mut found: Vec<_> =
-            of_namespace.filter(|policy| policy.selector.selects(&identity.labels)).collect();
-        found.sort_by_key(|policy| policy.number);
+        let mut found: Vec<&Policy> =
+            self.cluster.values().map(|policy| &**policy).filter(|p| self.applies(p, identity)).collect();
+        let before = found.len();
+        found.extend(self.policies_in(&identity.namespace).filter(|p| self.applies(p, identity)));
+        found[before..].sort_by_key(|policy| policy.number);
         found
     }
 
-    fn policies_in<'a>(
-        &'a self,
-        namespace: &'a str,
-    ) -> impl Iterator<Item = (&'a (String, String), &'a Policy)> {
+    fn applies(&self, policy: &Policy, identity: &IdentitySpec) -> bool {
+        let Subject { namespaces, pods } = &policy.subject;
+        let is_there = match namespaces {
+            None => policy.namespace == identity.namespace,
+            Some(selector) => selector.selects(&self.namespace_labels(&identity.namespace)),
+        };
+        is_there && pods.selects(&identity.labels)
+    }
+
+    /// The policies of a namespace; those of the cluster are in none.
+    fn policies_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Policy> {
         self.policies
             .range((namespace.to_owned(), String::new())..)
             .take_while(move |((of, _), _)| of == namespace)
-            .map(|(key, (_, policy))| (key, &**policy))
+            .map(|(_, (_, policy))| &**policy)
+            .filter(|policy| policy.tier == NAMESPACE)
+    }
+
+    /// The identities of replicas, and of the DNS server, by number.
+    pub(crate) fn everybody(&self) -> impl Iterator<Item = u32> {
+        self.identities.keys().copied()
     }
 
     /// The identities that a peer of a policy in `own_namespace` stands for, blocks aside.
@@ -266,16 +415,23 @@ impl World {
     /// The identities selected by policies that name `spec` as a peer.
     fn who_speaks_of(&self, spec: &IdentitySpec) -> Touched {
         let namespace = self.namespace_labels(&spec.namespace);
+        let means = |policy: &Policy, peer: &Peer| match peer {
+            Peer::Block { .. } | Peer::Nodes(_) | Peer::Domain(_) => false,
+            Peer::Entity(entity) => *entity == Entity::Cluster,
+            Peer::Replicas { namespaces, pods } => {
+                let there = match namespaces {
+                    None => policy.namespace == spec.namespace,
+                    Some(selector) => selector.selects(&namespace),
+                };
+                there && pods.as_ref().is_none_or(|selector| selector.selects(&spec.labels))
+            }
+        };
+        // What everybody may be asked for by its name is written for each who has it.
+        let names_a_port = |direction: u32, rule: &Rule| direction == EGRESS && rule.has_names();
         self.selected_by(|policy| {
-            policy.peers().any(|peer| match peer {
-                Peer::Block { .. } => false,
-                Peer::Replicas { namespaces, pods } => {
-                    let there = match namespaces {
-                        None => policy.namespace == spec.namespace,
-                        Some(selector) => selector.selects(&namespace),
-                    };
-                    there && pods.as_ref().is_none_or(|selector| selector.selects(&spec.labels))
-                }
+            policy.rules().any(|(direction, rule)| match &rule.peers {
+                None => !spec.ports.is_empty() && names_a_port(direction, rule),
+                Some(peers) => peers.iter().any(|peer| means(policy, peer)),
             })
         })
     }
@@ -285,7 +441,7 @@ impl World {
         let policies = self.policies.values().map(|(_, policy)| &**policy);
         policies
             .filter(|policy| concerned(policy))
-            .flat_map(|policy| self.select(&policy.namespace, &policy.selector))
+            .flat_map(|policy| self.subjects(&policy.namespace, &policy.subject))
             .collect()
     }
 }

@@ -183,7 +183,7 @@ fn line(item: &AppliedPolicy, dry_run: bool) -> String {
 #[cfg(test)]
 mod tests {
     use hivemind_manifest::Source;
-    use hivemind_model::{Metadata, NetworkPolicySpec, NetworkPolicyStatus};
+    use hivemind_model::{Metadata, NetworkPolicyStatus, PolicySpec};
 
     use super::*;
 
@@ -192,7 +192,7 @@ mod tests {
         metadata.generation = 2;
         let status =
             NetworkPolicyStatus { enforced_generation: enforced, replicas, ..NetworkPolicyStatus::default() };
-        let policy = NetworkPolicy { metadata, spec: NetworkPolicySpec::default(), status };
+        let policy = NetworkPolicy { metadata, spec: PolicySpec::default(), status };
         AppliedPolicy { action, policy, warnings: Vec::new() }
     }
 

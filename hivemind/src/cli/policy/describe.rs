@@ -28,7 +28,7 @@ impl Row for NetworkPolicy {
     fn cells(&self, wide: bool, now: Timestamp) -> Vec<String> {
         let mut cells = vec![
             self.metadata.name.clone(),
-            words::selector(&self.spec.pod_selector),
+            words::subject(self),
             self.status.replicas.to_string(),
             words::cell(self, PolicyType::Ingress),
             words::cell(self, PolicyType::Egress),
@@ -48,7 +48,7 @@ impl Row for NetworkPolicy {
 
 /// All of a policy; rules are called as flows name them.
 pub(crate) fn describe(policy: &NetworkPolicy, now: Timestamp, colours: Colours) -> String {
-    let NetworkPolicy { metadata, spec, status } = policy;
+    let NetworkPolicy { metadata, status, .. } = policy;
     let replicas = match status.replicas {
         0 => "no replica yet".to_owned(),
         1 => "1 replica".to_owned(),
@@ -64,7 +64,7 @@ pub(crate) fn describe(policy: &NetworkPolicy, now: Timestamp, colours: Colours)
         ("Namespace", metadata.namespace.clone()),
         ("Id", metadata.id.clone()),
         ("Labels", labels.join("\n")),
-        ("Selects", format!("{}: {replicas}", words::selector(&spec.pod_selector))),
+        ("Selects", format!("{}: {replicas}", words::subject(policy))),
         ("State", in_force),
         ("Age", age(metadata.creation_timestamp, now)),
     ]);
@@ -112,7 +112,8 @@ mod tests {
                 ingress: vec![IngressRule { ports: vec![port], from: Vec::new() }],
                 egress: Vec::<EgressRule>::new(),
                 ..NetworkPolicySpec::default()
-            },
+            }
+            .into(),
             status: NetworkPolicyStatus {
                 enforced_generation: 1,
                 enforced_at: Some("2026-01-01T00:01:00Z".parse().unwrap()),

@@ -2,7 +2,7 @@
 
 use hivemind_model::{
     LabelExpression, LabelOperator, LabelSelector, NetworkPolicy, PolicyPeer, PolicyPort, PolicyProtocol,
-    PolicyType, PortRef,
+    PolicySpec, PolicyType, PortRef,
 };
 
 /// Whom a selector selects: `app=web`, `tier in (a,b)`, `!old`; `all` for everyone.
@@ -54,6 +54,25 @@ fn port(port: &PolicyPort) -> String {
     }
 }
 
+/// Whom a policy applies to.
+pub(crate) fn subject(policy: &NetworkPolicy) -> String {
+    match &policy.spec {
+        PolicySpec::NetworkPolicy(spec) => selector(&spec.pod_selector),
+        PolicySpec::Policy(spec) => selector(&spec.pod_selector),
+        PolicySpec::ClusterNetworkPolicy(spec) => match (&spec.subject.namespaces, &spec.subject.pods) {
+            (_, Some(pods)) => {
+                format!(
+                    "{} of namespaces {}",
+                    selector(&pods.pod_selector),
+                    selector(&pods.namespace_selector)
+                )
+            }
+            (Some(namespaces), None) => format!("namespaces {}", selector(namespaces)),
+            (None, None) => selector(&LabelSelector::default()),
+        },
+    }
+}
+
 /// What one rule allows: `app=client on 80/tcp`.
 fn rule(peers: &[PolicyPeer], ports: &[PolicyPort]) -> String {
     let who = match peers.is_empty() {
@@ -68,7 +87,7 @@ fn rule(peers: &[PolicyPeer], ports: &[PolicyPort]) -> String {
 
 /// The rules of a direction; `None` if the policy does not govern it.
 pub(crate) fn rules(policy: &NetworkPolicy, direction: PolicyType) -> Option<Vec<String>> {
-    let spec = &policy.spec;
+    let PolicySpec::NetworkPolicy(spec) = &policy.spec else { return None };
     spec.governs(direction).then(|| match direction {
         PolicyType::Ingress => spec.ingress.iter().map(|r| rule(&r.from, &r.ports)).collect(),
         PolicyType::Egress => spec.egress.iter().map(|r| rule(&r.to, &r.ports)).collect(),
@@ -121,7 +140,7 @@ mod tests {
              {from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}, {podSelector: {}, namespaceSelector: {matchLabels: {team: x}}}, {namespaceSelector: {}}]}, {}], \
              policyTypes: [Ingress, Egress]}",
         );
-        assert_eq!(selector(&policy.spec.pod_selector), "app=web,tier not in (a,b),!old");
+        assert_eq!(subject(&policy), "app=web,tier not in (a,b),!old");
         assert_eq!(
             rules(&policy, PolicyType::Ingress).unwrap(),
             [
@@ -141,6 +160,6 @@ mod tests {
             (cell(&policy, PolicyType::Ingress), cell(&policy, PolicyType::Egress)),
             ("anyone on 80/tcp".into(), "any".into())
         );
-        assert_eq!(selector(&policy.spec.pod_selector), "all");
+        assert_eq!(subject(&policy), "all");
     }
 }

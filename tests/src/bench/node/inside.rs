@@ -150,7 +150,7 @@ fn world(endpoints: usize) -> Result<World> {
     for (number, spec) in [(SERVER, server), (CLIENT, client)] {
         drop(world.set_policy(&NetworkPolicy {
             metadata: Metadata::new(NAMESPACE, endpoint_name(number)),
-            spec: NetworkPolicySpec { pod_selector: selector(number), ..spec },
+            spec: NetworkPolicySpec { pod_selector: selector(number), ..spec }.into(),
             status: NetworkPolicyStatus { number: number as u32, ..NetworkPolicyStatus::default() },
         }));
     }

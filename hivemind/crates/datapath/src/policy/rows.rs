@@ -4,12 +4,13 @@ use aya::maps::lpm_trie::Key;
 use hivemind_common::{
     family::{Address4, Address6},
     policy::{
-        ANY_PEER, EGRESS, KEY_BITS, PEER_BITS, PREFIX_PEER, PolicyEntry, PolicyKey, PrefixKey, SET_BITS,
-        prefix_set,
+        ANY_PEER, EGRESS, KEY_BITS, NUMBER_BITS, PEER_BITS, PolicyEntry, PolicyKey, PrefixKey, SET_BITS,
+        SIDE, prefix_set,
     },
 };
 use hivemind_policy::{TableEntry, TablePrefix, Tables, Transport};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::collections::BTreeSet;
 
 /// How many entries tables take in each map: entries, IPv4 prefixes, IPv6 prefixes.
 pub(crate) fn count(tables: &Tables) -> [u32; 3] {
@@ -20,16 +21,16 @@ pub(crate) fn count(tables: &Tables) -> [u32; 3] {
 
 /// What is wrong with tables, if anything: they must say something of every connection.
 pub(crate) fn fault(tables: &Tables) -> Option<&'static str> {
-    let has_default = |direction| {
-        tables
-            .entries
-            .iter()
-            .any(|entry| entry.peer == direction | ANY_PEER && entry.transport == Transport::Any)
-    };
-    if !has_default(0) || !has_default(EGRESS) {
-        return Some("a direction has no entry for any peer");
+    let is_default =
+        |entry: &&TableEntry| entry.peer & !SIDE == ANY_PEER && entry.transport == Transport::Any;
+    let defaults: BTreeSet<u32> =
+        tables.entries.iter().filter(is_default).map(|entry| entry.peer & SIDE).collect();
+    let sides = tables.entries.iter().map(|entry| entry.peer & SIDE);
+    let mut sides = sides.chain(tables.prefixes.iter().map(|prefix| prefix.side)).chain([0, EGRESS]);
+    if sides.any(|side| !defaults.contains(&side)) {
+        return Some("a direction, or a tier of it, has no entry for any peer");
     }
-    if tables.prefixes.iter().any(|prefix| prefix.number >= PREFIX_PEER) {
+    if tables.prefixes.iter().any(|prefix| prefix.number >> NUMBER_BITS != 0) {
         return Some("a prefix's number is too large");
     }
     let wrong = |transport| matches!(transport, Transport::Ports { bits, .. } if !(1..=16).contains(&bits));
@@ -80,7 +81,7 @@ pub(crate) enum NetKey {
 
 /// The key of a prefix under the policy's number.
 pub(crate) fn prefix_key(number: u32, prefix: &TablePrefix) -> NetKey {
-    let set = prefix_set(number, if prefix.egress { EGRESS } else { 0 });
+    let set = prefix_set(number, prefix.side);
     let bits = SET_BITS + u32::from(prefix.net.prefix_len());
     match prefix.net {
         IpNet::V4(net) => {
@@ -111,7 +112,7 @@ pub(crate) fn prefix_of_v6(key: &Key<PrefixKey<Address6>>, number: u32) -> Optio
 }
 
 fn prefix_of(set: u32, net: IpNet, number: u32) -> (u32, TablePrefix) {
-    (set & !EGRESS, TablePrefix { egress: set & EGRESS != 0, net, number })
+    (set & !SIDE, TablePrefix { side: set & SIDE, net, number })
 }
 
 /// Tables read from the maps, in the order that tables have.
@@ -145,7 +146,7 @@ mod tests {
     proptest! {
         #[test]
         fn an_entry_is_read_back_from_the_map_as_it_was_written(
-            number in 1u32..EGRESS, peer: u32, transport in transport(), rule: u32, precedence: u32
+            number in 1u32..1 << NUMBER_BITS, peer: u32, transport in transport(), rule: u32, precedence: u32
         ) {
             let value = PolicyEntry { rule, precedence, verdict: 1, flags: 1, padding: [0; 2] };
             let entry = TableEntry { peer, transport, value };
@@ -154,13 +155,13 @@ mod tests {
 
         #[test]
         fn a_prefix_is_read_back_from_the_map_as_it_was_written(
-            number in 1u32..EGRESS, egress: bool, v4: u32, v6: u128, bits in 0u8..=32, prefix in 0u32..PREFIX_PEER
+            number in 1u32..1 << NUMBER_BITS, side: u32, v4: u32, v6: u128, bits in 0u8..=32, prefix in 0u32..1 << NUMBER_BITS
         ) {
             for net in [
                 IpNet::from(Ipv4Net::new(v4.into(), bits).unwrap().trunc()),
                 IpNet::from(Ipv6Net::new(v6.into(), bits * 4).unwrap().trunc()),
             ] {
-                let written = TablePrefix { egress, net, number: prefix };
+                let written = TablePrefix { side: side & SIDE, net, number: prefix };
                 let read = match prefix_key(number, &written) {
                     NetKey::V4(key) => prefix_of_v4(&key, prefix),
                     NetKey::V6(key) => prefix_of_v6(&key, prefix),

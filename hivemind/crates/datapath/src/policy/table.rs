@@ -1,7 +1,7 @@
 //! What is known of policies: which identity has which, and what the maps hold. No kernel here.
 
 use super::rows;
-use hivemind_common::policy::EGRESS;
+use hivemind_common::policy::NUMBER_BITS;
 use hivemind_policy::Tables;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,6 +10,8 @@ use std::{
 
 /// No policy: the endpoint forwards nothing.
 pub(crate) const NO_POLICY: u32 = 0;
+/// The greatest number of a policy.
+const NUMBER_MAX: u32 = (1 << NUMBER_BITS) - 1;
 
 /// Identities, their policies' numbers, and the endpoints that name them.
 #[derive(Debug, Default)]
@@ -68,8 +70,8 @@ impl PolicyTable {
     /// A number that nothing has.
     pub(crate) fn draw(&mut self) -> u32 {
         loop {
-            // The top bit of a key tells the directions apart.
-            self.last = if self.last >= EGRESS - 1 { 1 } else { self.last + 1 };
+            // The bits above tell directions and tiers apart.
+            self.last = if self.last >= NUMBER_MAX { 1 } else { self.last + 1 };
             if !self.written.contains_key(&self.last) && !self.is_named(self.last) {
                 return self.last;
             }
@@ -305,9 +307,9 @@ mod tests {
 
     #[test]
     fn a_number_in_use_is_never_drawn_again() {
-        let mut table = PolicyTable { last: EGRESS - 2, ..PolicyTable::default() };
+        let mut table = PolicyTable { last: NUMBER_MAX - 1, ..PolicyTable::default() };
         table.adopt(1, Tables::open());
         table.adopt_endpoint(1, 300, 2);
-        assert_eq!((table.draw(), table.draw()), (EGRESS - 1, 3));
+        assert_eq!((table.draw(), table.draw()), (NUMBER_MAX, 3));
     }
 }

@@ -478,7 +478,11 @@ fn replicas_reach_what_is_guarded_only_by_a_rule_for_its_address() {
         let value = hivemind_common::policy::PolicyEntry { precedence: value.precedence + 1, ..value };
         tables.entries.push(TableEntry { peer, transport: Transport::Any, value });
         for net in ["192.0.2.0/24", "2001:db8::/64"] {
-            tables.prefixes.push(TablePrefix { egress: true, net: net.parse().unwrap(), number: 1 });
+            tables.prefixes.push(TablePrefix {
+                side: hivemind_common::policy::EGRESS,
+                net: net.parse().unwrap(),
+                number: 1,
+            });
         }
         datapath.set_policy(replica(9).identity, Arc::new(tables)).await.unwrap();
         let refused = Some(ErrorKind::ConnectionRefused);

@@ -6,6 +6,7 @@ use hivemind_model::{
 use super::*;
 
 fn policy(spec: NetworkPolicySpec) -> NetworkPolicy {
+    let spec = spec.into();
     NetworkPolicy { metadata: Metadata::new("default", "p"), spec, status: NetworkPolicyStatus::default() }
 }
 
@@ -50,9 +51,12 @@ fn every_fault_of_a_policy_is_told_at_once_with_its_path() {
         ports: vec![port(80, None), port(0, None), port(90, Some(80))],
         from: vec![PolicyPeer::default(), block("10.0.0.1/8", &[]), block("10.0.0.0/8", &["11.0.0.0/16"])],
     };
-    let mut bad = with_rule(rule);
-    bad.spec.pod_selector = selector(&[("a b", "c")], &[]);
-    bad.spec.policy_types = vec![PolicyType::Ingress, PolicyType::Ingress];
+    let mut bad = policy(NetworkPolicySpec {
+        pod_selector: selector(&[("a b", "c")], &[]),
+        policy_types: vec![PolicyType::Ingress, PolicyType::Ingress],
+        ingress: vec![rule],
+        ..NetworkPolicySpec::default()
+    });
     bad.metadata.name = "Web".into();
     let found = faults(&bad);
     let fields: Vec<_> = found.iter().map(|(field, _)| field.as_str()).collect();

@@ -6,10 +6,10 @@ use ipnet::IpNet;
 
 use super::transports::Transports;
 
-/// Blocks with what is allowed to the addresses in them.
+/// Blocks with what is said of the addresses in them.
 #[derive(Default)]
 pub(super) struct Blocks {
-    /// What begins and what ends to be allowed with each block; everything about the blocks around it aside.
+    /// The rules that begin and those that end to match with each block; everything about the blocks around it aside.
     changes: BTreeMap<IpNet, Vec<Change>>,
     rules: BTreeMap<u32, Transports>,
 }
@@ -24,7 +24,7 @@ struct Change {
 pub(super) struct Flat {
     /// Each with the index of its content.
     pub(super) prefixes: Vec<(IpNet, u32)>,
-    /// What is allowed; no two are the same.
+    /// What is said; no two are the same.
     pub(super) contents: Vec<Transports>,
 }
 
@@ -39,7 +39,7 @@ struct Around {
 }
 
 impl Blocks {
-    /// Allows `transports` by `rule` to the addresses in `whole` but not in `except`, which lie in it.
+    /// Says `transports`, which are `rule`'s, of the addresses in `whole` but not in `except`, which lie in it.
     pub(super) fn add(&mut self, whole: IpNet, except: &[IpNet], rule: u32, transports: &Transports) {
         self.rules.entry(rule).or_insert_with(|| transports.clone());
         self.changes.entry(whole).or_default().push(Change { rule, begins: true });
@@ -49,8 +49,8 @@ impl Blocks {
         }
     }
 
-    /// The blocks in an order in which each comes after those around it, with everything that those allow. What `besides`
-    /// allows to everybody is left out.
+    /// The blocks in an order in which each comes after those around it, with everything that those say. What `besides`
+    /// says of everybody is left out.
     pub(super) fn flatten(self, besides: &Transports) -> Flat {
         let mut flat = Flat::default();
         let mut numbers: BTreeMap<Transports, u32> = BTreeMap::new();
@@ -106,19 +106,22 @@ fn change(standing: &mut BTreeMap<u32, usize>, changes: &[Change]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use hivemind_common::policy::ALLOW;
+
+    use super::{super::transports::Said, *};
 
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()
     }
 
     fn everything(rule: u32) -> Transports {
-        Transports::of_rule(None, rule)
+        Transports::of_rule(None, None, Said { precedence: 1, verdict: ALLOW, rule })
     }
 
     fn flatten(blocks: Blocks) -> Vec<(String, Vec<u32>)> {
         let flat = blocks.flatten(&Transports::default());
-        let rules = |content: u32| flat.contents[content as usize].iter().map(|(_, rule)| rule).collect();
+        let rules =
+            |content: u32| flat.contents[content as usize].iter().map(|(_, said)| said.rule).collect();
         flat.prefixes.iter().map(|(net, content)| (net.to_string(), rules(*content))).collect()
     }
 

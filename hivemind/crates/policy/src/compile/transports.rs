@@ -1,46 +1,102 @@
-//! Protocols and ports, each with the rule that allows them.
+//! Protocols and ports, each with what is said of it.
 
 use std::collections::BTreeMap;
 
-use crate::{rules::PortRange, tables::Transport};
+use hivemind_common::policy::RULE_NONE;
+use hivemind_model::IdentitySpec;
 
-/// Transports that are allowed, and by which rule. All of them allow, so it does not matter which one a lookup finds.
+use crate::{
+    rules::{PortRange, Speech, protocol_number},
+    tables::Transport,
+};
+
+/// What a rule says of what it matches; of two that say something the one of the greater precedence counts, and among
+/// equals, which say the same, the one with the lower number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Said {
+    pub(super) precedence: u32,
+    /// A verdict of [`hivemind_common::policy`]; zero says nothing.
+    pub(super) verdict: u8,
+    pub(super) rule: u32,
+}
+
+impl Said {
+    /// Nothing at all.
+    pub(super) const NOTHING: Self = Said { precedence: 0, verdict: 0, rule: RULE_NONE };
+
+    fn or(self, other: Self) -> Self {
+        let is_weaker = (self.precedence, other.rule) < (other.precedence, self.rule);
+        if is_weaker { other } else { self }
+    }
+}
+
+/// Transports of which something is said; of those that match a connection the one counts that says it with the greatest
+/// precedence.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Transports(BTreeMap<Transport, u32>);
+pub(super) struct Transports(BTreeMap<Transport, Said>);
 
 impl Transports {
-    /// What `rule` allows with these ports; `None` is every protocol.
-    pub(super) fn of_rule(ports: Option<&[PortRange]>, rule: u32) -> Self {
-        Transports(match ports {
-            None => [(Transport::Any, rule)].into_iter().collect(),
-            Some(ports) => {
-                ports.iter().flat_map(|range| prefixes(*range)).map(|transport| (transport, rule)).collect()
-            }
-        })
+    /// What a rule says with these transports, of which `None` is every protocol. `taker` is who takes the connection, and
+    /// has ports with names.
+    pub(super) fn of_rule(transports: Option<&[Speech]>, taker: Option<&IdentitySpec>, said: Said) -> Self {
+        let Some(transports) = transports else {
+            return Transports([(Transport::Any, said)].into_iter().collect());
+        };
+        let ranges = transports.iter().flat_map(|speech| ranges(speech, taker));
+        Transports(ranges.flat_map(prefixes).map(|transport| (transport, said)).collect())
     }
 
-    /// Allows what `other` allows, too. What both allow keeps the lower rule.
+    /// Says what `other` says, too.
     pub(super) fn add(&mut self, other: &Transports) {
-        for (transport, rule) in &other.0 {
-            self.0.entry(*transport).and_modify(|own| *own = (*own).min(*rule)).or_insert(*rule);
+        for (transport, said) in &other.0 {
+            self.0.entry(*transport).and_modify(|own| *own = own.or(*said)).or_insert(*said);
         }
     }
 
-    pub(super) fn allows_everything(&self) -> bool {
+    /// Whether it says something of everything.
+    pub(super) fn says_everything(&self) -> bool {
         self.0.contains_key(&Transport::Any)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Transport, u32)> {
-        self.0.iter().map(|(transport, rule)| (*transport, *rule))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Transport, Said)> {
+        self.0.iter().map(|(transport, said)| (*transport, *said))
     }
 
-    /// Without what a broader transport in it, or any in `besides`, allows already.
+    /// The same for lookups that find the longest transport only: each says what the strongest says that covers it. Without what
+    /// a broader one says already, and without what `besides`, which is looked up as well, says with no less precedence.
     pub(super) fn reduced(&self, besides: &Transports) -> Self {
-        let needless = |transport: Transport| {
-            besides.0.contains_key(&transport)
-                || broader(transport).any(|t| self.0.contains_key(&t) || besides.0.contains_key(&t))
-        };
-        Transports(self.iter().filter(|(transport, _)| !needless(*transport)).collect())
+        let mut reduced = BTreeMap::new();
+        let mut all: Vec<(Transport, Said)> = self.iter().collect();
+        // The broad ones first.
+        all.sort_by_key(|(transport, _)| transport.bits());
+        for (transport, own) in all {
+            let around = broader(transport).filter_map(|broad| self.0.get(&broad).copied());
+            let inherited = around.reduce(Said::or);
+            let said = inherited.map_or(own, |inherited| inherited.or(own));
+            let beside = broader(transport).chain([transport]).filter_map(|broad| besides.0.get(&broad));
+            let is_said_besides = beside.into_iter().any(|beside| beside.precedence >= said.precedence);
+            let is_inherited = inherited.is_some_and(|inherited| inherited.precedence >= own.precedence);
+            if !is_said_besides && !is_inherited {
+                reduced.insert(transport, said);
+            }
+        }
+        Transports(reduced)
+    }
+}
+
+/// The ports that are meant, as far as the one who takes the connection has them.
+fn ranges(speech: &Speech, taker: Option<&IdentitySpec>) -> Vec<PortRange> {
+    match speech {
+        Speech::Ports(range) => vec![*range],
+        Speech::Named { name, protocol } => {
+            let ports = taker.into_iter().flat_map(|taker| &taker.ports).filter(|port| port.name == *name);
+            let ports = ports.map(|port| PortRange {
+                protocol: protocol_number(port.protocol),
+                first: port.port,
+                last: port.port,
+            });
+            ports.filter(|range| protocol.is_none_or(|protocol| protocol == range.protocol)).collect()
+        }
     }
 }
 
@@ -89,6 +145,8 @@ fn prefixes(range: PortRange) -> Vec<Transport> {
 
 #[cfg(test)]
 mod tests {
+    use hivemind_common::policy::{ALLOW, DENY};
+    use hivemind_model::{NamedPort, PolicyProtocol};
     use proptest::prelude::*;
 
     use super::*;
@@ -112,15 +170,60 @@ mod tests {
         assert_eq!(prefixes(range(1, 65_534)).len(), 30);
     }
 
+    fn said(precedence: u32, rule: u32) -> Said {
+        Said { precedence, verdict: if precedence == 2 { DENY } else { ALLOW }, rule }
+    }
+
+    fn of(ranges: &[PortRange], said: Said) -> Transports {
+        let speech: Vec<_> = ranges.iter().copied().map(Speech::Ports).collect();
+        Transports::of_rule(Some(&speech), None, said)
+    }
+
     #[test]
-    fn what_a_broader_transport_allows_is_left_out() {
-        let all = Transports::of_rule(Some(&[range(0, 65_535)]), 1);
-        let mut some = Transports::of_rule(Some(&[range(80, 80), range(64, 127)]), 2);
+    fn what_a_broader_transport_says_is_left_out() {
+        let all = of(&[range(0, 65_535)], said(1, 1));
+        let mut some = of(&[range(80, 80), range(64, 127)], said(1, 2));
         assert_eq!(some.reduced(&Transports::default()).0.len(), 1);
         assert!(some.reduced(&all).0.is_empty());
         some.add(&all);
         assert_eq!(some.reduced(&Transports::default()), all);
-        assert!(all.reduced(&Transports::of_rule(None, 3)).0.is_empty());
+        assert!(all.reduced(&Transports::of_rule(None, None, said(1, 3))).0.is_empty());
+    }
+
+    #[test]
+    fn what_is_stronger_stays_within_what_is_broader_and_reaches_into_what_is_weaker() {
+        let mut all = of(&[range(64, 127)], said(2, 1));
+        all.add(&of(&[range(0, 65_535), range(80, 80)], said(1, 2)));
+        let reduced = all.reduced(&Transports::default());
+        let denied = Transport::Ports { protocol: 6, port: 64, bits: 10 };
+        assert_eq!(
+            reduced.iter().collect::<Vec<_>>(),
+            [(Transport::Protocol(6), said(1, 2)), (denied, said(2, 1))],
+            "port 80 is denied as the others are"
+        );
+        let besides = Transports::of_rule(None, None, said(1, 9));
+        assert_eq!(all.reduced(&besides).iter().collect::<Vec<_>>(), [(denied, said(2, 1))]);
+    }
+
+    #[test]
+    fn a_name_means_the_port_that_the_taker_calls_so() {
+        let mut taker = IdentitySpec::clone(&hivemind_model::Identity::dns());
+        let port = |name: &str, port, protocol| NamedPort { name: name.to_owned(), port, protocol };
+        taker.ports = vec![
+            port("http", 80, PolicyProtocol::Tcp),
+            port("http", 81, PolicyProtocol::Udp),
+            port("x", 82, PolicyProtocol::Tcp),
+        ];
+        let of = |protocol, taker| {
+            let speech = [Speech::Named { name: "http".to_owned(), protocol }];
+            let transports = Transports::of_rule(Some(&speech), taker, said(1, 1));
+            transports.iter().map(|(transport, _)| transport).collect::<Vec<_>>()
+        };
+        let tcp = Transport::Ports { protocol: 6, port: 80, bits: 16 };
+        let udp = Transport::Ports { protocol: 17, port: 81, bits: 16 };
+        assert_eq!(of(Some(6), Some(&taker)), [tcp]);
+        assert_eq!(of(None, Some(&taker)), [tcp, udp]);
+        assert_eq!(of(None, None), []);
     }
 
     proptest! {

@@ -122,7 +122,7 @@ fn a_block_of_addresses_is_allowed_but_for_the_blocks_excepted_from_it() {
         ];
         for (net, number, verdict) in blocks {
             let net = net.parse().unwrap();
-            tables.prefixes.push(TablePrefix { egress: direction == EGRESS, net, number });
+            tables.prefixes.push(TablePrefix { side: direction, net, number });
             let peer = direction | PREFIX_PEER | number;
             say(&mut tables, peer, Transport::Any, value(verdict, 1, rule(number)));
         }

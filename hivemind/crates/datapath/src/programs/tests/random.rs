@@ -4,14 +4,17 @@ use super::policy::value;
 use super::*;
 use hivemind_common::{
     conntrack::Key,
-    policy::{ALLOW, ANY_PEER, DENY, EGRESS, HAS_PREFIXES, Lookup, PREFIX_PEER, decide},
+    policy::{
+        ADMIN, ALLOW, ANY_PEER, AUDIT, BASELINE, DENY, EGRESS, HAS_ADMIN, HAS_AUDIT, HAS_PREFIXES, Lookup,
+        NAMESPACE, PASS, PREFIX_PEER, decide,
+    },
 };
 use hivemind_policy::{TableEntry, TablePrefix, Transport};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
-const POLICIES: u32 = 150;
-const PACKETS: u32 = 30;
+const POLICIES: u32 = 300;
+const PACKETS: u32 = 100;
 pub(super) const PROTOCOLS: [u8; 3] = [TCP, 17, 132];
 /// Whoever is neither a replica nor the node.
 pub(super) const WORLD: u32 = 2;
@@ -59,51 +62,67 @@ impl Random {
         }
     }
 
-    fn value(&mut self) -> PolicyEntry {
-        value(self.of(&[ALLOW, DENY]), self.below(3), 5 << 12 | self.below(2000))
+    fn value(&mut self, verdicts: &[u8]) -> PolicyEntry {
+        value(self.of(verdicts), self.below(3), 5 << 12 | self.below(2000))
     }
 
     fn tables(&mut self) -> Tables {
-        let mut tables = Tables::open();
+        let mut tables = Tables { entries: Vec::new(), prefixes: Vec::new() };
         for direction in [0, EGRESS] {
-            let default = tables.entries.iter_mut().find(|entry| entry.peer == direction | ANY_PEER).unwrap();
-            default.value = self.value();
-            default.value.flags = self.of(&[0, HAS_PREFIXES, HAS_PREFIXES]);
-            let default = default.value;
-            for _ in 0..self.below(30) {
-                let peer = match self.below(4) {
-                    0 => ANY_PEER,
-                    1 => WORLD,
-                    2 => identity(2),
-                    _ => PREFIX_PEER | (1 + self.below(5)),
-                };
-                let (transport, mut value) = (self.transport(), self.value());
-                if peer == ANY_PEER {
-                    // Whichever entry for any peer is found says whether prefixes are looked at.
-                    value.flags = default.flags;
-                }
-                let peer = direction | peer;
-                if !tables.entries.iter().any(|entry| entry.peer == peer && entry.transport == transport) {
-                    tables.entries.push(TableEntry { peer, transport, value });
-                }
+            let mut flags = 0;
+            if self.below(2) == 0 {
+                flags |= HAS_ADMIN;
+                self.tier(direction | ADMIN, &[ALLOW, DENY, PASS, PASS], 0, &mut tables);
             }
-            for _ in 0..self.below(12) {
-                let is_v6 = self.below(2) == 0;
-                let bits = if is_v6 { self.of(&[32, 40, 124, 128]) } else { self.of(&[16, 24, 28, 32]) };
-                let net = IpNet::new(self.outside(is_v6), bits).unwrap().trunc();
-                let (egress, number) = (direction == EGRESS, 1 + self.below(5));
-                if !tables.prefixes.iter().any(|prefix| prefix.egress == egress && prefix.net == net) {
-                    tables.prefixes.push(TablePrefix { egress, net, number });
-                }
+            if self.below(3) == 0 {
+                flags |= HAS_AUDIT;
+                self.tier(direction | AUDIT, &[ALLOW, DENY], 0, &mut tables);
             }
+            let has_baseline = self.below(2) == 0;
+            if has_baseline {
+                self.tier(direction | BASELINE, &[ALLOW, DENY, PASS], 0, &mut tables);
+            }
+            let verdicts: &[u8] = if has_baseline { &[ALLOW, DENY, PASS, PASS] } else { &[ALLOW, DENY] };
+            self.tier(direction | NAMESPACE, verdicts, flags, &mut tables);
         }
         tables
+    }
+
+    fn tier(&mut self, side: u32, verdicts: &[u8], flags: u8, tables: &mut Tables) {
+        let mut default = self.value(verdicts);
+        default.flags = flags | self.of(&[0, HAS_PREFIXES, HAS_PREFIXES]);
+        tables.entries.push(TableEntry { peer: side | ANY_PEER, transport: Transport::Any, value: default });
+        for _ in 0..self.below(30) {
+            let peer = match self.below(4) {
+                0 => ANY_PEER,
+                1 => WORLD,
+                2 => identity(2),
+                _ => PREFIX_PEER | (1 + self.below(5)),
+            };
+            let (transport, mut value) = (self.transport(), self.value(verdicts));
+            if peer == ANY_PEER {
+                // Whichever entry for any peer is found says what else is looked at.
+                value.flags = default.flags;
+            }
+            let peer = side | peer;
+            if !tables.entries.iter().any(|entry| entry.peer == peer && entry.transport == transport) {
+                tables.entries.push(TableEntry { peer, transport, value });
+            }
+        }
+        for _ in 0..self.below(12) {
+            let is_v6 = self.below(2) == 0;
+            let bits = if is_v6 { self.of(&[32, 40, 124, 128]) } else { self.of(&[16, 24, 28, 32]) };
+            let net = IpNet::new(self.outside(is_v6), bits).unwrap().trunc();
+            let number = 1 + self.below(5);
+            if !tables.prefixes.iter().any(|prefix| prefix.side == side && prefix.net == net) {
+                tables.prefixes.push(TablePrefix { side, net, number });
+            }
+        }
     }
 }
 
 struct Plain<'a> {
     tables: &'a Tables,
-    direction: u32,
     protocol: u8,
     port: u16,
     other: IpAddr,
@@ -117,10 +136,9 @@ impl Lookup for Plain<'_> {
         matching.max_by_key(|entry| entry.transport.bits()).map(|entry| entry.value)
     }
 
-    fn prefix(&self) -> Option<u32> {
+    fn prefix(&self, side: u32) -> Option<u32> {
         let prefixes = self.tables.prefixes.iter();
-        let matching = prefixes
-            .filter(|prefix| prefix.egress == (self.direction == EGRESS) && prefix.net.contains(&self.other));
+        let matching = prefixes.filter(|prefix| prefix.side == side && prefix.net.contains(&self.other));
         matching.max_by_key(|prefix| prefix.net.prefix_len()).map(|prefix| prefix.number)
     }
 }
@@ -160,7 +178,7 @@ fn the_kernel_decides_as_the_function_over_vectors_does() {
             } else {
                 (random.outside(is_v6), WORLD, OK)
             };
-            let plain = Plain { tables: &tables, direction, protocol, port, other };
+            let plain = Plain { tables: &tables, protocol, port, other };
             let expected = decide(&plain, direction, peer).unwrap();
             let (program, frame) = match direction {
                 EGRESS => (name::FROM_REPLICA, frame(own(is_v6, 1), other, protocol, [40_000, port])),

@@ -3,15 +3,19 @@
 use super::random::{PROTOCOLS, Random, WORLD, frame, own};
 use super::*;
 use hivemind_model::{
-    EgressRule, Identity, IngressRule, IpBlock, LabelSelector, Metadata, Namespace, NetworkPolicy,
-    NetworkPolicySpec, NetworkPolicyStatus, PolicyPeer, PolicyPort, PolicyProtocol, PolicyType, PortRef,
+    ClusterAction, ClusterEgressRule, ClusterIngressRule, ClusterNetworkPolicySpec, ClusterPeer, ClusterPort,
+    ClusterPortRange, ClusterPorts, ClusterProtocol, ClusterSubject, ClusterTier, EgressRule, Entity,
+    ExtendedEgressRule, ExtendedIngressRule, ExtendedPeer, ExtendedPolicySpec, IcmpFamily, IcmpMessage,
+    Identity, IngressRule, IpBlock, LabelSelector, Metadata, NamedPort, Namespace, NamespacedPods,
+    NetworkPolicy, NetworkPolicySpec, NetworkPolicyStatus, PolicyAction, PolicyPeer, PolicyPort,
+    PolicyProtocol, PolicySpec, PolicyType, PortRef, SYSTEM_NAMESPACE,
 };
 use hivemind_policy::{OtherEnd, Speaks, World, compile, judge};
 use ipnet::IpNet;
 use std::{collections::BTreeMap, net::IpAddr};
 
-const WORLDS: u32 = 150;
-const PACKETS: u32 = 30;
+const WORLDS: u32 = 1_000;
+const PACKETS: u32 = 100;
 const NAMESPACES: [&str; 2] = ["blue", "green"];
 const VALUES: [&str; 2] = ["x", "y"];
 /// Blocks in which [`Random::outside`] draws, and the replicas' own.
@@ -25,6 +29,13 @@ const BLOCKS: [&str; 8] = [
     "2001:db8:100::/40",
     "fd00::/8",
 ];
+
+/// Patterns of domains, and a node's label.
+const DOMAINS: [&str; 2] = ["example.org", "*.example.org"];
+/// Types and codes of ICMP and of ICMPv6, by family.
+const MESSAGES: [[u16; 4]; 2] = [[0x0800, 0x0801, 0x0d00, 0x0a00], [0x8000, 0x8001, 0x9000, 0x9001]];
+/// The protocols by family.
+const ICMP: [u8; 2] = [1, 58];
 
 impl Random {
     fn labels(&mut self, key: &str) -> BTreeMap<String, String> {
@@ -76,24 +87,177 @@ impl Random {
         (0..count).map(|_| port(self)).collect()
     }
 
-    fn policy(&mut self, number: u32) -> NetworkPolicy {
-        let policy_types = match self.below(4) {
+    fn policy_types(&mut self) -> Vec<PolicyType> {
+        match self.below(4) {
             0 => vec![PolicyType::Ingress],
             1 => vec![PolicyType::Egress],
             _ => vec![PolicyType::Ingress, PolicyType::Egress],
-        };
-        let (takes, makes) = (self.below(3), self.below(3));
-        let spec = NetworkPolicySpec {
-            pod_selector: self.selector("app"),
-            policy_types,
-            ingress: (0..takes).map(|_| IngressRule { ports: self.ports(), from: self.peers() }).collect(),
-            egress: (0..makes).map(|_| EgressRule { ports: self.ports(), to: self.peers() }).collect(),
+        }
+    }
+
+    fn policy(&mut self, number: u32) -> NetworkPolicy {
+        let (spec, namespace): (PolicySpec, _) = match self.below(3) {
+            0 => (self.kubernetes().into(), self.of(&NAMESPACES)),
+            1 => (self.extended().into(), self.of(&NAMESPACES)),
+            _ => (self.cluster().into(), SYSTEM_NAMESPACE),
         };
         NetworkPolicy {
-            metadata: Metadata::new(self.of(&NAMESPACES), format!("policy-{number}")),
+            metadata: Metadata::new(namespace, format!("policy-{number}")),
             spec,
             status: NetworkPolicyStatus { number, ..NetworkPolicyStatus::default() },
         }
+    }
+
+    fn kubernetes(&mut self) -> NetworkPolicySpec {
+        let (takes, makes) = (self.below(3), self.below(3));
+        NetworkPolicySpec {
+            pod_selector: self.selector("app"),
+            policy_types: self.policy_types(),
+            ingress: (0..takes).map(|_| IngressRule { ports: self.ports(), from: self.peers() }).collect(),
+            egress: (0..makes).map(|_| EgressRule { ports: self.ports(), to: self.peers() }).collect(),
+        }
+    }
+
+    fn extended(&mut self) -> ExtendedPolicySpec {
+        let (takes, makes) = (self.below(3), self.below(4));
+        let action =
+            |random: &mut Self| random.of(&[PolicyAction::Allow, PolicyAction::Allow, PolicyAction::Deny]);
+        let ingress = (0..takes).map(|_| ExtendedIngressRule {
+            action: action(self),
+            from: self.extended_peers(false),
+            ports: self.ports(),
+            icmp: self.messages(),
+        });
+        let ingress = ingress.collect();
+        let egress = (0..makes).map(|_| ExtendedEgressRule {
+            action: action(self),
+            to: self.extended_peers(true),
+            ports: self.ports(),
+            icmp: self.messages(),
+        });
+        let egress = egress.collect();
+        ExtendedPolicySpec {
+            pod_selector: self.selector("app"),
+            policy_types: self.policy_types(),
+            ingress,
+            egress,
+            audit: self.below(4) == 0,
+            ..ExtendedPolicySpec::default()
+        }
+    }
+
+    fn messages(&mut self) -> Vec<IcmpMessage> {
+        let message = |random: &mut Self| {
+            let is_v6 = random.below(2);
+            let [kind, code] = random.of(&MESSAGES[is_v6 as usize]).to_be_bytes().map(i64::from);
+            let said = random.below(3);
+            IcmpMessage {
+                family: [IcmpFamily::IPv4, IcmpFamily::IPv6][is_v6 as usize],
+                kind: (said > 0).then_some(kind),
+                code: (said > 1).then_some(code),
+            }
+        };
+        (0..self.below(3).saturating_sub(1)).map(|_| message(self)).collect()
+    }
+
+    fn extended_peers(&mut self, is_egress: bool) -> Vec<ExtendedPeer> {
+        let mut found = Vec::new();
+        for _ in 0..self.below(3) {
+            let choice = self.below(if is_egress { 5 } else { 4 });
+            let plain = self.peers().into_iter().next();
+            found.push(match (choice, plain) {
+                (4, _) => {
+                    let domain_name = Some(self.of(&DOMAINS).to_owned());
+                    ExtendedPeer { domain_name, ..ExtendedPeer::default() }
+                }
+                (0..=2, Some(PolicyPeer { pod_selector, namespace_selector, ip_block })) => {
+                    ExtendedPeer { pod_selector, namespace_selector, ip_block, ..ExtendedPeer::default() }
+                }
+                _ => {
+                    let entity = self.of(&[Entity::Host, Entity::Node, Entity::World, Entity::Cluster]);
+                    ExtendedPeer { entity: Some(entity), ..ExtendedPeer::default() }
+                }
+            });
+        }
+        found
+    }
+
+    fn cluster(&mut self) -> ClusterNetworkPolicySpec {
+        let (takes, makes) = (self.below(3), self.below(4));
+        let action =
+            |random: &mut Self| random.of(&[ClusterAction::Accept, ClusterAction::Deny, ClusterAction::Pass]);
+        let ingress = (0..takes).map(|_| ClusterIngressRule {
+            name: String::new(),
+            action: action(self),
+            from: self.cluster_peers(false),
+            protocols: self.protocols(),
+        });
+        let ingress = ingress.collect();
+        let egress = (0..makes).map(|_| ClusterEgressRule {
+            name: String::new(),
+            action: action(self),
+            to: self.cluster_peers(true),
+            protocols: self.protocols(),
+        });
+        let egress = egress.collect();
+        let subject = match self.below(2) {
+            0 => ClusterSubject { namespaces: Some(self.selector("tier")), pods: None },
+            _ => ClusterSubject { namespaces: None, pods: Some(self.namespaced()) },
+        };
+        ClusterNetworkPolicySpec {
+            tier: self.of(&[ClusterTier::Admin, ClusterTier::Baseline]),
+            priority: self.below(3).into(),
+            subject,
+            ingress,
+            egress,
+        }
+    }
+
+    fn namespaced(&mut self) -> NamespacedPods {
+        NamespacedPods { namespace_selector: self.selector("tier"), pod_selector: self.selector("app") }
+    }
+
+    fn cluster_peers(&mut self, is_egress: bool) -> Vec<ClusterPeer> {
+        let peer = |random: &mut Self| match random.below(if is_egress { 5 } else { 2 }) {
+            0 => ClusterPeer { namespaces: Some(random.selector("tier")), ..ClusterPeer::default() },
+            1 => ClusterPeer { pods: Some(random.namespaced()), ..ClusterPeer::default() },
+            2 => ClusterPeer { nodes: Some(random.selector("tier")), ..ClusterPeer::default() },
+            3 => ClusterPeer { domain_names: vec![random.of(&DOMAINS).to_owned()], ..ClusterPeer::default() },
+            _ => ClusterPeer { networks: vec![random.of(&BLOCKS).to_owned()], ..ClusterPeer::default() },
+        };
+        (0..=self.below(2)).map(|_| peer(self)).collect()
+    }
+
+    fn protocols(&mut self) -> Vec<ClusterProtocol> {
+        let protocol = |random: &mut Self| {
+            let first = i64::from(random.port());
+            let range = ClusterPortRange { start: first, end: first + 1 + i64::from(random.below(12)) };
+            let destination_port = match random.below(3) {
+                0 => None,
+                1 => Some(ClusterPort { number: Some(first), range: None }),
+                _ => Some(ClusterPort { number: None, range: Some(range) }),
+            };
+            let ports = Some(ClusterPorts { destination_port });
+            match random.below(4) {
+                0 => ClusterProtocol { tcp: ports, ..ClusterProtocol::default() },
+                1 => ClusterProtocol { udp: ports, ..ClusterProtocol::default() },
+                2 => ClusterProtocol { sctp: ports, ..ClusterProtocol::default() },
+                _ => ClusterProtocol {
+                    destination_named_port: Some("http".to_owned()),
+                    ..ClusterProtocol::default()
+                },
+            }
+        };
+        (0..self.below(3)).map(|_| protocol(self)).collect()
+    }
+
+    fn identity(&mut self, index: u32) -> Identity {
+        let mut identity = Identity::new(identity(index), self.of(&NAMESPACES), "app", self.labels("app"));
+        if self.below(2) == 0 {
+            let (port, protocol) = (self.port(), self.of(&[PolicyProtocol::Tcp, PolicyProtocol::Udp]));
+            identity.spec.ports.push(NamedPort { name: "http".to_owned(), port, protocol });
+        }
+        identity
     }
 
     fn world(&mut self) -> World {
@@ -102,10 +266,17 @@ impl Random {
             namespace.metadata.labels.extend(self.labels("tier"));
             namespace
         });
-        let identities = [1, 2]
-            .map(|index| Identity::new(identity(index), self.of(&NAMESPACES), "app", self.labels("app")));
+        let identities = [1, 2].map(|index| self.identity(index));
         let policies: Vec<_> = (1..=self.below(6)).map(|number| self.policy(number)).collect();
-        World::of(&namespaces, &identities, &policies)
+        let mut world = World::of(&namespaces, &identities, &policies);
+        let addresses = [0, 1].map(|is_v6| self.outside(is_v6 == 1));
+        world.set_node("one", &self.labels("tier"), &addresses);
+        for pattern in DOMAINS {
+            let count = self.below(4);
+            let addresses: Vec<_> = (0..count).map(|n| self.outside(n % 2 == 0)).collect();
+            world.set_domain(pattern, addresses);
+        }
+        world
     }
 }
 
@@ -123,8 +294,14 @@ struct Meeting {
 impl Meeting {
     fn of(random: &mut Random) -> Self {
         let is_v6 = random.below(2) == 0;
-        let speaks = Speaks { protocol: random.of(&PROTOCOLS), port: random.port() };
-        let ports = [40_000, speaks.port];
+        let mut speaks = Speaks { protocol: random.of(&PROTOCOLS), port: random.port() };
+        let mut ports = [40_000, speaks.port];
+        if random.below(4) == 0 {
+            let family = usize::from(is_v6);
+            speaks = Speaks { protocol: ICMP[family], port: random.of(&MESSAGES[family]) };
+            // Type and code, and no checksum.
+            ports = [speaks.port, 0];
+        }
         let replica = |index: u8| OtherEnd { identity: identity(index.into()), address: own(is_v6, index) };
         let outside = OtherEnd { identity: WORLD, address: random.outside(is_v6) };
         let between = |from: IpAddr, to: IpAddr| frame(from, to, speaks.protocol, ports);
@@ -158,7 +335,7 @@ impl Meeting {
 }
 
 #[test]
-fn the_kernel_decides_as_kubernetes_documentation_says() {
+fn the_kernel_decides_as_the_policies_of_all_kinds_mean() {
     let mut bench = Bench::new();
     let mut random = Random(0x2545_f491_4f6c_dd1d);
     let mut verdicts = [0; 2];
@@ -191,7 +368,8 @@ fn the_kernel_decides_as_kubernetes_documentation_says() {
                 let is_v6 = meeting.asked[0].2.address.is_ipv6();
                 let rules = bench.rules_of_the_only_connection(is_v6);
                 for judgement in &judgements {
-                    let said = judgement.rules.iter().any(|rule| rules.contains(rule));
+                    let meant = if judgement.audit.is_empty() { &judgement.rules } else { &judgement.audit };
+                    let said = meant.iter().any(|rule| rules.contains(rule));
                     assert!(said, "round {round}: {rules:?} {judgement:?}");
                 }
             }
