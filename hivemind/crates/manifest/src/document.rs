@@ -2,12 +2,16 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use hivemind_model::{ErrorCode, Metadata, NetworkPolicy, NetworkPolicyStatus, Problem, check_name};
+use hivemind_model::{
+    ClusterNetworkPolicySpec, ErrorCode, ExtendedPolicySpec, Metadata, NetworkPolicy, NetworkPolicySpec,
+    NetworkPolicyStatus, PolicyKind, PolicySpec, Problem, SYSTEM_NAMESPACE, check_name,
+};
 
 use crate::{
     DOCUMENTS_MAX, FILE_BYTES_MAX, TOTAL_BYTES_MAX,
     fault::{Fault, Faults},
-    fields, hints,
+    fields,
+    kind::{Shape, Within},
     place::Place,
     reader::{At, Reader, shown},
     source::Source,
@@ -15,14 +19,10 @@ use crate::{
     tree_builder,
 };
 
-const API_VERSION: &str = "networking.k8s.io/v1";
-const KIND: &str = "NetworkPolicy";
-const LIST_KINDS: &[&str] = &["List", "NetworkPolicyList"];
-
 /// How to read.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
-    /// The namespace of documents that name none.
+    /// The namespace of documents that name none, save for those of the whole cluster, which are in [`SYSTEM_NAMESPACE`].
     pub namespace: &'a str,
     /// Whether documents that name another namespace are at fault.
     pub only_this_namespace: bool,
@@ -104,19 +104,19 @@ struct Reading<'a> {
     options: Options<'a>,
     check: &'a dyn Fn(&NetworkPolicy) -> Vec<Problem>,
     policies: Vec<PolicyDocument>,
-    /// Where the policy of a namespace and name stands.
-    seen: HashMap<(String, String), String>,
+    /// Where the policy of a namespace and name stands, and its kind.
+    seen: HashMap<(String, String), (PolicyKind, String)>,
     documents: usize,
 }
 
 impl Reading<'_> {
     fn source(&mut self, source: &Source, faults: &mut Faults) {
         for root in tree_builder::documents(source, faults) {
-            self.document(source, root, faults);
+            self.document(source, root, Within::default(), faults);
         }
     }
 
-    fn document(&mut self, source: &Source, root: Arc<Node>, faults: &mut Faults) {
+    fn document(&mut self, source: &Source, root: Arc<Node>, within: Within, faults: &mut Faults) {
         self.documents += 1;
         if self.documents > DOCUMENTS_MAX {
             if self.documents == DOCUMENTS_MAX + 1 {
@@ -126,45 +126,50 @@ impl Reading<'_> {
             }
             return;
         }
-        let mut reader = Reader { source, faults };
+        let mut reader = Reader { source, kind: PolicyKind::default(), faults };
         let at = At { node: &root, path: String::new() };
-        if at.get("kind").is_some_and(|kind| LIST_KINDS.contains(&scalar(kind.node))) {
-            reader.map(&at, fields::LIST);
-            let items = at.get("items").map(|items| (reader.list(&items), items));
-            if let Some((_, At { node: Node { value: Value::List(items), .. }, .. })) = items {
-                for item in items {
-                    self.document(source, item.clone(), faults);
+        // Documents of a kind that is not read are told as such, not field by field.
+        match reader.shape(&at, within) {
+            Some(Shape::Policy(kind)) => self.policy(source, root, kind, faults),
+            Some(Shape::List(within)) => {
+                reader.map(&at, fields::LIST);
+                let items = at.get("items").map(|items| (reader.list(&items), items));
+                if let Some((_, At { node: Node { value: Value::List(items), .. }, .. })) = items {
+                    for item in items {
+                        self.document(source, item.clone(), within, faults);
+                    }
                 }
             }
-            return;
-        }
-        // Documents of a kind that is not read are told as such, not field by field.
-        if reader.is_policy(&at) {
-            self.policy(source, root, faults);
+            None => {}
         }
     }
 
-    fn policy(&mut self, source: &Source, root: Arc<Node>, faults: &mut Faults) {
+    fn policy(&mut self, source: &Source, root: Arc<Node>, kind: PolicyKind, faults: &mut Faults) {
         let before = faults.list.len();
-        let mut reader = Reader { source, faults };
+        let mut reader = Reader { source, kind, faults };
         let at = At { node: &root, path: String::new() };
         reader.map(&at, fields::DOCUMENT);
         let metadata = reader
             .required(&at, "metadata", "give it a name: metadata: {name: allow-web}")
             .and_then(|metadata| reader.metadata(&metadata, self.options));
-        let hint = "say whom it selects: spec: {podSelector: {matchLabels: {app: web}}}";
+        let hint = match kind {
+            PolicyKind::ClusterNetworkPolicy => {
+                "say what it decides: spec: {tier: Admin, priority: 1, subject: …}"
+            }
+            _ => "say whom it selects: spec: {podSelector: {matchLabels: {app: web}}}",
+        };
         let spec = reader.required(&at, "spec", hint).map(|spec| reader.policy_spec(&spec));
-        let named = metadata.is_some();
+        let (named, specified) = (metadata.is_some(), spec.is_some());
         let policy = NetworkPolicy {
             metadata: metadata.unwrap_or_else(|| Metadata::new(self.options.namespace, "")),
-            spec: spec.clone().unwrap_or_default().into(),
+            spec: spec.unwrap_or_else(|| empty(kind)),
             status: NetworkPolicyStatus::default(),
         };
         if named {
             self.note_name(source, &root, &policy, faults);
         }
         let document = PolicyDocument { policy, source: source.clone(), root };
-        if spec.is_some() {
+        if specified {
             self.check(&document, before, faults);
         }
         self.policies.push(document);
@@ -187,66 +192,50 @@ impl Reading<'_> {
         let Metadata { namespace, name, .. } = &policy.metadata;
         let place = root.place_of("metadata.name");
         let position = format!("{}:{}:{}", source.name(), place.line, place.column);
-        if let Some(first) = self.seen.get(&(namespace.clone(), name.clone())) {
-            let message =
-                format!("policy {name:?} of namespace {namespace:?} stands twice, first at {first}");
+        let kind = policy.spec.kind();
+        if let Some((other, first)) = self.seen.get(&(namespace.clone(), name.clone())) {
+            let of = match kind.is_cluster_wide() {
+                true => "of the whole cluster".to_owned(),
+                false => format!("of namespace {namespace:?}"),
+            };
+            let message = match *other == kind {
+                true => format!("policy {name:?} {of} stands twice, first at {first}"),
+                false => format!(
+                    "the name of {} {name:?} {of} is that of the {} at {first}",
+                    kind.name(),
+                    other.name()
+                ),
+            };
             let hint = "leave one of the two, or give one another name";
             faults.add(|| source.fault(place, ErrorCode::Repeated, "metadata.name", message, hint));
             return;
         }
-        self.seen.insert((namespace.clone(), name.clone()), position);
+        self.seen.insert((namespace.clone(), name.clone()), (kind, position));
     }
 }
 
-fn scalar(node: &Node) -> &str {
-    match &node.value {
-        Value::Scalar { text, .. } => text,
-        _ => "",
+fn empty(kind: PolicyKind) -> PolicySpec {
+    match kind {
+        PolicyKind::NetworkPolicy => NetworkPolicySpec::default().into(),
+        PolicyKind::ClusterNetworkPolicy => ClusterNetworkPolicySpec::default().into(),
+        PolicyKind::Policy => ExtendedPolicySpec::default().into(),
     }
 }
 
 impl Reader<'_> {
-    /// Whether the document is to be read as a policy; if not, why has been told.
-    fn is_policy(&mut self, at: &At<'_>) -> bool {
-        if !matches!(at.node.value, Value::Map(_)) {
-            self.map(at, fields::DOCUMENT);
-            return false;
-        }
-        let kind = at.get("kind").and_then(|kind| Some((self.text(&kind)?, kind)));
-        if let Some((text, kind)) = &kind
-            && text != KIND
-        {
-            let of =
-                at.get("apiVersion").map(|v| format!(" of {}", shown(scalar(v.node)))).unwrap_or_default();
-            let message = format!("kind {}{of} is not supported", shown(text));
-            let hint = match hints::nearest(text, &[KIND]) {
-                Some(name) => format!("did you mean {name:?}?"),
-                None => format!("what can be applied is {KIND} of {API_VERSION}, and List of such"),
-            };
-            self.fault(kind, ErrorCode::Unsupported, message, hint);
-            return false;
-        }
-        let version = self.required(at, "apiVersion", "write apiVersion: networking.k8s.io/v1");
-        if at.get("kind").is_none() {
-            self.required(at, "kind", "write kind: NetworkPolicy");
-        }
-        let version_text = version.as_ref().map(|version| self.text(version));
-        if let (Some(Some(text)), Some(version)) = (&version_text, &version)
-            && text != API_VERSION
-        {
-            let message = format!("apiVersion {} of {KIND} is not supported", shown(text));
-            self.fault(version, ErrorCode::Unsupported, message, format!("write apiVersion: {API_VERSION}"));
-        }
-        true
-    }
-
     /// Metadata with a name; none without one.
     fn metadata(&mut self, at: &At<'_>, options: Options<'_>) -> Option<Metadata> {
         if !self.map(at, fields::METADATA) {
             return None;
         }
-        let mut metadata = Metadata::new(options.namespace, "");
-        if let Some(namespace) = at.get("namespace")
+        let is_cluster_wide = self.kind.is_cluster_wide();
+        let mut metadata =
+            Metadata::new(if is_cluster_wide { SYSTEM_NAMESPACE } else { options.namespace }, "");
+        if let Some(namespace) = at.get("namespace").filter(|_| is_cluster_wide) {
+            let message = format!("a {} is of the whole cluster, and in no namespace", self.kind.name());
+            let hint = "leave it out: spec.subject says whom the policy applies to";
+            self.fault(&namespace, ErrorCode::Unsupported, message, hint);
+        } else if let Some(namespace) = at.get("namespace")
             && let Some(text) = self.text(&namespace)
         {
             let place = namespace.node.place;

@@ -2,7 +2,8 @@
 //! all files are told at once.
 //!
 //! It does no I/O: the caller brings the texts as [`Source`]s. Start with [`read`]. A text becomes trees of nodes that know
-//! their places (`tree`); a reader that knows the fields of each kind walks them and collects faults (`reader`, `policy`).
+//! their places (`tree`); what a document is, is told by its kind (`kind`); a reader that knows the fields of each kind walks
+//! them and collects faults (`reader`, `policy`).
 //! What only the engine of policies can judge, such as blocks of addresses, is asked of a function that the caller brings,
 //! and its answers, which name fields, are told at the places of these fields.
 //!
@@ -13,6 +14,7 @@ mod document;
 mod fault;
 mod fields;
 mod hints;
+mod kind;
 mod place;
 mod policy;
 mod reader;

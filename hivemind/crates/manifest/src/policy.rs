@@ -1,8 +1,11 @@
-//! Reads the spec of a NetworkPolicy.
+//! Reads the spec of a NetworkPolicy, and what the specs of all kinds have in common.
+
+mod cluster;
+mod extended;
 
 use hivemind_model::{
     EgressRule, ErrorCode, IngressRule, IpBlock, LabelExpression, LabelOperator, LabelSelector,
-    NetworkPolicySpec, PolicyPeer, PolicyPort, PolicyProtocol, PolicyType, PortRef,
+    NetworkPolicySpec, PolicyKind, PolicyPeer, PolicyPort, PolicyProtocol, PolicySpec, PolicyType, PortRef,
 };
 
 use crate::{
@@ -11,7 +14,7 @@ use crate::{
     tree::Value,
 };
 
-const POLICY_TYPES: &[(&str, PolicyType)] =
+pub(crate) const POLICY_TYPES: &[(&str, PolicyType)] =
     &[("Ingress", PolicyType::Ingress), ("Egress", PolicyType::Egress)];
 const PROTOCOLS: &[(&str, PolicyProtocol)] =
     &[("TCP", PolicyProtocol::Tcp), ("UDP", PolicyProtocol::Udp), ("SCTP", PolicyProtocol::Sctp)];
@@ -23,37 +26,34 @@ const OPERATORS: &[(&str, LabelOperator)] = &[
 ];
 
 impl Reader<'_> {
-    /// A spec, as far as it can be read.
-    pub(crate) fn policy_spec(&mut self, at: &At<'_>) -> NetworkPolicySpec {
-        if !self.map(at, fields::SPEC) {
+    /// The spec of a policy of the kind that is read, as far as it can be.
+    pub(crate) fn policy_spec(&mut self, at: &At<'_>) -> PolicySpec {
+        match self.kind {
+            PolicyKind::NetworkPolicy => self.network_spec(at).into(),
+            PolicyKind::ClusterNetworkPolicy => self.cluster_spec(at).into(),
+            PolicyKind::Policy => self.extended_spec(at).into(),
+        }
+    }
+
+    fn network_spec(&mut self, at: &At<'_>) -> NetworkPolicySpec {
+        if !self.map(at, fields::network::SPEC) {
             return NetworkPolicySpec::default();
         }
         NetworkPolicySpec {
             pod_selector: at.get("podSelector").map(|at| self.selector(&at)).unwrap_or_default(),
             policy_types: self.each(at, "policyTypes", |reader, at| reader.choice(at, POLICY_TYPES)),
             ingress: self.each(at, "ingress", |reader, at| {
-                reader.map(at, fields::INGRESS);
+                reader.map(at, fields::network::INGRESS);
                 Some(IngressRule { ports: reader.ports(at), from: reader.peers(at, "from") })
             }),
             egress: self.each(at, "egress", |reader, at| {
-                reader.map(at, fields::EGRESS);
+                reader.map(at, fields::network::EGRESS);
                 Some(EgressRule { ports: reader.ports(at), to: reader.peers(at, "to") })
             }),
         }
     }
 
-    /// The entries of the list that a field is.
-    fn each<T>(
-        &mut self,
-        at: &At<'_>,
-        key: &str,
-        mut read: impl FnMut(&mut Self, &At<'_>) -> Option<T>,
-    ) -> Vec<T> {
-        let list = at.get(key).map(|at| self.list(&at)).unwrap_or_default();
-        list.iter().filter_map(|at| read(self, at)).collect()
-    }
-
-    fn ports(&mut self, at: &At<'_>) -> Vec<PolicyPort> {
+    pub(crate) fn ports(&mut self, at: &At<'_>) -> Vec<PolicyPort> {
         self.each(at, "ports", |reader, at| {
             reader.map(at, fields::PORT);
             Some(PolicyPort {
@@ -86,7 +86,7 @@ impl Reader<'_> {
 
     fn peers(&mut self, at: &At<'_>, key: &str) -> Vec<PolicyPeer> {
         self.each(at, key, |reader, at| {
-            reader.map(at, fields::PEER);
+            reader.map(at, fields::network::PEER);
             Some(PolicyPeer {
                 pod_selector: at.get("podSelector").map(|at| reader.selector(&at)),
                 namespace_selector: at.get("namespaceSelector").map(|at| reader.selector(&at)),
@@ -95,7 +95,7 @@ impl Reader<'_> {
         })
     }
 
-    fn ip_block(&mut self, at: &At<'_>) -> IpBlock {
+    pub(crate) fn ip_block(&mut self, at: &At<'_>) -> IpBlock {
         if !self.map(at, fields::IP_BLOCK) {
             return IpBlock::default();
         }
@@ -107,7 +107,7 @@ impl Reader<'_> {
         }
     }
 
-    fn selector(&mut self, at: &At<'_>) -> LabelSelector {
+    pub(crate) fn selector(&mut self, at: &At<'_>) -> LabelSelector {
         if !self.map(at, fields::SELECTOR) {
             return LabelSelector::default();
         }

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use hivemind_model::{ErrorCode, Problems, check_label};
+use hivemind_model::{ErrorCode, PolicyKind, Problems, check_label};
+use jiff::Timestamp;
 
 use crate::{
     fault::Faults,
@@ -36,6 +37,8 @@ impl<'n> At<'n> {
 /// Reads values of one source.
 pub(crate) struct Reader<'a> {
     pub(crate) source: &'a Source,
+    /// As what it is read.
+    pub(crate) kind: PolicyKind,
     pub(crate) faults: &'a mut Faults,
 }
 
@@ -64,7 +67,7 @@ impl Reader<'_> {
                 let path = at.below(&entry.key);
                 let message = format!("unknown field {}", shown(&entry.key));
                 let before = index.checked_sub(1).and_then(|before| entries.get(before));
-                let hint = unknown_hint(&entry.key, known, before);
+                let hint = unknown_hint(self.kind, &entry.key, known, before);
                 self.fault_in(entry.key_place, &path, ErrorCode::UnknownField, message, hint);
             }
         }
@@ -95,6 +98,34 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    /// What `read` makes of the entries of the list that a field is.
+    pub(crate) fn each<T>(
+        &mut self,
+        at: &At<'_>,
+        key: &str,
+        mut read: impl FnMut(&mut Self, &At<'_>) -> Option<T>,
+    ) -> Vec<T> {
+        let list = at.get(key).map(|at| self.list(&at)).unwrap_or_default();
+        list.iter().filter_map(|at| read(self, at)).collect()
+    }
+
+    /// As [`Reader::each`], of a list that says something if it is there; without, it means `hint`.
+    pub(crate) fn some<T>(
+        &mut self,
+        at: &At<'_>,
+        key: &str,
+        hint: &str,
+        read: impl FnMut(&mut Self, &At<'_>) -> Option<T>,
+    ) -> Vec<T> {
+        if let Some(list) = at.get(key)
+            && matches!(&list.node.value, Value::List(items) if items.is_empty())
+        {
+            let message = format!("{} is an empty list", list.path);
+            self.fault(&list, ErrorCode::OutOfRange, message, hint);
+        }
+        self.each(at, key, read)
     }
 
     /// The entries of a list.
@@ -144,6 +175,30 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    /// True or false.
+    pub(crate) fn boolean(&mut self, at: &At<'_>) -> Option<bool> {
+        match &at.node.value {
+            Value::Scalar { text, plain: true } if scalar::plain(text) == Plain::Boolean => {
+                Some(text.eq_ignore_ascii_case("true"))
+            }
+            _ => {
+                self.wrong_type(at, "a boolean", "write true or false, without quotes");
+                None
+            }
+        }
+    }
+
+    /// A time (RFC 3339).
+    pub(crate) fn time(&mut self, at: &At<'_>) -> Option<Timestamp> {
+        let text = self.text(at)?;
+        let time = text.parse().ok();
+        if time.is_none() {
+            let message = format!("{} is not a time", shown(&text));
+            self.fault(at, ErrorCode::OutOfRange, message, "write it as 2030-01-31T18:00:00Z");
+        }
+        time
     }
 
     /// One of a few names.
@@ -239,17 +294,14 @@ pub(crate) fn shown(text: &str) -> String {
     format!("{:?}", begin + "…")
 }
 
-fn unknown_hint(key: &str, known: &[&str], before: Option<&Entry>) -> String {
+fn unknown_hint(kind: PolicyKind, key: &str, known: &[&str], before: Option<&Entry>) -> String {
     if let Some(name) = hints::nearest(key, known) {
         return format!("did you mean {name:?}?");
     }
     if let Some(empty) = before.and_then(left_empty) {
         return format!("{empty:?} before it is empty: indent {key:?} deeper, if it belongs below it");
     }
-    match fields::home(key) {
-        Some(home) => format!("{key:?} belongs {home}: check the indentation"),
-        None => format!("the fields here are {}", known.join(", ")),
-    }
+    fields::home(kind, key).unwrap_or_else(|| format!("the fields here are {}", known.join(", ")))
 }
 
 /// The field at the end of `entry` that nothing is said of.

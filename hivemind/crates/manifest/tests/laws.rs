@@ -10,6 +10,28 @@ const PIECES: &[&str] = &[
     "apiVersion: networking.k8s.io/v1\n",
     "kind: NetworkPolicy\n",
     "kind: List\n",
+    "apiVersion: policy.networking.k8s.io/v1beta1\nkind: ClusterNetworkPolicy\n",
+    "apiVersion: hivemind/v1\nkind: Policy\n",
+    "kind: ClusterNetworkPolicyList\n",
+    "kind: PolicyList\n",
+    "tier: Admin\n",
+    "priority: 1\n",
+    "subject:",
+    "namespaces:",
+    "pods:",
+    "to:",
+    "action: Deny\n",
+    "protocols:",
+    "tcp:",
+    "destinationPort:",
+    "range: {start: 1, end: 2}",
+    "networks:",
+    "domainNames:",
+    "icmp:",
+    "type: 8\n",
+    "entity: host\n",
+    "until: 2030-01-01T00:00:00Z\n",
+    "audit: true\n",
     "items:\n",
     "metadata:\n",
     "  name: a\n",
@@ -61,23 +83,79 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A document that is good but for the values `BAD`, in block or flow style.
-fn document() -> impl Strategy<Value = String> {
-    let style = (1_usize..5, any::<bool>(), 0_usize..4, any::<bool>(), "[a-zé]{0,8}");
-    style.prop_map(|(indent, flow, blank, comment, label)| {
-        let i = " ".repeat(indent);
-        let head = format!(
-            "{}apiVersion: networking.k8s.io/v1\n{}kind: NetworkPolicy\nmetadata:\n{i}name: a\n{i}annotations: {{note: \"{label}\", b: BAD}}\nspec:\n",
-            "\n".repeat(blank),
-            if comment { "# é: BUT\n" } else { "" },
+/// How a document is laid out.
+#[derive(Clone, Debug)]
+struct Style {
+    indent: usize,
+    flow: bool,
+    blank: usize,
+    comment: bool,
+    label: String,
+}
+
+fn style() -> impl Strategy<Value = Style> {
+    let parts = (1_usize..5, any::<bool>(), 0_usize..4, any::<bool>(), "[a-zé]{0,8}");
+    parts.prop_map(|(indent, flow, blank, comment, label)| Style { indent, flow, blank, comment, label })
+}
+
+/// The head of a document of a kind, in which the value `BAD` stands once.
+fn head(style: &Style, version: &str, kind: &str) -> String {
+    let i = " ".repeat(style.indent);
+    format!(
+        "{}apiVersion: {version}\n{}kind: {kind}\nmetadata:\n{i}name: a\n{i}annotations: {{note: \"{}\", b: BAD}}\nspec:\n",
+        "\n".repeat(style.blank),
+        if style.comment { "# é: BUT\n" } else { "" },
+        style.label,
+    )
+}
+
+/// A NetworkPolicy that is good but for the values `BAD`, in block or flow style.
+fn network(style: &Style) -> String {
+    let (i, label) = (" ".repeat(style.indent), &style.label);
+    let head = head(style, "networking.k8s.io/v1", "NetworkPolicy");
+    if style.flow {
+        return format!(
+            "{head}{i}{{podSelector: {{matchLabels: {{x: BAD}}}},\n{i}ingress: [{{from: [{{ipBlock: {{cidr: BAD}}}}]}}]}}\n"
         );
-        if flow {
-            return format!("{head}{i}{{podSelector: {{matchLabels: {{x: BAD}}}},\n{i}ingress: [{{from: [{{ipBlock: {{cidr: BAD}}}}]}}]}}\n");
-        }
-        format!(
-            "{head}{i}podSelector:\n{i}{i}matchLabels:\n{i}{i}{i}x: BAD\n{i}ingress:\n{i}- from:\n{i}  - ipBlock:\n{i}    {i}cidr:   BAD # {label}\n"
-        )
-    })
+    }
+    format!(
+        "{head}{i}podSelector:\n{i}{i}matchLabels:\n{i}{i}{i}x: BAD\n{i}ingress:\n{i}- from:\n{i}  - ipBlock:\n{i}    {i}cidr:   BAD # {label}\n"
+    )
+}
+
+/// The same of a ClusterNetworkPolicy.
+fn cluster(style: &Style) -> String {
+    let (i, label) = (" ".repeat(style.indent), &style.label);
+    let version = ["v1beta1", "v1alpha2"][style.blank % 2];
+    let head = head(style, &format!("policy.networking.k8s.io/{version}"), "ClusterNetworkPolicy");
+    if style.flow {
+        return format!(
+            "{head}{i}{{tier: BAD, priority: 1, subject: {{namespaces: {{matchLabels: {{x: BAD}}}}}},\n{i}egress: [{{action: Deny, to: [{{networks: [BAD]}}],\n{i}protocols: [{{tcp: {{destinationPort: {{number: BAD}}}}}}]}}]}}\n"
+        );
+    }
+    format!(
+        "{head}{i}tier: BAD\n{i}priority:   BAD # {label}\n{i}subject:\n{i}{i}pods:\n{i}{i}{i}podSelector: {{matchLabels: {{x: BAD}}}}\n{i}egress:\n{i}- action: BAD\n{i}  to:\n{i}  - domainNames:\n{i}    - BAD\n"
+    )
+}
+
+/// The same of a Policy.
+fn extended(style: &Style) -> String {
+    let (i, label) = (" ".repeat(style.indent), &style.label);
+    let head = head(style, "hivemind/v1", "Policy");
+    if style.flow {
+        return format!(
+            "{head}{i}{{podSelector: {{}}, audit: BAD, until: BAD,\n{i}ingress: [{{action: Deny, icmp: [{{type: BAD}}]}}]}}\n"
+        );
+    }
+    format!(
+        "{head}{i}podSelector: {{}}\n{i}log:   BAD # {label}\n{i}egress:\n{i}- action: BAD\n{i}  to:\n{i}  - entity: BAD\n{i}  - domainName: BAD\n{i}  icmp: [{{family: BAD, code: BAD}}]\n"
+    )
+}
+
+/// A document of any kind that is good but for the values `BAD`.
+fn document() -> impl Strategy<Value = String> {
+    (style(), select(vec![network as fn(&Style) -> String, cluster, extended]))
+        .prop_map(|(style, of)| of(&style))
 }
 
 /// Where each `needle` stands, line and column from 1.

@@ -1,7 +1,9 @@
 //! Every fault is told at its own line and column, and all of them at once.
 
 use hivemind_manifest::{Manifests, Options, Source, read};
-use hivemind_model::{ErrorCode, LabelOperator, NetworkPolicy, PortRef, Problem};
+use hivemind_model::{
+    ErrorCode, LabelOperator, NetworkPolicy, NetworkPolicySpec, PolicySpec, PortRef, Problem,
+};
 
 const OPTIONS: Options<'_> = Options { namespace: "default", only_this_namespace: false };
 
@@ -14,6 +16,13 @@ fn faults(text: &str) -> Vec<String> {
     let found = from(text).faults;
     assert!(found.iter().all(|fault| !fault.hint.is_empty()), "no hint: {found:?}");
     found.iter().map(|f| format!("{}:{} {} {}", f.line, f.column, f.code, f.message)).collect()
+}
+
+fn network(policy: &NetworkPolicy) -> &NetworkPolicySpec {
+    match &policy.spec {
+        PolicySpec::NetworkPolicy(spec) => spec,
+        other => panic!("{other:?}"),
+    }
 }
 
 const WHOLE: &str = r#"# who may reach the shop
@@ -58,7 +67,8 @@ status:
 fn a_policy_is_read_with_all_that_it_says() {
     let read = from(WHOLE);
     assert_eq!(read.faults, []);
-    let NetworkPolicy { metadata, spec, .. } = &read.policies[0].policy;
+    let NetworkPolicy { metadata, .. } = &read.policies[0].policy;
+    let spec = network(&read.policies[0].policy);
     assert_eq!((metadata.name.as_str(), metadata.namespace.as_str()), ("web", "shop"));
     assert_eq!(
         (&metadata.labels["team"], &metadata.annotations["why"]),
@@ -266,7 +276,7 @@ fn what_the_check_of_policies_says_is_told_at_the_place_of_its_field() {
         "spec.podSelector.matchLabels[example.com/tier]",
     ];
     let check = |policy: &NetworkPolicy| {
-        assert_eq!(policy.spec.ingress[0].from[0].ip_block.as_ref().unwrap().cidr, "10.0.0.0/33");
+        assert_eq!(network(policy).ingress[0].from[0].ip_block.as_ref().unwrap().cidr, "10.0.0.0/33");
         fields.map(problem).to_vec()
     };
     let read = read(&[Source::new("rules.yaml", text.into())], OPTIONS, &check);

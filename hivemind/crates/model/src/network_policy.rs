@@ -67,6 +67,10 @@ pub enum PolicyKind {
 }
 
 impl PolicyKind {
+    /// All kinds.
+    pub const ALL: [PolicyKind; 3] =
+        [PolicyKind::NetworkPolicy, PolicyKind::ClusterNetworkPolicy, PolicyKind::Policy];
+
     /// The word in manifests.
     pub const fn name(self) -> &'static str {
         match self {
@@ -83,6 +87,22 @@ impl PolicyKind {
             PolicyKind::ClusterNetworkPolicy => "policy.networking.k8s.io/v1beta1",
             PolicyKind::Policy => "hivemind/v1",
         }
+    }
+
+    /// Every `apiVersion` that is read, the newest first.
+    pub const fn api_versions(self) -> &'static [&'static str] {
+        match self {
+            PolicyKind::NetworkPolicy => &["networking.k8s.io/v1"],
+            PolicyKind::ClusterNetworkPolicy => {
+                &["policy.networking.k8s.io/v1beta1", "policy.networking.k8s.io/v1alpha2"]
+            }
+            PolicyKind::Policy => &["hivemind/v1"],
+        }
+    }
+
+    /// Whether such a policy is in no namespace of its author's choice, and selects replicas of any.
+    pub const fn is_cluster_wide(self) -> bool {
+        matches!(self, PolicyKind::ClusterNetworkPolicy)
     }
 }
 
