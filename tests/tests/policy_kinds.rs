@@ -90,7 +90,9 @@ fn policies_of_the_cluster_come_before_those_of_namespaces_and_after_them() -> R
     let asked = node.hivemind(&["policy", "check", "client", "server", "--port", &port])?;
     let said = String::from_utf8_lossy(&asked.stdout).into_owned();
     ensure!(asked.status.code() == Some(1), "{said}");
-    for part in ["client to server on 7000/udp: denied", "Admin tier: denied", "hivemind-system/deny-all/ingress[0]"] {
+    for part in
+        ["client to server on 7000/udp: denied", "Admin tier: denied", "hivemind-system/deny-all/ingress[0]"]
+    {
         ensure!(said.contains(part), "no {part:?}: {said}");
     }
     node.apply(&rules("Accept", "stranger"))?;
