@@ -6,6 +6,7 @@
 //! the same, and notes when each of them heard the first one, and from when on none.
 
 mod compiling;
+mod rules;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -52,6 +53,7 @@ const NAME: &str = "bench";
 pub(super) fn run(progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
     progress("policy: compiling a large set");
     let mut figures = compiling::run();
+    figures.extend(rules::run(progress)?);
     progress(&format!("policy: a node with {} replicas", APPS + 1));
     let (node, registry) = Node::with_daemon()?;
     let apps: Vec<String> = (0..APPS).map(|number| format!("server-{number}")).collect();
