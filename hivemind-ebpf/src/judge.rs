@@ -18,7 +18,8 @@ use hivemind_common::{
     node::OWN,
     packet,
     policy::{
-        self, ALLOW, BY_PREFIX, DENY, EGRESS, KEY_BITS, Lookup, PolicyEntry, PolicyKey, PrefixKey, SET_BITS,
+        self, ALLOW, BY_PREFIX, DENY, EGRESS, KEY_BITS, Lookup, PolicyEntry, PolicyKey, PrefixKey, RULE_NONE,
+        SET_BITS,
     },
     service::ServiceKey,
     telemetry::{EVENT_NEW, FEATURE_POLICY, FEATURE_TELEMETRY, FEATURE_TRACKING, PAIR_OTHER, PairKey},
@@ -101,6 +102,7 @@ pub(crate) fn settle<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<i32, 
         }
         if does(FEATURE_TELEMETRY) && reason.is_denial() {
             count_attempt(frame, flow, entry, begun_by, DENY, attempts);
+            count_verdicts(entry, begun_by, verdict, attempts);
         }
         return Err(reason);
     }
@@ -128,6 +130,7 @@ pub(crate) fn settle<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<i32, 
     }
     flow.remember(entry)?;
     if does(FEATURE_TELEMETRY) && is_new {
+        count_verdicts(entry, begun_by, 0, 1);
         F::tell(&flow.key, entry, begun_first(begun_by, EVENT_NEW, 0), frame.interface(), flow.now);
     }
     Ok(CONTINUE)
@@ -243,6 +246,15 @@ impl<F: Maps> Lookup for Tables<F> {
         let set = policy::prefix_set(self.policy, self.direction);
         let bits = SET_BITS + 8 * size_of::<F::Address>() as u32;
         longest(F::policy_prefix(), bits, PrefixKey { set, address: self.address })
+    }
+}
+
+/// Counts `connections`, one or none, for the rules that decided. `reason` is what [`verdict`] returned.
+#[inline(always)]
+fn count_verdicts(entry: &Entry, begun_by: Side, reason: u32, connections: u64) {
+    let [egress, ingress] = [begun_by, begun_by.other()].map(|side| entry.rules[side.index()]);
+    if connections != 0 && (egress != RULE_NONE || ingress != RULE_NONE) {
+        functions::count_verdicts(egress, ingress, reason);
     }
 }
 

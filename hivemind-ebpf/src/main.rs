@@ -35,6 +35,7 @@ mod step;
 mod tell;
 mod translate;
 mod underlay;
+mod verdict;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {

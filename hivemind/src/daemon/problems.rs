@@ -64,6 +64,10 @@ fn when_full(map: &str) -> (&'static str, &'static str) {
             "round trips of further pairs are not measured",
             "what is measured for an app goes with it; nothing else suffers",
         ),
+        map_name::VERDICTS => (
+            "what further rules decide is counted together",
+            "what is counted for a policy goes with it; policies are enforced all the same",
+        ),
         map_name::POLICY | map_name::POLICY_PREFIX_V4 | map_name::POLICY_PREFIX_V6 => (
             "policies that change stay as they are",
             "fewer or simpler rules make room, and fewer apps with labels of their own",
