@@ -8,7 +8,7 @@ use std::{
 
 use hivemind_observe::{Format, Metrics};
 
-use crate::reference::full;
+use crate::{reference::full, sample::AT_ONCE};
 
 /// Checks a text, and returns what the checker complained of.
 fn complaints(text: &str) -> String {
@@ -27,7 +27,7 @@ fn complaints(text: &str) -> String {
 
 #[test]
 fn promtool_has_nothing_to_say_of_a_scrape() {
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(AT_ONCE);
     metrics.observe(full());
     assert_eq!(complaints(&metrics.render(Format::Text).expect("a scrape")), "");
     // The checker checks: it does find what is wrong.
