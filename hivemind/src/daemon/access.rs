@@ -31,7 +31,7 @@ use tracing::debug;
 
 use super::{
     config::Config,
-    metrics::{Figures, Scrapes},
+    metrics::{Figures, Scrapes, Sources},
     problems,
 };
 
@@ -59,12 +59,15 @@ impl LocalNode {
         dns: &Arc<DnsServer>,
         scrapes: Arc<Scrapes>,
         cluster: Arc<dyn ClusterAccess>,
+        sources: Sources,
         config: &Config,
     ) -> Self {
         let figures = Figures {
             agent: Arc::clone(&agent),
             objects: objects.clone(),
             dns: Arc::downgrade(dns),
+            cluster: Arc::clone(&cluster),
+            sources,
             data_dir: config.data_dir.clone(),
             node: config.node_name.clone(),
         };
