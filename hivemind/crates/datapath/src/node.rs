@@ -19,7 +19,7 @@ use crate::{
     telemetry::{
         connections::{self, Share},
         pairs::Pairs,
-        verdicts::Verdicts,
+        verdicts::{self, Verdicts},
     },
     uplink,
 };
@@ -215,8 +215,11 @@ impl Node {
             let counted = self.pairs();
             (counted.totals()?, counted.round_trips()?, counted.events()?)
         };
-        let verdicts = self.verdicts().totals()?;
-        let policies = self.policies().fills();
+        let counted = self.verdicts().totals()?;
+        let (policies, rules) = {
+            let table = self.policies();
+            (table.fills(), table.rules())
+        };
         let names = self.names();
         let maps = self.maps();
         let collector = maps.collector.get(&0, 0).map_err(failed(name::COLLECTOR))?;
@@ -233,7 +236,7 @@ impl Node {
             (name::NODE_ADDRESS_V6, maps.node_address_v6.keys().count() as u64),
             (name::PAIR, pairs.len() as u64),
             (name::RTT, round_trips.len() as u64),
-            (name::VERDICTS, verdicts.len() as u64),
+            (name::VERDICTS, counted.len() as u64),
             (name::TRANSLATION_V4, collector.translations[0]),
             (name::TRANSLATION_V6, collector.translations[1]),
             (name::UPLINK, maps.uplink.keys().count() as u64),
@@ -250,7 +253,7 @@ impl Node {
             endpoint_drops,
             pairs,
             other_pairs,
-            verdicts,
+            verdicts: verdicts::with_idle(counted, rules),
             round_trips,
             events,
         })

@@ -16,7 +16,7 @@ pub struct Statistics {
     pub pairs: Vec<PairStatistics>,
     /// Totals of what found no pair of its own.
     pub other_pairs: PairTotals,
-    /// What the rules of policies decided, sorted by rule.
+    /// What the rules of policies decided, sorted by rule; of those in force also where that is nothing yet.
     pub verdicts: Vec<VerdictStatistics>,
     /// Round trips, sorted by identities.
     pub round_trips: Vec<RoundTripStatistics>,

@@ -1,9 +1,14 @@
 //! What the rules of policies decided, by policy and rule.
 //!
 //! A series is there as long as its policy. A policy that is made anew under the same name has another number, and its series
-//! begin at zero.
+//! begin at zero. Rules that decided nothing yet are told with zero, so that the first connections are a rise, as far as there is
+//! room beside those that did.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use hivemind_common::policy::{RULE_HOST, RuleParts, rule_parts};
 
@@ -42,13 +47,15 @@ enum Rule {
 #[derive(Debug)]
 pub(crate) struct Verdicts {
     totals: Accumulator<(Option<u32>, bool), Labels, 1>,
+    /// Rules in force that decided nothing yet.
+    idle: BTreeSet<Labels>,
     rules_max: usize,
 }
 
 impl Verdicts {
     /// None yet; at most `rules_max` rules are told singly, once for each verdict, and `other` besides.
     pub(crate) fn new(rules_max: usize) -> Self {
-        Verdicts { totals: Accumulator::new(), rules_max }
+        Verdicts { totals: Accumulator::new(), idle: BTreeSet::new(), rules_max }
     }
 
     /// Takes in all of the kernel's counters. `policies` are all that exist, by number.
@@ -57,11 +64,16 @@ impl Verdicts {
             Rule::Of { number, policy, .. } => policies.get(number) == Some(policy),
             Rule::Host | Rule::Other => true,
         });
+        self.idle.clear();
         for sample in samples {
             let rise = self.totals.rise((sample.rule, sample.allowed), [sample.connections]);
             // What is of a policy that is gone is about to go, too.
             let Some(rule) = rule(sample.rule, policies) else { continue };
             let labels = Labels { rule, allowed: sample.allowed };
+            if sample.connections == 0 && !self.totals.contains(&labels) {
+                self.idle.insert(labels);
+                continue;
+            }
             let has_room = self.totals.contains(&labels) || self.totals.len() < self.rules_max;
             let other = Labels { rule: Rule::Other, allowed: sample.allowed };
             self.totals.add(if has_room { labels } else { other }, rise);
@@ -71,7 +83,12 @@ impl Verdicts {
 
     /// The labels with their connections, in order.
     pub(crate) fn sorted(&self) -> Vec<(&Labels, u64)> {
-        self.totals.sorted().into_iter().map(|(labels, [connections])| (labels, *connections)).collect()
+        let counted = self.totals.sorted().into_iter().map(|(labels, [connections])| (labels, *connections));
+        let mut all: Vec<_> = counted.collect();
+        let room = self.rules_max.saturating_sub(all.len());
+        all.extend(self.idle.iter().take(room).map(|labels| (labels, 0)));
+        all.sort_unstable();
+        all
     }
 }
 

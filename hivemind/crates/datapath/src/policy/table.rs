@@ -1,7 +1,7 @@
 //! What is known of policies: which identity has which, and what the maps hold. No kernel here.
 
 use super::rows;
-use hivemind_common::policy::EGRESS;
+use hivemind_common::policy::{ALLOW, EGRESS, RULE_NONE};
 use hivemind_policy::Tables;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -126,6 +126,16 @@ impl PolicyTable {
             .iter()
             .filter(|(number, _)| !live.contains(number) && !self.unassigned.contains(number));
         gone.map(|(number, tables)| (*number, Arc::clone(tables))).collect()
+    }
+
+    /// The rules by which somebody is judged, with whether they let connections pass.
+    pub(crate) fn rules(&self) -> BTreeSet<(u32, bool)> {
+        let tables = self.live().into_iter().filter_map(|number| self.written.get(&number));
+        let values = tables.flat_map(|tables| &tables.entries).map(|entry| entry.value);
+        values
+            .filter(|value| value.rule != RULE_NONE)
+            .map(|value| (value.rule, value.verdict == ALLOW))
+            .collect()
     }
 
     /// Entries in each map: entries, IPv4 prefixes, IPv6 prefixes.

@@ -49,7 +49,7 @@ impl Verdicts {
         Ok(Self { counts })
     }
 
-    /// All counts, sorted by rule.
+    /// All counts, in no order.
     pub(crate) fn totals(&self) -> Result<Vec<VerdictStatistics>, Error> {
         let found: Vec<(VerdictKey, PerCpuValues<u64>)> =
             self.counts.iter().filter_map(skip_gone(name::VERDICTS)).collect::<Result<_, _>>()?;
@@ -58,9 +58,7 @@ impl Verdicts {
             allowed: key.verdict == u32::from(ALLOW),
             connections: cpus.iter().sum(),
         };
-        let mut all: Vec<_> = found.into_iter().map(told).collect();
-        all.sort_by_key(|verdict| (verdict.rule.is_none(), verdict.rule, verdict.allowed));
-        Ok(all)
+        Ok(found.into_iter().map(told).collect())
     }
 
     /// Forgets what was counted for the rules of these policies.
@@ -81,6 +79,44 @@ impl Verdicts {
     }
 }
 
+/// What was counted, and that nothing was for those of these rules of which nothing is there; sorted by rule.
+pub(crate) fn with_idle(
+    mut counted: Vec<VerdictStatistics>,
+    rules: BTreeSet<(u32, bool)>,
+) -> Vec<VerdictStatistics> {
+    let known: BTreeSet<_> =
+        counted.iter().filter_map(|verdict| Some((verdict.rule?, verdict.allowed))).collect();
+    let idle = rules.difference(&known);
+    counted.extend(idle.map(|&(rule, allowed)| VerdictStatistics {
+        rule: Some(rule),
+        allowed,
+        connections: 0,
+    }));
+    counted.sort_by_key(|verdict| (verdict.rule.is_none(), verdict.rule, verdict.allowed));
+    counted
+}
+
 fn is_there(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(libc::EEXIST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_that_decided_nothing_yet_is_told_with_nothing_and_others_as_they_were_counted() {
+        let of = |rule, allowed, connections| VerdictStatistics { rule, allowed, connections };
+        let counted = vec![of(None, true, 0), of(Some(9), true, 5), of(Some(4), false, 7)];
+        let rules = [(9, true), (9, false), (3, true)].into();
+        let told = with_idle(counted, rules);
+        let expected = [
+            of(Some(3), true, 0),
+            of(Some(4), false, 7),
+            of(Some(9), false, 0),
+            of(Some(9), true, 5),
+            of(None, true, 0),
+        ];
+        assert_eq!(told, expected);
+    }
 }

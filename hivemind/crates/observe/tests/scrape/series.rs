@@ -263,6 +263,23 @@ fn verdicts_are_told_by_policy_direction_and_rule() {
 }
 
 #[test]
+fn rules_that_decided_nothing_yet_are_told_as_far_as_there_is_room() {
+    let metrics = Metrics::new(Bounds { rules: 3, ..AT_ONCE });
+    let told = |connections: [u64; 4]| {
+        let mut now = snapshot(&[]);
+        now.policy_names = [(7, policy("shop", "web"))].into();
+        let of = |(index, connections)| verdict(Some(rule_number(7, 0, Some(index))), true, connections);
+        now.verdicts = (0..).zip(connections).map(of).collect();
+        let read = scrape(&metrics, now);
+        ["0", "1", "2", "3", "other"].map(|rule| read.value(VERDICTS, &[("rule", rule)]))
+    };
+    assert_eq!(told([0, 0, 0, 0]), [Some(0.0), Some(0.0), Some(0.0), None, None]);
+    assert_eq!(told([0, 0, 0, 5]), [Some(0.0), Some(0.0), None, Some(5.0), None]);
+    assert_eq!(told([1, 2, 0, 5]), [Some(1.0), Some(2.0), None, Some(5.0), None]);
+    assert_eq!(told([1, 2, 4, 6]), [Some(1.0), Some(2.0), None, Some(6.0), Some(4.0)]);
+}
+
+#[test]
 fn a_policy_that_is_made_anew_under_its_name_begins_at_zero() {
     let metrics = Metrics::new(AT_ONCE);
     let told = |number, verdicts: Vec<VerdictSample>| {
