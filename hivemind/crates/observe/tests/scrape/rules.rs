@@ -80,7 +80,8 @@ fn place(path: &str) -> PathBuf {
 }
 
 fn read<T: DeserializeOwned>(path: &str) -> T {
-    serde_saphyr::from_str(&fs::read_to_string(place(path)).unwrap()).unwrap()
+    let text = fs::read_to_string(place(path)).expect("it is there");
+    serde_saphyr::from_str(&text).expect("it is YAML of that kind")
 }
 
 fn rules(path: &str) -> Vec<Rule> {

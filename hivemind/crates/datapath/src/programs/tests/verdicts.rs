@@ -102,6 +102,7 @@ fn what_no_policy_governs_and_what_is_dropped_for_another_reason_count_for_no_ru
     let mut bench = Bench::new();
     assert_eq!(bench.run(name::FROM_REPLICA, &across(40_000, 80, TCP_SYN)).0, REDIRECT);
     assert_eq!(bench.run(name::FROM_REPLICA, &tcp_v6(1, 2)).0, REDIRECT);
+    assert_eq!(counted(&mut bench), BTreeMap::new());
     let mut bench = Bench::without_policy();
     assert_eq!(bench.run(name::FROM_REPLICA, &across(40_000, 80, TCP_SYN)).0, SHOT);
     assert_eq!(counted(&mut bench), BTreeMap::new());
