@@ -97,6 +97,7 @@ fn policies(encoder: &mut DescriptorEncoder<'_>, state: &State) -> fmt::Result {
 }
 
 fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    figures(encoder, &PROBLEMS, &snapshot.problems)?;
     NODE_UP.encode(encoder, |series| {
         snapshot.nodes.iter().try_for_each(|node| series.add([&node.name], Value::Whole(node.up.into())))
     })?;

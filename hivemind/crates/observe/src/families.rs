@@ -278,6 +278,11 @@ pub(crate) const POLICY_PROPAGATION: Family = of(
     },
 );
 
+pub(crate) const PROBLEMS: Family = gauge(
+    "hivemind_problems",
+    &["code"],
+    "What hivemind status says is wrong, by code. Any means that there is something to do, and hivemind status says what.",
+);
 pub(crate) const NODE_UP: Family = gauge(
     "hivemind_node_up",
     &["node"],
@@ -401,6 +406,7 @@ pub const FAMILIES: &[Family] = &[
     POLICIES,
     POLICY_VERDICTS,
     POLICY_PROPAGATION,
+    PROBLEMS,
     NODE_UP,
     CLUSTER_CONNECTED,
     CONTAINERD_UP,

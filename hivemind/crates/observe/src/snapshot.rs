@@ -55,6 +55,8 @@ pub struct Snapshot {
     pub verdicts: Vec<VerdictSample>,
     /// How long they took to come into force.
     pub policy_times: PolicyTimes,
+    /// What is wrong, by code, of a fixed set; without zeros.
+    pub problems: Vec<Figure>,
     /// The cluster's nodes, if this one knows how they are: the server does.
     pub nodes: Vec<NodeSample>,
     /// Whether this node hears its server; a server hears itself.

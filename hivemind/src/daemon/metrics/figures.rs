@@ -3,7 +3,7 @@
 mod dns;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::{Arc, LazyLock, Weak},
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -17,7 +17,9 @@ use hivemind_datapath::{
     Whose,
 };
 use hivemind_dns::DnsServer;
-use hivemind_model::{ApiError, App, ClusterMember, Identity, NetworkPolicy, NodeState, Protocol, Replica};
+use hivemind_model::{
+    ApiError, App, ClusterMember, Identity, NetworkPolicy, NodeState, Problem, Protocol, Replica,
+};
 use hivemind_observe::{
     ApiSample, AppName, AppSample, CertificateSample, CommitTimes, DiskSample, Durations, EndDropSample,
     EventSample, Figure, MapSample, NodeSample, PairSample, Policies, PolicyName, PolicyTimes, Process,
@@ -26,7 +28,12 @@ use hivemind_observe::{
 use hivemind_store::{Objects, Statistics as StoreStatistics};
 use tracing::debug;
 
-use crate::daemon::{certificates::Shown, cluster::open::NodeTls, fault};
+use crate::daemon::{
+    certificates::Shown,
+    cluster::open::NodeTls,
+    fault,
+    problems::{self, Seen},
+};
 
 /// From when on the time of snapshots is told.
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -70,6 +77,7 @@ impl Figures {
         let file = tokio::fs::metadata(&self.sources.store).await;
         let cluster = self.cluster.status().await?;
         let times = self.agent.policy_times();
+        let containerd = self.agent.containerd_version().await.is_some();
         let process = tokio::task::spawn_blocking(Process::read).await.map_err(std::io::Error::other);
         let process = process.flatten().inspect_err(|error| debug!(%error, "/proc cannot be read")).ok();
         let mut snapshot = Snapshot {
@@ -85,6 +93,14 @@ impl Figures {
                 policies: durations(&times.policies),
                 replicas: durations(&times.replicas),
             },
+            problems: problems(problems::all(Seen {
+                apps: &apps,
+                containerd,
+                maps: &statistics.maps,
+                heaviest: &[],
+                losses: self.agent.flow_losses(),
+                cluster: cluster.problems,
+            })),
             nodes: if cluster.server {
                 cluster.members.into_iter().filter_map(node).collect()
             } else {
@@ -93,7 +109,7 @@ impl Figures {
             connected: cluster.connected,
             certificates: self.sources.certificates(),
             disk: disk(&self.data_dir),
-            containerd: self.agent.containerd_version().await.is_some(),
+            containerd,
             process,
             ..Snapshot::default()
         };
@@ -152,6 +168,15 @@ fn replica(replica: &Replica) -> ReplicaSample {
         app: name(&replica.metadata.namespace, &replica.spec.app),
         restarts: replica.status.restarts,
     }
+}
+
+/// How many problems there are of each code.
+fn problems(all: Vec<Problem>) -> Vec<Figure> {
+    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for problem in all {
+        *counts.entry(problem.code.as_str()).or_default() += 1;
+    }
+    counts.into_iter().map(|(name, value)| Figure { name, value }).collect()
 }
 
 fn policy_names(policies: Vec<NetworkPolicy>) -> HashMap<u32, Arc<PolicyName>> {

@@ -61,6 +61,7 @@ pub(crate) fn full() -> Snapshot {
     now.policy_names = [(7, Arc::new(PolicyName { namespace: "shop".into(), name: "web".into() }))].into();
     now.verdicts =
         vec![VerdictSample { rule: Some(rule_number(7, 0, Some(0))), allowed: true, connections: 1 }];
+    now.problems = figure("HM0512");
     now.nodes = vec![NodeSample { name: "node-1".to_owned(), up: true }];
     now.certificates = vec![CertificateSample { name: "web", expires_s: 1 }];
     now.disk = Some(DiskSample { free_bytes: 1, size_bytes: 2 });
