@@ -412,5 +412,21 @@ fn a_node_tells_of_itself_and_of_its_certificates_and_its_disk() -> Result<()> {
     prometheus.expect("hivemind_data_free_bytes > bool 0", 1.0)?;
     prometheus.expect("instance:hivemind_data_free:ratio < bool 1", 1.0)?;
     prometheus.expect("hivemind_store_size_bytes > bool 0", 1.0)?;
+
+    // What `hivemind status` says is wrong: an app that no node has room for.
+    prometheus.expect_nothing("hivemind_problems{code=\"HM0410\"}")?;
+    node.hivemind_ok(&[
+        "app",
+        "deploy",
+        "huge",
+        "--image",
+        "busybox:latest",
+        "--memory",
+        "900Gi",
+        "--detach",
+    ])?;
+    prometheus.expect("hivemind_problems{code=\"HM0410\"}", 1.0)?;
+    node.hivemind_ok(&["app", "delete", "huge"])?;
+    prometheus.expect_nothing("hivemind_problems{code=\"HM0410\"}")?;
     Ok(())
 }
