@@ -1,7 +1,6 @@
 use hivemind_model::{
-    PortRef,
     IngressRule, IpBlock, LabelExpression, LabelOperator, LabelSelector, Metadata, NetworkPolicyStatus,
-    PolicyType,
+    PolicyType, PortRef,
 };
 
 use super::*;
