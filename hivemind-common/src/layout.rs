@@ -18,9 +18,10 @@ pub struct Previous {
 
 /// The version from which this build can take over. From others it cannot: it is upgraded to step by step.
 pub const PREVIOUS: Option<Previous> = if cfg!(feature = "next-layout") {
-    Some(Previous { version: 5, changed: &[crate::name::CONNTRACK_V4, crate::name::CONNTRACK_V6] })
+    Some(Previous { version: 6, changed: &[crate::name::CONNTRACK_V4, crate::name::CONNTRACK_V6] })
 } else {
-    None
+    // Entries of policies have more to say since, and say what they said.
+    Some(Previous { version: 5, changed: &[] })
 };
 
 /// What programs of one layout never share with those of another: their scratch space, what they hand to one another, and
@@ -39,12 +40,12 @@ pub fn is_shared(previous: &Previous, map: &str) -> bool {
     !OWN.contains(&map) && !previous.changed.contains(&map)
 }
 
-/// The types of version 5, for builds of the version after it.
+/// The types of version 6, for builds of the version after it.
 #[cfg(feature = "next-layout")]
 pub mod previous {
     use crate::conntrack;
 
-    /// Value of `conntrack_v4` and `conntrack_v6` in version 5.
+    /// Value of `conntrack_v4` and `conntrack_v6` in version 6.
     #[repr(C)]
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     #[allow(missing_docs)]
@@ -69,7 +70,7 @@ pub mod previous {
         /// Writes the entry as it is in this version. In place: a program's stack has no room for it.
         #[inline(always)]
         pub fn turn_into(&self, entry: &mut conntrack::Entry) {
-            entry.made_under = 5;
+            entry.made_under = 6;
             entry.expires_ns = self.expires_ns;
             entry.began_ns = self.began_ns;
             entry.pair = self.pair;
@@ -151,7 +152,7 @@ mod tests {
                 let mut new = Entry { padding: 9, made_under: 9, rules: [9; 2], ..Entry::default() };
                 old.turn_into(&mut new);
                 let expected = Entry {
-                    made_under: 5, expires_ns, began_ns, generations, bytes, packets, endpoints, interfaces, identities,
+                    made_under: 6, expires_ns, began_ns, generations, bytes, packets, endpoints, interfaces, identities,
                     rules, pair, frame_macs, seen, flags, padding: 0,
                 };
                 prop_assert_eq!(new, expected);

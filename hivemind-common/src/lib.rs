@@ -31,4 +31,4 @@ pub mod telemetry;
 pub mod translation;
 
 /// The version of the layout of all maps. Part of the path under which they are pinned.
-pub const ABI_VERSION: u32 = if cfg!(feature = "next-layout") { 6 } else { 5 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-layout") { 7 } else { 6 };

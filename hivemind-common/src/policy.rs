@@ -158,6 +158,11 @@ pub trait Lookup {
     fn entry(&self, peer: u32) -> Option<PolicyEntry>;
     /// The number of the longest prefix of a direction and tier that holds the other end's address.
     fn prefix(&self, side: u32) -> Option<u32>;
+    /// What [`strongest`] finds. Programs have it in one place.
+    #[inline(always)]
+    fn strongest(&self, side: u32, identity: u32) -> Option<PolicyEntry> {
+        strongest(self, side, identity)
+    }
 }
 
 /// The entry that decides about a connection with a peer of `identity` in `direction` ([`EGRESS`] or zero), or `None` if the
@@ -165,58 +170,47 @@ pub trait Lookup {
 /// a policy that only tells bears that one's rule.
 #[inline(always)]
 pub fn decide(lookup: &impl Lookup, direction: u32, identity: u32) -> Option<PolicyEntry> {
-    let (mut tier, mut flags, mut has_asked_admin) = (NAMESPACE, 0, false);
-    let mut decided = PolicyEntry::default();
-    // Each turn asks one tier; said once, so that programs have it once.
-    for _ in 0..5 {
-        let side = direction | tier;
-        let any = lookup.entry(side | ANY_PEER)?;
-        if tier == NAMESPACE {
-            flags = any.flags;
-            if flags & HAS_ADMIN != 0 && !has_asked_admin {
-                has_asked_admin = true;
-                tier = ADMIN;
-                continue;
-            }
+    let mut decided = lookup.strongest(direction | NAMESPACE, identity)?;
+    let flags = decided.flags;
+    if flags & HAS_ADMIN != 0 {
+        let admin = lookup.strongest(direction | ADMIN, identity)?;
+        if admin.verdict != PASS {
+            return Some(admin);
         }
-        let best = strongest(lookup, side, any, identity);
-        if tier == AUDIT {
-            if best.verdict == DENY {
-                decided.rule = best.rule;
-            }
-            return Some(decided);
-        }
-        if best.verdict == PASS && tier != BASELINE {
-            tier = if tier == ADMIN { NAMESPACE } else { BASELINE };
-            continue;
-        }
-        decided = best;
+    }
+    if decided.verdict == PASS {
+        decided = lookup.strongest(direction | BASELINE, identity)?;
         if decided.verdict == PASS {
             decided.verdict = ALLOW;
         }
-        if tier == ADMIN || flags & HAS_AUDIT == 0 || decided.verdict != ALLOW {
-            return Some(decided);
-        }
-        tier = AUDIT;
     }
-    None
+    if flags & HAS_AUDIT != 0 && decided.verdict == ALLOW {
+        let audit = lookup.strongest(direction | AUDIT, identity)?;
+        if audit.verdict == DENY {
+            decided.rule = audit.rule;
+        }
+    }
+    Some(decided)
 }
 
-/// The entry of the greatest precedence that a tier has for a peer, of which `any` is what it has for any peer.
+/// The entry of the greatest precedence that a tier has for a peer, with the flags of what it has for any peer, and
+/// [`BY_PREFIX`] if it is a prefix's. `None` if there is nothing for any peer.
 #[inline(always)]
-fn strongest(lookup: &impl Lookup, side: u32, any: PolicyEntry, identity: u32) -> PolicyEntry {
+pub fn strongest<L: Lookup + ?Sized>(lookup: &L, side: u32, identity: u32) -> Option<PolicyEntry> {
+    let any = lookup.entry(side | ANY_PEER)?;
     let mut best = any;
     if identity != ANY_PEER {
         best = stronger(best, lookup.entry(side | identity));
     }
+    best.flags = any.flags;
     if any.flags & HAS_PREFIXES != 0
         && let Some(prefix) = lookup.prefix(side)
     {
         let entry = lookup.entry(side | PREFIX_PEER | prefix);
-        let entry = entry.map(|entry| PolicyEntry { flags: entry.flags | BY_PREFIX, ..entry });
+        let entry = entry.map(|entry| PolicyEntry { flags: any.flags | BY_PREFIX, ..entry });
         best = stronger(best, entry);
     }
-    best
+    Some(best)
 }
 
 #[inline(always)]

@@ -16,7 +16,8 @@ pub(crate) use single::{collect_if_due, drop_unread, extension, pair_number, sen
 use crate::{
     flow::Flow,
     frame::Frame,
-    host, judge,
+    host,
+    judge::{self, Question},
     maps::Maps,
     refuse::Refuse,
     replica::{judge_entering, judge_leaving, refuse_replica},
@@ -30,6 +31,7 @@ use hivemind_common::{
     drop_reason::DropReason,
     family::{Address4, Address6, V4, V6},
     packet::{self, Packet},
+    policy::PolicyEntry,
     translation::Translation,
 };
 
@@ -95,7 +97,9 @@ pub(crate) trait Functions: Maps + Refuse {
     /// See [`translate::leave_by`].
     fn leave_by(frame: Frame, flow: &mut Flow<Self>) -> i32;
     /// See [`judge::verdict`].
-    fn verdict(flow: &Flow<Self>, entry: &mut Entry, begun_by: u32) -> u32;
+    fn verdict(flow: &Flow<Self>, entry: &mut Entry, about: u32) -> u32;
+    /// See [`judge::strongest`].
+    fn strongest(question: &Question<Self::Address>, side: u32, identity: u32) -> Option<PolicyEntry>;
     /// Drops a frame whose flow is known: see [`tell::note_drop`].
     fn drop(frame: Frame, flow: &Flow<Self>, reason: DropReason) -> i32 {
         Self::drop_as(frame, flow, reason as u32)
@@ -154,6 +158,7 @@ macro_rules! functions {
             $tell_client:ident,
             $leave_by:ident,
             $verdict:ident,
+            $strongest:ident,
             $recall:ident,
             $drop:ident,
             $tell:ident,
@@ -278,8 +283,13 @@ macro_rules! functions {
                 $leave_by(frame.context(), flow)
             }
             #[inline(always)]
-            fn verdict(flow: &Flow<Self>, entry: &mut Entry, begun_by: u32) -> u32 {
-                $verdict(flow, entry, begun_by)
+            fn verdict(flow: &Flow<Self>, entry: &mut Entry, about: u32) -> u32 {
+                $verdict(flow, entry, about)
+            }
+            #[inline(always)]
+            fn strongest(question: &Question<$address>, side: u32, identity: u32) -> Option<PolicyEntry> {
+                let mut found = PolicyEntry::default();
+                ($strongest(question, side, identity, &raw mut found) != 0).then_some(found)
             }
             #[inline(always)]
             fn drop_as(frame: Frame, flow: &Flow<Self>, reason: u32) -> i32 {
@@ -450,12 +460,33 @@ macro_rules! functions {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $verdict(flow: *const Flow<$family>, entry: *mut Entry, begun_by: u32) -> u32 {
+        extern "C" fn $strongest(
+            question: *const Question<$address>,
+            side: u32,
+            identity: u32,
+            found: *mut PolicyEntry,
+        ) -> u32 {
+            // SAFETY: as above.
+            let (Some(question), Some(found)) = (unsafe { (question.as_ref(), found.as_mut()) }) else {
+                return 0;
+            };
+            match judge::strongest::<$family>(question, side, identity) {
+                None => 0,
+                Some(entry) => {
+                    *found = entry;
+                    1
+                }
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $verdict(flow: *const Flow<$family>, entry: *mut Entry, about: u32) -> u32 {
             // SAFETY: as above.
             let (Some(flow), Some(entry)) = (unsafe { (flow.as_ref(), entry.as_mut()) }) else {
                 return DropReason::NoPolicy as u32;
             };
-            judge::verdict(flow, entry, begun_by)
+            judge::verdict(flow, entry, about)
         }
 
         #[unsafe(no_mangle)]
@@ -531,6 +562,7 @@ functions!(
         tell_client_v4,
         leave_by_v4,
         verdict_v4,
+        strongest_v4,
         recall_v4,
         drop_v4,
         tell_v4,
@@ -565,6 +597,7 @@ functions!(
         tell_client_v6,
         leave_by_v6,
         verdict_v6,
+        strongest_v6,
         recall_v6,
         drop_v6,
         tell_v6,

@@ -194,7 +194,7 @@ fn denial(verdict: u32) -> DropReason {
 /// Asks the policies of both ends, as far as they are of this node, and writes their rules. `about` is the index of the side
 /// that begins, and [`message`]. Returns zero if both allow the connection, else the number of the reason.
 #[inline(always)]
-pub(crate) fn verdict<F: Maps>(flow: &Flow<F>, entry: &mut Entry, about: u32) -> u32 {
+pub(crate) fn verdict<F: Functions>(flow: &Flow<F>, entry: &mut Entry, about: u32) -> u32 {
     let (source, destination) = if about & 1 == 0 { (0, 1) } else { (1, 0) };
     let is_icmp = flow.key.protocol == packet::ICMP || flow.key.protocol == packet::ICMPV6;
     let port = if is_icmp { ((about >> 1) as u16).to_be() } else { flow.key.ports[destination] };
@@ -207,7 +207,7 @@ pub(crate) fn verdict<F: Maps>(flow: &Flow<F>, entry: &mut Entry, about: u32) ->
 
 /// Asks one end's policy about the other end, and the `port` that counts, in network order.
 #[inline(always)]
-fn ask<F: Maps>(
+fn ask<F: Functions>(
     flow: &Flow<F>,
     entry: &mut Entry,
     own: usize,
@@ -220,12 +220,13 @@ fn ask<F: Maps>(
         return 0;
     }
     let Some(state) = ENDPOINT_STATE.get(index) else { return DropReason::NoPolicy as u32 };
-    let lookup = Tables::<F> {
+    let question = Question {
         policy: state.policy,
-        protocol: flow.key.protocol,
-        port,
+        protocol: flow.key.protocol as u32,
+        port: port as u32,
         address: flow.key.addresses[peer],
     };
+    let lookup = Tables::<F> { question: &question };
     match policy::decide(&lookup, direction, entry.identities[peer]) {
         None => DropReason::NoPolicy as u32,
         Some(decision) => {
@@ -256,26 +257,48 @@ fn is_guarded<F: Maps>(flow: &Flow<F>, entry: &Entry, peer: usize) -> bool {
     is_a_node && F::guarded().get_ptr(ServiceKey::published(port, protocol)).is_some()
 }
 
-/// One policy's tables, asked about one connection.
-struct Tables<F: Maps> {
+/// What a policy is asked about one connection. Without padding, all of which functions would have to have written.
+#[repr(C)]
+pub(crate) struct Question<A> {
     policy: u32,
-    protocol: u8,
-    port: u16,
-    address: F::Address,
+    protocol: u32,
+    port: u32,
+    address: A,
 }
 
-impl<F: Maps> Lookup for Tables<F> {
+/// One policy's tables, asked about one connection.
+struct Tables<'a, F: Maps> {
+    question: &'a Question<F::Address>,
+}
+
+impl<F: Functions> Lookup for Tables<'_, F> {
     #[inline(always)]
     fn entry(&self, peer: u32) -> Option<PolicyEntry> {
-        longest(&POLICY, KEY_BITS, PolicyKey::of(self.policy, peer, self.protocol, self.port))
+        let Question { policy, protocol, port, .. } = *self.question;
+        longest(&POLICY, KEY_BITS, PolicyKey::of(policy, peer, protocol as u8, port as u16))
     }
 
     #[inline(always)]
     fn prefix(&self, side: u32) -> Option<u32> {
-        let set = policy::prefix_set(self.policy, side);
+        let set = policy::prefix_set(self.question.policy, side);
         let bits = SET_BITS + 8 * size_of::<F::Address>() as u32;
-        longest(F::policy_prefix(), bits, PrefixKey { set, address: self.address })
+        longest(F::policy_prefix(), bits, PrefixKey { set, address: self.question.address })
     }
+
+    #[inline(always)]
+    fn strongest(&self, side: u32, identity: u32) -> Option<PolicyEntry> {
+        F::strongest(self.question, side, identity)
+    }
+}
+
+/// See [`policy::strongest`].
+#[inline(always)]
+pub(crate) fn strongest<F: Functions>(
+    question: &Question<F::Address>,
+    side: u32,
+    identity: u32,
+) -> Option<PolicyEntry> {
+    policy::strongest(&Tables::<F> { question }, side, identity)
 }
 
 /// Counts the packet for its pair, and `connections` besides. Returns the pair's number.

@@ -15,6 +15,7 @@ mod background;
 pub mod bench;
 mod browser;
 mod cluster;
+pub mod echo;
 mod fabric;
 mod http;
 mod inventory;

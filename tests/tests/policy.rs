@@ -2,10 +2,10 @@
 
 use std::{
     fs::File,
-    io::{self, ErrorKind, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    io::{self, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -13,140 +13,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hivemind_tests::{Node, Traffic, eventually, policy, policy_only};
+use hivemind_tests::{
+    Node, Traffic,
+    echo::{ANSWER, Echo, PORT, addresses, any_socket, asks, assert_reaches, dials},
+    eventually, policy, policy_only,
+};
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// How long an answer may take that comes at all.
-const ANSWER: Duration = Duration::from_millis(700);
-const PORT: u16 = 7000;
-
-fn address(replica: &Value, family: &str) -> Result<IpAddr> {
-    replica["status"][family].as_str().with_context(|| format!("no {family}"))?.parse().context("no address")
-}
-
-/// Both addresses of an app's only replica.
-fn addresses(node: &Node, app: &str) -> Result<[IpAddr; 2]> {
-    let replica = node.replica(app)?;
-    Ok([address(&replica, "ipv4")?, address(&replica, "ipv6")?])
-}
-
-/// A server that answers each datagram and each connection's bytes with the same, and counts datagrams by their first byte.
-struct Echo {
-    heard: Arc<Mutex<[u64; 256]>>,
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Echo {
-    /// In the network of an app's only replica, on [`PORT`] of all its addresses.
-    fn start(node: &Node, app: &str) -> Result<Self> {
-        let bind = || -> io::Result<_> {
-            let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT));
-            Ok((UdpSocket::bind(any)?, TcpListener::bind(any)?))
-        };
-        let (datagrams, connections) =
-            node.in_network_of(app, bind)?.context("cannot bind the server's port")?;
-        Self::serve(datagrams, connections)
-    }
-
-    fn serve(datagrams: UdpSocket, connections: TcpListener) -> Result<Self> {
-        datagrams.set_read_timeout(Some(Duration::from_millis(50)))?;
-        connections.set_nonblocking(true)?;
-        let (heard, stop) = (Arc::new(Mutex::new([0; 256])), Arc::new(AtomicBool::new(false)));
-        let (count, end) = (Arc::clone(&heard), Arc::clone(&stop));
-        let udp = std::thread::spawn(move || {
-            let mut bytes = [0; 64];
-            while !end.load(Ordering::Relaxed) {
-                let Ok((length, from)) = datagrams.recv_from(&mut bytes) else { continue };
-                count.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(bytes[0])] += 1;
-                let _ = datagrams.send_to(&bytes[..length], from);
-            }
-        });
-        let end = Arc::clone(&stop);
-        let tcp = std::thread::spawn(move || {
-            while !end.load(Ordering::Relaxed) {
-                match connections.accept() {
-                    Ok((stream, _)) => {
-                        std::thread::spawn(move || echo(stream));
-                    }
-                    Err(_) => std::thread::sleep(Duration::from_millis(5)),
-                }
-            }
-        });
-        Ok(Self { heard, stop, threads: vec![udp, tcp] })
-    }
-
-    /// How many datagrams that began with `byte` came.
-    fn heard(&self, byte: u8) -> u64 {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(byte)]
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.threads.drain(..).for_each(|thread| drop(thread.join()));
-    }
-}
-
-/// Ends with the connection.
-fn echo(mut stream: TcpStream) {
-    let mut bytes = [0; 64];
-    let _ = stream.set_nonblocking(false);
-    while let Ok(length @ 1..) = stream.read(&mut bytes) {
-        if stream.write_all(&bytes[..length]).is_err() {
-            return;
-        }
-    }
-}
-
-/// Whether a new UDP flow from an app's replica is answered.
-fn asks(node: &Node, app: &str, to: SocketAddr) -> Result<bool> {
-    let ask = || -> io::Result<bool> {
-        let socket = any_socket(to.ip())?;
-        socket.set_read_timeout(Some(ANSWER))?;
-        socket.connect(to)?;
-        socket.send(b"a")?;
-        match socket.recv(&mut [0; 8]) {
-            Ok(_) => Ok(true),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(false),
-            Err(error) => Err(error),
-        }
-    };
-    Ok(node.in_network_of(app, ask)??)
-}
-
-fn any_socket(family: IpAddr) -> io::Result<UdpSocket> {
-    match family {
-        IpAddr::V4(_) => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)),
-        IpAddr::V6(_) => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)),
-    }
-}
-
-/// Whether an app's replica can open a TCP connection.
-fn dials(node: &Node, app: &str, to: SocketAddr) -> Result<bool> {
-    node.in_network_of(app, || TcpStream::connect_timeout(&to, ANSWER).is_ok())
-}
-
-/// Whether TCP and UDP of both families get through from an app to the server in another; all must agree.
-fn reaches(node: &Node, from: &str, to: &str) -> Result<bool> {
-    let mut found = Vec::new();
-    for ip in addresses(node, to)? {
-        let to = SocketAddr::new(ip, PORT);
-        found.push(asks(node, from, to)?);
-        found.push(dials(node, from, to)?);
-    }
-    ensure!(found.iter().all(|one| *one == found[0]), "{from} to {to}: UDP, TCP by family: {found:?}");
-    Ok(found[0])
-}
-
-fn assert_reaches(node: &Node, from: &str, to: &str, expected: bool) -> Result<()> {
-    let found = reaches(node, from, to)?;
-    ensure!(found == expected, "{from} {} {to}", if found { "reaches" } else { "does not reach" });
-    Ok(())
-}
 
 /// What `policy delete` did takes effect within moments.
 fn delete(node: &Node, name: &str) -> Result<()> {

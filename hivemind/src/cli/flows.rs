@@ -77,6 +77,8 @@ enum Verdict {
     Denied,
     /// It cannot be carried.
     Dropped,
+    /// It may, and a policy that only tells would say no.
+    Audited,
 }
 
 impl FlowsArgs {
@@ -97,6 +99,7 @@ impl FlowsArgs {
                 Verdict::Allowed => FlowVerdict::Allowed,
                 Verdict::Denied => FlowVerdict::Denied,
                 Verdict::Dropped => FlowVerdict::Dropped,
+                Verdict::Audited => FlowVerdict::Audited,
             }),
             follow: self.follow,
             tail: Some(self.tail),

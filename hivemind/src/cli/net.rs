@@ -272,6 +272,7 @@ fn steps(trace: &NetTrace, colours: Colours) -> String {
         FlowVerdict::Allowed => colours.paint("32", "allowed"),
         FlowVerdict::Denied => colours.paint("1;31", "denied"),
         FlowVerdict::Dropped => colours.paint("33", "dropped"),
+        FlowVerdict::Audited => colours.paint("36", "audited"),
     };
     text.push_str(&verdict);
     if !trace.explanation.is_empty() {

@@ -46,6 +46,8 @@ pub(crate) async fn start_dns(
     let dns = hivemind_dns::Config {
         domain: config.cluster_domain.clone(),
         upstreams,
+        // Policies may name what they stand for.
+        is_observed: true,
         ..hivemind_dns::Config::default()
     };
     let started = match dns_sockets(own, kept).await {

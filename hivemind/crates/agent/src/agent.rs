@@ -122,7 +122,7 @@ impl Agent {
         dns: Arc<DnsServer>,
         before_forgetting: BeforeForgetting,
     ) -> Result<Self, AgentError> {
-        let told = told(&runtime).await;
+        let told = told(&runtime, &datapath).await;
         if config.server {
             let spec = NodeSpec {
                 number: 1,
@@ -145,7 +145,7 @@ impl Agent {
         let writer = ServiceWriter::new(
             config.node.clone(),
             Arc::clone(&datapath),
-            dns,
+            Arc::clone(&dns),
             objects.clone(),
             config.zone.clone(),
         );
@@ -154,7 +154,8 @@ impl Agent {
         let writer = PolicyWriter::new(
             Arc::clone(&datapath),
             objects.clone(),
-            vec![dns_v4.into(), dns_v6.into()],
+            (dns, vec![dns_v4.into(), dns_v6.into()]),
+            &config.run_dir,
             before_forgetting,
         );
         let policies = writer.start(config.node.clone(), stop.clone(), &mut tasks);
@@ -229,10 +230,11 @@ async fn next_change(listening: Result<NetworkChanges, DatapathError>) -> Option
 }
 
 /// What the node tells of itself now.
-async fn told(runtime: &Runtime) -> Told {
+async fn told(runtime: &Runtime, datapath: &Datapath) -> Told {
     let images = runtime.list_images().await.unwrap_or_default();
     let images = images.into_iter().map(|image| image.reference.to_string()).collect();
-    Told::new(runtime.version().await.unwrap_or_default(), images)
+    let addresses = datapath.uplink_addresses().unwrap_or_default();
+    Told::new(runtime.version().await.unwrap_or_default(), images, addresses)
 }
 
 /// Tells what changes of the node itself.
@@ -243,7 +245,7 @@ async fn keep_telling(shared: Arc<Shared>, mut last: Option<Told>) {
             () = shared.stop.cancelled() => return,
             _ = every.tick() => {}
         }
-        let now = told(&shared.runtime).await;
+        let now = told(&shared.runtime, &shared.datapath).await;
         if last.as_ref() == Some(&now) {
             continue;
         }

@@ -5,6 +5,7 @@
 //! numbers; they become words only for whoever reads. Where events were lost, it keeps how many.
 
 pub(crate) mod names;
+mod policy_log;
 mod selector;
 pub(crate) mod told;
 
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     names::{Names, follow_names},
+    policy_log::PolicyLog,
     selector::Selector,
 };
 use crate::{Agent, ends::log_heaviest, fault};
@@ -111,7 +113,10 @@ impl Flows {
         let log = Arc::new(Log { kept: Mutex::default(), lost: Mutex::default(), items });
         let names = Arc::new(Mutex::new(Names::default()));
         let full = Arc::new(Notify::new());
-        tasks.spawn(keep(Arc::clone(&datapath), Arc::clone(&log), Arc::clone(&full), stop.clone()));
+        let policy_log = PolicyLog::new(Arc::clone(&names), node.clone());
+        let kept =
+            Keeping { datapath: Arc::clone(&datapath), log: Arc::clone(&log), full: Arc::clone(&full) };
+        tasks.spawn(keep(kept, policy_log, stop.clone()));
         log_heaviest(Arc::clone(&datapath), objects.clone(), full, stop.clone(), tasks);
         follow_names(objects, &names, stop, tasks);
         Flows { datapath, node, names, log }
@@ -154,8 +159,15 @@ impl Log {
     }
 }
 
-/// Keeps the log, and tells `full` when a connection found no room.
-async fn keep(datapath: Arc<Datapath>, log: Arc<Log>, full: Arc<Notify>, stop: CancellationToken) {
+/// What [`keep`] works with.
+struct Keeping {
+    datapath: Arc<Datapath>,
+    log: Arc<Log>,
+    full: Arc<Notify>,
+}
+
+/// Keeps the log, tells `full` when a connection found no room, and has policies logged that want it.
+async fn keep(Keeping { datapath, log, full }: Keeping, mut policy_log: PolicyLog, stop: CancellationToken) {
     let mut events = datapath.flow_events();
     loop {
         tokio::select! {
@@ -164,6 +176,9 @@ async fn keep(datapath: Arc<Datapath>, log: Arc<Log>, full: Arc<Notify>, stop: C
                 Some(item) => {
                     if is_full(&item) {
                         full.notify_one();
+                    }
+                    if let FlowItem::Event(event) = &item {
+                        policy_log.note(event);
                     }
                     log.take(item);
                 }

@@ -1,5 +1,7 @@
 //! What the node tells of itself.
 
+use std::net::IpAddr;
+
 use hivemind_model::{ApiError, Metadata, Node, NodeSpec, NodeStatus, Resource};
 use hivemind_store::Objects;
 use jiff::Timestamp;
@@ -54,15 +56,19 @@ pub(crate) async fn tell(objects: &Objects, name: &str, told: &Told) -> Result<(
 pub(crate) struct Told {
     containerd: String,
     images: Vec<String>,
+    addresses: Vec<IpAddr>,
 }
 
 impl Told {
-    /// Of a node with this version of containerd and these images.
-    pub(crate) fn new(containerd: String, mut images: Vec<String>) -> Self {
+    /// Of a node with this version of containerd, these images, and these addresses.
+    pub(crate) fn new(containerd: String, mut images: Vec<String>, mut addresses: Vec<IpAddr>) -> Self {
         images.sort_unstable();
         images.dedup();
         images.truncate(Node::IMAGES_MAX);
-        Told { containerd, images }
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.truncate(Node::ADDRESSES_MAX);
+        Told { containerd, images, addresses }
     }
 
     /// Writes it, and leaves alone what others tell.
@@ -74,6 +80,7 @@ impl Told {
         status.cpus = cpus.map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
         status.memory_bytes = memory_bytes();
         status.images.clone_from(&self.images);
+        status.addresses.clone_from(&self.addresses);
     }
 }
 

@@ -1,13 +1,14 @@
 //! Policies on this node: what the data path judges connections by.
 //!
 //! One task owns the state and does all the writing. It follows namespaces, policies, identities and replicas in the store,
-//! keeps them as a [`World`], and has the data path judge each identity of this node's replicas by the tables that the world
+//! keeps them as a [`World`], with the addresses that domains have (`domains`), and has the data path judge each identity of this node's replicas by the tables that the world
 //! gives: all of them at the start, and after a change those that it touches. What cannot be written is tried again, and what
 //! was in force until then stays: a policy comes into force for all identities that it selects, or for none (`together`).
 //!
 //! A worker asks for its replica's identity ([`Policies::enforce`]) before it makes the network, so that the first process
 //! is judged already. It is answered only when all that the store held before has been looked at.
 
+mod domains;
 mod follow;
 mod status;
 mod together;
@@ -15,12 +16,14 @@ mod together;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use futures::future::BoxFuture;
 use hivemind_datapath::Datapath;
+use hivemind_dns::{DnsServer, Seen};
 use hivemind_model::{ErrorCode, Identity, NetworkPolicy, Problem};
 use hivemind_policy::{Tables, World, compile};
 use hivemind_store::Objects;
@@ -34,6 +37,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use self::{
+    domains::{Domains, Patterns, Seeing},
     follow::Watches,
     status::{Enforced, Statuses},
 };
@@ -64,6 +68,12 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 const ENFORCE_WITHIN: Duration = Duration::from_secs(20);
 /// How long totals of identities that are no more may be read.
 const READ_WITHIN: Duration = Duration::from_secs(2);
+/// How often addresses of domains are looked at that may go.
+const EXPIRE_EVERY: Duration = Duration::from_secs(30);
+/// How many connections are looked at then: more than the data path has room for by default.
+const CONNECTIONS_MAX: usize = 1 << 20;
+/// The file with the addresses of domains, below the run directory.
+const DOMAINS_FILE: &str = "domains.json";
 /// How many entries are compiled, at least, before they are handed over: more than the data path has room for by default, and
 /// 8 MB.
 const COMPILED_AT_ONCE: usize = 1 << 18;
@@ -71,6 +81,7 @@ const COMPILED_AT_ONCE: usize = 1 << 18;
 enum Request {
     Enforce(u32, oneshot::Sender<Result<(), Problem>>),
     Settle(oneshot::Sender<()>),
+    Observe(Seen, oneshot::Sender<()>),
 }
 
 /// The handle that workers have.
@@ -141,14 +152,21 @@ pub(crate) struct PolicyWriter {
     statuses: Statuses,
     waiting: Vec<(u32, oneshot::Sender<Result<(), Problem>>)>,
     settling: Vec<oneshot::Sender<()>>,
+    server: Arc<DnsServer>,
+    domains: Domains,
+    patterns: Patterns,
+    /// Policies that will be as if they were not there, and from when on; those that are so already among them.
+    ends: BTreeMap<Key, Timestamp>,
 }
 
 impl PolicyWriter {
-    /// A writer for a node where replicas ask `dns` for names.
+    /// A writer for a node where replicas ask `server` at `dns` for names. What it knows of domains is in a file below
+    /// `run_dir`.
     pub(crate) fn new(
         datapath: Arc<Datapath>,
         objects: Objects,
-        dns: Vec<IpAddr>,
+        (server, dns): (Arc<DnsServer>, Vec<IpAddr>),
+        run_dir: &Path,
         before_forgetting: BeforeForgetting,
     ) -> Self {
         PolicyWriter {
@@ -170,6 +188,10 @@ impl PolicyWriter {
             statuses: Statuses::default(),
             waiting: Vec::new(),
             settling: Vec::new(),
+            server,
+            domains: Domains::read(run_dir.join(DOMAINS_FILE)),
+            patterns: Patterns::default(),
+            ends: BTreeMap::new(),
         }
     }
 
@@ -177,18 +199,25 @@ impl PolicyWriter {
     pub(crate) fn start(self, node: String, stop: CancellationToken, tasks: &mut JoinSet<()>) -> Policies {
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
         tasks.spawn(self.statuses.clone().write(node.clone(), self.objects.clone(), stop.clone()));
-        tasks.spawn(self.run(node, inbox, stop));
+        let seeing = Seeing { patterns: self.patterns.clone(), requests: requests.clone() };
+        tasks.spawn(self.run(node, inbox, seeing, stop));
         Policies { requests }
     }
 
-    async fn run(mut self, node: String, mut inbox: mpsc::Receiver<Request>, stop: CancellationToken) {
+    async fn run(
+        mut self,
+        node: String,
+        mut inbox: mpsc::Receiver<Request>,
+        seeing: Seeing,
+        stop: CancellationToken,
+    ) {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = self.run_forever(&node, &mut inbox) => {}
+            () = self.run_forever(&node, &mut inbox, seeing) => {}
         }
     }
 
-    async fn run_forever(&mut self, node: &str, inbox: &mut mpsc::Receiver<Request>) {
+    async fn run_forever(&mut self, node: &str, inbox: &mut mpsc::Receiver<Request>, seeing: Seeing) {
         self.identify_dns().await;
         let mut first = true;
         loop {
@@ -197,6 +226,8 @@ impl PolicyWriter {
                     self.replace_all(lists, node);
                     if std::mem::take(&mut first) {
                         self.find_forgotten().await;
+                        // From now on names outside are answered.
+                        self.server.observe_by(Arc::new(seeing.clone()));
                     }
                     self.settle().await;
                     if let Err(error) = self.follow(&mut watches, inbox, node).await {
@@ -240,23 +271,33 @@ impl PolicyWriter {
         inbox: &mut mpsc::Receiver<Request>,
         node: &str,
     ) -> Result<(), hivemind_model::ApiError> {
+        let mut expire = tokio::time::interval(EXPIRE_EVERY);
+        let mut observed = Vec::new();
         loop {
             tokio::select! {
-                Some(request) = inbox.recv() => self.take(request),
+                Some(request) = inbox.recv() => observed.extend(self.take(request)),
                 change = watches.next() => self.note(change?, node),
                 () = tokio::time::sleep(RETRY_AFTER), if !self.failed.is_empty() => {
                     self.due.extend(self.failed.keys());
                 }
+                () = self.next_end() => self.end_policies(),
+                _ = expire.tick() => self.expire_domains().await,
+            }
+            // Answers that came at the same time are brought into force together.
+            while let Ok(request) = inbox.try_recv() {
+                observed.extend(self.take(request));
             }
             // A request is answered when nothing of what was written before it is left to look at.
             for change in watches.ready().await? {
                 self.note(change, node);
             }
-            self.settle().await;
+            self.follow_patterns();
+            self.note_domains(observed.drain(..)).await;
         }
     }
 
-    fn take(&mut self, request: Request) {
+    /// Takes a request; one about domains is for [`PolicyWriter::note_domains`].
+    fn take(&mut self, request: Request) -> Option<(Seen, oneshot::Sender<()>)> {
         match request {
             Request::Enforce(identity, done) => {
                 if self.local.insert(identity) {
@@ -265,7 +306,9 @@ impl PolicyWriter {
                 self.waiting.push((identity, done));
             }
             Request::Settle(done) => self.settling.push(done),
+            Request::Observe(seen, done) => return Some((seen, done)),
         }
+        None
     }
 
     /// Brings into force what changed, and tells about it.

@@ -166,11 +166,7 @@ impl Client {
     /// # Errors
     /// `Malformed` for a filter that cannot be read; the stream has its own.
     pub async fn flows(&self, options: &FlowOptions) -> Result<FlowStream, ApiError> {
-        let verdict = options.verdict.map(|verdict| match verdict {
-            FlowVerdict::Allowed => "allowed",
-            FlowVerdict::Denied => "denied",
-            FlowVerdict::Dropped => "dropped",
-        });
+        let verdict = options.verdict.map(FlowVerdict::as_str);
         let path = ApiPath::of("flows")
             .query_if("from", options.from.as_deref())
             .query_if("to", options.to.as_deref())

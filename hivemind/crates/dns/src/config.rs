@@ -22,6 +22,10 @@ pub struct Config {
     pub upstream_timeout: Duration,
     /// After which time without an answer the next upstream is asked too, or a single one again; the first answer counts.
     pub second_try_after: Duration,
+    /// Whether names outside are answered only once there is an observer
+    /// ([`DnsServer::observe_by`](crate::DnsServer::observe_by)), for
+    /// [`OBSERVER_PATIENCE`](crate::limits::OBSERVER_PATIENCE) at most, and then that they failed.
+    pub is_observed: bool,
 }
 
 impl Default for Config {
@@ -35,6 +39,7 @@ impl Default for Config {
             cache_entries: 2048,
             upstream_timeout: Duration::from_secs(2),
             second_try_after: Duration::from_millis(300),
+            is_observed: false,
         }
     }
 }

@@ -15,7 +15,7 @@ use hickory_proto::op::{Message, MessageType, Query};
 use hickory_proto::rr::{LowerName, Name, RData, Record, RecordType};
 use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::answer::Answer;
@@ -24,8 +24,9 @@ use crate::config::Config;
 use crate::exchange;
 use crate::limits::{
     ATTEMPTS_MAX, CACHED_ANSWER_BYTES_MAX, CACHED_TTL_MAX, EXCHANGE_SOCKETS_MAX, EXCHANGES_MAX,
-    FAILURE_LIFETIME, FAILURES_MAX, WAITING_RESERVE,
+    FAILURE_LIFETIME, FAILURES_MAX, OBSERVER_PATIENCE, WAITING_RESERVE,
 };
+use crate::observer::{Observer, Seen};
 use crate::statistics::{Caches, Fill, UpstreamStatistics};
 use crate::upstreams::{Choice, Upstream, Upstreams};
 use crate::wire::KeyBytes;
@@ -65,6 +66,9 @@ pub(crate) enum ForwardError {
     /// Too many different questions are with the upstreams.
     #[error("too many questions are waiting for upstreams")]
     Overload,
+    /// Whoever has to know of it before could not take note in time.
+    #[error("what the name stands for could not be noted")]
+    Unnoted,
     /// The client that asked first has gone, as it does when the server stops.
     #[error("the question was abandoned")]
     Abandoned,
@@ -79,12 +83,17 @@ pub(crate) struct Forwarder {
     second_try_after: Duration,
     /// A permit for each socket to an upstream.
     sockets: Semaphore,
+    /// None as long as answers have to wait for one.
+    observer: watch::Sender<Option<Arc<dyn Observer>>>,
+    is_observed: bool,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     cache: Cache<Arc<Answer>>,
+    /// How often the cache was emptied: what was asked before is not kept after.
+    emptied: u64,
     /// Questions that failed, each with the hopes of that time.
     failures: Cache<u64>,
     /// The questions that are with upstreams, at most `EXCHANGES_MAX` and the reserve.
@@ -105,6 +114,7 @@ impl Forwarder {
     pub(crate) fn new(config: &Config, upstreams: &[SocketAddr]) -> Self {
         let state = State {
             cache: Cache::new(config.cache_entries),
+            emptied: 0,
             failures: Cache::new(FAILURES_MAX),
             flights: HashMap::new(),
         };
@@ -113,6 +123,8 @@ impl Forwarder {
             patience: config.upstream_timeout,
             second_try_after: config.second_try_after,
             sockets: Semaphore::new(EXCHANGE_SOCKETS_MAX),
+            observer: watch::Sender::new(None),
+            is_observed: config.is_observed,
             state: Mutex::new(state),
         };
         forwarder.upstreams.set(upstreams);
@@ -122,6 +134,19 @@ impl Forwarder {
     /// Uses the first of `upstreams` from the next question on.
     pub(crate) fn set_upstreams(&self, upstreams: &[SocketAddr]) {
         self.upstreams.set(upstreams);
+    }
+
+    /// Tells `observer` of every answer before it is kept or handed on.
+    pub(crate) fn observe_by(&self, observer: Arc<dyn Observer>) {
+        self.observer.send_replace(Some(observer));
+        self.forget_answers();
+    }
+
+    /// Empties the cache; what is asked just now is not kept.
+    pub(crate) fn forget_answers(&self) {
+        let mut state = self.state();
+        state.cache = Cache::new(state.cache.capacity());
+        state.emptied += 1;
     }
 
     /// Looks after upstreams that do not answer; never ends.
@@ -156,8 +181,14 @@ impl Forwarder {
             Role::Leader(sender) => {
                 // Ends the flight also when this future is dropped half-way.
                 let _landing = Landing { forwarder: self, key: &key };
-                let outcome = self.ask_upstreams(&key).await;
-                self.keep(&key, &outcome);
+                let emptied = self.state().emptied;
+                let mut outcome = self.ask_upstreams(&key).await;
+                if let Ok(answer) = &outcome
+                    && !self.is_noted(&key, answer).await
+                {
+                    outcome = Err(ForwardError::Unnoted);
+                }
+                self.keep(&key, &outcome, emptied);
                 sender.send_replace(Some(outcome.clone()));
                 outcome
             }
@@ -193,10 +224,34 @@ impl Forwarder {
         Ok(Role::Leader(sender))
     }
 
-    fn keep(&self, key: &Key, outcome: &Outcome) {
+    /// Whether the observer, if there is to be one, has taken note of an answer.
+    async fn is_noted(&self, key: &Key, answer: &Answer) -> bool {
+        let mut observer = self.observer.subscribe();
+        let known = observer.borrow_and_update().clone();
+        let known = match known {
+            None if !self.is_observed => return true,
+            None => {
+                let wait = observer.wait_for(Option::is_some);
+                match timeout(OBSERVER_PATIENCE, wait).await {
+                    Ok(Ok(found)) => found.clone(),
+                    _ => None,
+                }
+            }
+            known => known,
+        };
+        let Some(observer) = known else { return false };
+        let seen = answer.message().and_then(|message| Seen::of(&key.name, &message, answer.lifetime));
+        match seen {
+            Some(seen) => observer.observe(seen).await,
+            None => true,
+        }
+    }
+
+    fn keep(&self, key: &Key, outcome: &Outcome, emptied: u64) {
         let (bytes, now) = (key.bytes(), Instant::now());
         let mut state = self.state();
         match outcome {
+            Ok(_) if state.emptied != emptied => {}
             Ok(answer) => state.cache.insert(bytes.bytes(), Arc::clone(answer), answer.lifetime, now),
             Err(ForwardError::NoAnswer) => {
                 state.failures.insert(bytes.bytes(), self.upstreams.hopes(), FAILURE_LIFETIME, now);

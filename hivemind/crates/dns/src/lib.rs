@@ -41,6 +41,7 @@ mod forwarder;
 #[doc(hidden)]
 pub mod fuzzing;
 mod losses;
+mod observer;
 mod question;
 mod records;
 mod reply;
@@ -54,6 +55,7 @@ mod wire;
 pub mod limits;
 
 pub use config::Config;
+pub use observer::{NAMES_MAX, Observer, Seen};
 pub use records::{NameError, Records};
 pub use resolv_conf::{parse_resolv_conf, upstreams_from_resolv_conf};
 pub use server::{DnsServer, Protocol, Sockets, StartError};

@@ -99,3 +99,6 @@ pub const DATAGRAMS_PER_TURN_MAX: usize = 16;
 
 /// How often the log tells of what was lost in floods.
 pub const LOSS_LOG_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long an answer waits for who is to observe it, at the start.
+pub const OBSERVER_PATIENCE: Duration = Duration::from_secs(5);

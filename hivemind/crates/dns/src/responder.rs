@@ -15,6 +15,7 @@ use crate::limits::{
     ADDRESSES_PER_ANSWER_MAX, LOCAL_ANSWER_BYTES_MAX, LOCAL_ANSWERS_MAX, SERVERS_PER_ANSWER_MAX,
 };
 use crate::losses::{Loss, Losses};
+use crate::observer::Observer;
 use crate::question::{Question, Rejection};
 use crate::records::{EndlessAlias, Entry, Found, Records, Server};
 use crate::reply::{Local, Reply, server_name};
@@ -110,6 +111,14 @@ impl Responder {
 
     pub(crate) fn set_upstreams(&self, upstreams: &[SocketAddr]) {
         self.forwarder.set_upstreams(upstreams);
+    }
+
+    pub(crate) fn observe_by(&self, observer: Arc<dyn Observer>) {
+        self.forwarder.observe_by(observer);
+    }
+
+    pub(crate) fn forget_answers(&self) {
+        self.forwarder.forget_answers();
     }
 
     /// Looks after upstreams that do not answer; never ends.

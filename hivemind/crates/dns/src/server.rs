@@ -19,6 +19,7 @@ pub use bind::{Protocol, Sockets, StartError};
 
 use crate::config::Config;
 use crate::forwarder::Forwarder;
+use crate::observer::Observer;
 use crate::records::{Records, parse_name};
 use crate::responder::Responder;
 use crate::statistics::Statistics;
@@ -104,6 +105,17 @@ impl DnsServer {
         let upstreams = without_ourselves(upstreams, &self.addresses);
         info!(?upstreams, "The DNS server has other upstreams.");
         self.context.responder.set_upstreams(&upstreams);
+    }
+
+    /// Tells `observer` of every answer of an upstream with addresses, before who asked. What was answered before is forgotten,
+    /// so that nobody hears again what the observer did not.
+    pub fn observe_by(&self, observer: Arc<dyn Observer>) {
+        self.context.responder.observe_by(observer);
+    }
+
+    /// Forgets what upstreams have answered: it is asked, and told to the observer, again.
+    pub fn forget_answers(&self) {
+        self.context.responder.forget_answers();
     }
 
     /// What has happened so far.

@@ -77,6 +77,20 @@ pub enum FlowVerdict {
     Denied,
     /// It cannot be carried.
     Dropped,
+    /// It may, and a policy that only tells would say no.
+    Audited,
+}
+
+impl FlowVerdict {
+    /// The word in queries and records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            FlowVerdict::Allowed => "allowed",
+            FlowVerdict::Denied => "denied",
+            FlowVerdict::Dropped => "dropped",
+            FlowVerdict::Audited => "audited",
+        }
+    }
 }
 
 /// One end of a flow, as far as it is known.

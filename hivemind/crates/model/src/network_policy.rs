@@ -145,6 +145,11 @@ impl PolicySpec {
         matches!(self, PolicySpec::Policy(ExtendedPolicySpec { audit: true, .. }))
     }
 
+    /// Whether what its rules decide is written to the daemon's log.
+    pub const fn is_logged(&self) -> bool {
+        matches!(self, PolicySpec::Policy(ExtendedPolicySpec { log: true, .. }))
+    }
+
     /// From when on it is as if it were not there, if ever.
     pub const fn until(&self) -> Option<Timestamp> {
         match self {

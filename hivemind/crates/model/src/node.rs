@@ -1,6 +1,6 @@
 //! Nodes: machines with a daemon.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,8 @@ impl Node {
 
     /// The images that a node tells of, at most.
     pub const IMAGES_MAX: usize = 256;
+    /// The addresses that a node tells of, at most.
+    pub const ADDRESSES_MAX: usize = 64;
 
     /// Whether new replicas may be put there, as far as its state goes.
     pub fn is_ready(&self) -> bool {
@@ -158,6 +160,10 @@ pub struct NodeStatus {
     /// Memory in bytes.
     #[serde(default)]
     pub memory_bytes: u64,
+    /// Its addresses on the networks outside, the first 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub addresses: Vec<IpAddr>,
     /// The images that are there, the first 256 by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<String>,

@@ -35,6 +35,7 @@ impl Printer {
             FlowVerdict::Allowed => ("allowed", "32"),
             FlowVerdict::Denied => ("denied", "1;31"),
             FlowVerdict::Dropped => ("dropped", "33"),
+            FlowVerdict::Audited => ("audited", "36"),
         };
         let texts = [&flow.source, &flow.destination].map(|at| match self.wide && !at.node.is_empty() {
             true => format!("{} ({})", end(at), at.node),

@@ -32,6 +32,17 @@ pub(crate) struct ReplicaName {
     identity: u32,
 }
 
+/// A policy, as flows name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PolicyName {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// Whether it only tells what it would deny.
+    pub(crate) is_audit: bool,
+    /// Whether what it decides is written to the daemon's log.
+    pub(crate) is_logged: bool,
+}
+
 /// A table from which what goes is removed late.
 #[derive(Debug)]
 struct Table<K, V> {
@@ -69,8 +80,7 @@ impl<K: Ord + Copy, V> Table<K, V> {
 pub(crate) struct Names {
     /// Namespace and app.
     identities: Table<u32, (String, String)>,
-    /// Namespace and name.
-    policies: Table<u32, (String, String)>,
+    policies: Table<u32, PolicyName>,
     replicas: Table<IpAddr, ReplicaName>,
 }
 
@@ -80,9 +90,9 @@ impl Names {
         self.identities.known.get(&number).map(|(namespace, app)| (namespace.as_str(), app.as_str()))
     }
 
-    /// Namespace and name of a policy.
-    pub(crate) fn policy(&self, number: u32) -> Option<(&str, &str)> {
-        self.policies.known.get(&number).map(|(namespace, name)| (namespace.as_str(), name.as_str()))
+    /// The policy of a number.
+    pub(crate) fn policy(&self, number: u32) -> Option<&PolicyName> {
+        self.policies.known.get(&number)
     }
 
     /// The replica that has an address, if it can be the one with that identity.
@@ -111,8 +121,8 @@ impl Names {
         self.identities.insert(number, (namespace.to_owned(), app.to_owned()));
     }
 
-    pub(crate) fn know_policy(&mut self, number: u32, namespace: &str, name: &str) {
-        self.policies.insert(number, (namespace.to_owned(), name.to_owned()));
+    pub(crate) fn know_policy(&mut self, number: u32, policy: PolicyName) {
+        self.policies.insert(number, policy);
     }
 
     fn note_identity(&mut self, kind: WatchKind, identity: &Identity) {
@@ -130,7 +140,13 @@ impl Names {
         match kind {
             WatchKind::Deleted => self.policies.remove(number),
             WatchKind::Added | WatchKind::Modified => {
-                self.know_policy(number, &metadata.namespace, &metadata.name);
+                let name = PolicyName {
+                    namespace: metadata.namespace.clone(),
+                    name: metadata.name.clone(),
+                    is_audit: policy.spec.is_audit(),
+                    is_logged: policy.spec.is_logged(),
+                };
+                self.know_policy(number, name);
             }
         }
     }

@@ -24,6 +24,11 @@ pub(crate) fn flow(event: &FlowEvent, names: &Names, node: &str) -> Flow {
             (Happened::Dropped, FlowVerdict::Dropped, reason.name(), reason.meaning().to_owned())
         }
     };
+    let audit = if verdict == FlowVerdict::Allowed { audit(event, names) } else { None };
+    let (verdict, explanation) = match audit {
+        Some(explanation) => (FlowVerdict::Audited, explanation),
+        None => (verdict, explanation),
+    };
     let has_ports = matches!(event.protocol, 6 | 17 | 132);
     Flow {
         time: event.time,
@@ -45,19 +50,37 @@ pub(crate) fn flow(event: &FlowEvent, names: &Names, node: &str) -> Flow {
     }
 }
 
-/// Which policy would have to allow it. Of several it is the one that was made first.
+/// The policy that denies it, or would have to allow it; of several of these it is the one that was made first.
 fn denial(reason: DropReason, event: &FlowEvent, names: &Names) -> String {
     let (number, whom) = match reason {
         DropReason::PolicyEgress => (event.egress_rule, "source"),
         _ => (event.ingress_rule, "destination"),
     };
     match rule(number, names) {
-        Some(RuleRef { namespace, policy, .. }) if !namespace.is_empty() => {
-            let what = reason.meaning();
-            format!("{what}: {namespace}/{policy} governs the {whom}, and no rule allows it")
-        }
+        Some(rule) if !rule.namespace.is_empty() => format!("{}: {}", reason.meaning(), says(&rule, whom)),
         _ => reason.meaning().to_owned(),
     }
+}
+
+/// What a rule says of a connection that it refuses.
+fn says(rule: &RuleRef, whom: &str) -> String {
+    let RuleRef { namespace, policy, direction, index } = rule;
+    match index {
+        Some(index) => format!("{namespace}/{policy} denies it by {direction}[{index}]"),
+        None => format!("{namespace}/{policy} governs the {whom}, and no rule allows it"),
+    }
+}
+
+/// Why a connection that may pass would not, if a policy did not only tell.
+fn audit(event: &FlowEvent, names: &Names) -> Option<String> {
+    let ends = [(event.egress_rule, "source"), (event.ingress_rule, "destination")];
+    ends.into_iter().find_map(|(number, whom)| {
+        let is_audit = names.policy(rule_parts(number)?.policy)?.is_audit;
+        is_audit
+            .then(|| rule(number, names))
+            .flatten()
+            .map(|rule| format!("would be denied: {}", says(&rule, whom)))
+    })
 }
 
 /// One end of what node `here` saw.
@@ -108,7 +131,7 @@ fn rule(number: u32, names: &Names) -> Option<RuleRef> {
     }
     let parts = rule_parts(number)?;
     let (namespace, policy) = match names.policy(parts.policy) {
-        Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
+        Some(known) => (known.namespace.clone(), known.name.clone()),
         None => (String::new(), format!("policy {}", parts.policy)),
     };
     let direction = if parts.egress { "egress" } else { "ingress" };
@@ -133,6 +156,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::flows::names::PolicyName;
 
     fn event(kind: FlowKind) -> FlowEvent {
         FlowEvent {
@@ -153,8 +177,32 @@ mod tests {
     fn names() -> Names {
         let mut names = Names::default();
         names.know_identity(300, "shop", "web");
-        names.know_policy(7, "shop", "only-client");
+        let policy = |name: &str, is_audit| PolicyName {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+            is_audit,
+            is_logged: false,
+        };
+        names.know_policy(7, policy("only-client", false));
+        names.know_policy(8, policy("trial", true));
         names
+    }
+
+    #[test]
+    fn what_is_only_told_bears_the_rule_that_would_deny_it() {
+        let told = |rule| {
+            let flow = flow(&FlowEvent { ingress_rule: rule, ..event(FlowKind::New) }, &names(), "n");
+            (flow.verdict, flow.explanation)
+        };
+        assert_eq!(
+            told(rule_number(8, 0, None)),
+            (
+                FlowVerdict::Audited,
+                "would be denied: shop/trial governs the destination, and no rule allows it".to_owned()
+            )
+        );
+        assert_eq!(told(rule_number(8, 0, Some(1))).1, "would be denied: shop/trial denies it by ingress[1]");
+        assert_eq!(told(rule_number(7, 0, Some(1))), (FlowVerdict::Allowed, String::new()));
     }
 
     #[test]

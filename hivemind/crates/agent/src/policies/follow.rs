@@ -1,18 +1,22 @@
 //! What the store tells, as changes of the world.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use hivemind_model::{
-    ApiError, Identity, Namespace, NetworkPolicy, Replica, Resource, WatchEvent, WatchKind,
+    ApiError, Identity, Namespace, NetworkPolicy, Node, Replica, Resource, WatchEvent, WatchKind,
 };
 use hivemind_policy::World;
 use hivemind_store::{ObjectWatch, Objects};
+use jiff::Timestamp;
 
 use super::{Head, Key, PolicyWriter};
 
 /// How many changes are looked at before the world is brought into force.
 const READY_MAX: usize = 4_096;
+
+/// How often the clock is looked at while a policy has an end, at least.
+const ENDS_EVERY: Duration = Duration::from_secs(60);
 
 /// A change of something that verdicts depend on.
 pub(super) enum Change {
@@ -20,6 +24,7 @@ pub(super) enum Change {
     Policy(Box<WatchEvent<NetworkPolicy>>),
     Identity(WatchEvent<Identity>),
     Replica(Box<WatchEvent<Replica>>),
+    Node(Box<WatchEvent<Node>>),
 }
 
 /// Everything as it was when the watches began.
@@ -28,6 +33,7 @@ pub(super) struct Lists {
     policies: Vec<NetworkPolicy>,
     identities: Vec<Identity>,
     replicas: Vec<Replica>,
+    nodes: Vec<Node>,
 }
 
 pub(super) struct Watches {
@@ -35,6 +41,7 @@ pub(super) struct Watches {
     policies: ObjectWatch<NetworkPolicy>,
     identities: ObjectWatch<Identity>,
     replicas: ObjectWatch<Replica>,
+    nodes: ObjectWatch<Node>,
 }
 
 impl Watches {
@@ -43,17 +50,20 @@ impl Watches {
         let (policies, on_policies) = objects.list_and_watch(None).await?;
         let (identities, on_identities) = objects.list_and_watch(None).await?;
         let (replicas, on_replicas) = objects.list_and_watch(None).await?;
+        let (nodes, on_nodes) = objects.list_and_watch(None).await?;
         let lists = Lists {
             namespaces: namespaces.items,
             policies: policies.items,
             identities: identities.items,
             replicas: replicas.items,
+            nodes: nodes.items,
         };
         let watches = Watches {
             namespaces: on_namespaces,
             policies: on_policies,
             identities: on_identities,
             replicas: on_replicas,
+            nodes: on_nodes,
         };
         Ok((lists, watches))
     }
@@ -65,6 +75,7 @@ impl Watches {
             event = self.policies.next() => Ok(Change::Policy(Box::new(event?))),
             event = self.identities.next() => Ok(Change::Identity(event?)),
             event = self.replicas.next() => Ok(Change::Replica(Box::new(event?))),
+            event = self.nodes.next() => Ok(Change::Node(Box::new(event?))),
         }
     }
 
@@ -82,6 +93,12 @@ impl Watches {
     }
 }
 
+/// Where others reach a node.
+fn addresses_of(node: &Node) -> Vec<IpAddr> {
+    let underlay = node.spec.address.map(IpAddr::from);
+    underlay.into_iter().chain(node.status.addresses.iter().copied()).collect()
+}
+
 fn key_of(object: &impl Resource) -> Key {
     (object.metadata().namespace.clone(), object.metadata().name.clone())
 }
@@ -89,8 +106,18 @@ fn key_of(object: &impl Resource) -> Key {
 impl PolicyWriter {
     /// Puts what the store holds in the place of what was known.
     pub(super) fn replace_all(&mut self, lists: Lists, node: &str) {
-        let Lists { namespaces, policies, identities, replicas } = lists;
-        let world = World::of(&namespaces, &identities, &policies);
+        let Lists { namespaces, policies, identities, replicas, nodes } = lists;
+        let now = Timestamp::now();
+        let ends = policies.iter().filter_map(|policy| Some((key_of(policy), policy.spec.until()?)));
+        self.ends = ends.collect();
+        let standing = policies.iter().filter(|policy| policy.spec.until().is_none_or(|until| until > now));
+        let mut world = World::of(&namespaces, &identities, standing);
+        for node in &nodes {
+            world.set_node(&node.metadata.name, &node.metadata.labels, &addresses_of(node));
+        }
+        for pattern in self.domains.patterns() {
+            world.set_domain(pattern, self.domains.addresses(pattern));
+        }
         let gone = self.world.identities().filter(|spec| world.identity(spec.number).is_none());
         self.gone.extend(gone.map(|spec| (spec.number, Some((spec.namespace.clone(), spec.app.clone())))));
         self.world = Arc::new(world);
@@ -109,6 +136,7 @@ impl PolicyWriter {
         }
         self.due.extend(self.local.iter());
         self.untold.extend(self.policies.keys().cloned());
+        self.follow_patterns();
     }
 
     pub(super) fn note(&mut self, change: Change, node: &str) {
@@ -136,6 +164,35 @@ impl PolicyWriter {
                 }
             }
             Change::Replica(event) => self.note_replica(&event.object, is_there(event.kind), node),
+            Change::Node(event) => {
+                let WatchEvent { kind, object } = *event;
+                let name = &object.metadata.name;
+                self.due.append(&mut match is_there(kind) {
+                    true => world.set_node(name, &object.metadata.labels, &addresses_of(&object)),
+                    false => world.remove_node(name),
+                });
+            }
+        }
+    }
+
+    /// Waits until the next policy is to be as if it were not there; for ever, if there is none.
+    pub(super) async fn next_end(&self) {
+        let now = Timestamp::now();
+        let Some(next) = self.ends.values().filter(|until| **until > now).min() else {
+            return std::future::pending().await;
+        };
+        // Looked at again now and then, since clocks are set.
+        let wait = Duration::try_from(next.duration_since(now)).unwrap_or_default();
+        tokio::time::sleep(wait.min(ENDS_EVERY)).await;
+    }
+
+    /// Takes policies out of the world of which the time is over.
+    pub(super) fn end_policies(&mut self) {
+        let now = Timestamp::now();
+        let world = Arc::make_mut(&mut self.world);
+        for (key, _) in self.ends.iter().filter(|(_, until)| **until <= now) {
+            self.due.append(&mut world.remove_policy(&key.0, &key.1));
+            self.untold.insert(key.clone());
         }
     }
 
@@ -143,13 +200,20 @@ impl PolicyWriter {
         let WatchEvent { kind, object: policy } = event;
         let key = key_of(&policy);
         let world = Arc::make_mut(&mut self.world);
+        self.ends.remove(&key);
         if kind == WatchKind::Deleted {
             self.due.append(&mut world.remove_policy(&key.0, &key.1));
             self.policies.remove(&key);
             self.pending.remove(&key);
             return;
         }
-        self.due.append(&mut world.set_policy(&policy));
+        if let Some(until) = policy.spec.until() {
+            self.ends.insert(key.clone(), until);
+        }
+        self.due.append(&mut match policy.spec.until().is_some_and(|until| until <= Timestamp::now()) {
+            true => world.remove_policy(&key.0, &key.1),
+            false => world.set_policy(&policy),
+        });
         let head = Head::of(&policy);
         let is_news = |known: &Head| {
             (known.uid, known.generation, known.number) != (head.uid, head.generation, head.number)

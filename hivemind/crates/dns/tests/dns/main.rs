@@ -9,6 +9,7 @@ mod client;
 mod forwarding;
 mod limits;
 mod local_names;
+mod observing;
 mod real_resolver;
 mod robustness;
 mod services;
