@@ -86,8 +86,25 @@ fn policies_of_the_cluster_come_before_those_of_namespaces_and_after_them() -> R
     node.apply(&rules("Pass", "stranger"))?;
     assert_reaches(&node, "client", "server", false)?;
     assert_reaches(&node, "stranger", "server", false)?;
+    let port = format!("{PORT}/udp");
+    let asked = node.hivemind(&["policy", "check", "client", "server", "--port", &port])?;
+    let said = String::from_utf8_lossy(&asked.stdout).into_owned();
+    ensure!(asked.status.code() == Some(1), "{said}");
+    for part in
+        ["client to server on 7000/udp: denied", "Admin tier: denied", "hivemind-system/deny-all/ingress[0]"]
+    {
+        ensure!(said.contains(part), "no {part:?}: {said}");
+    }
     node.apply(&rules("Accept", "stranger"))?;
     assert_reaches(&node, "stranger", "server", true)?;
+    let allowed = node.json(&["policy", "check", "stranger", "server", "--port", &port])?;
+    assert_eq!(allowed["verdict"], "allowed", "{allowed}");
+    assert_eq!(allowed["ingress"][0]["rules"][0]["policy"], "first", "{allowed}");
+    let host = node.json(&["policy", "check", "host", "server", "--port", "icmp"])?;
+    assert_eq!(host["ingress"][0]["rules"][0]["policy"], "node-to-replicas", "{host}");
+    node.refused(&["policy", "check", "nobody", "server", "--port", "80"], "HM0201", 3)?;
+    let said = node.refused(&["policy", "check", "client", "server", "--port", "80/quic"], "HM0100", 2)?;
+    ensure!(said.contains("--port") && said.contains("sctp"), "{said}");
 
     let denied = flows(&node, &["--from", "client", "--verdict", "denied"])?;
     let last = denied.last().context("nothing was denied")?;

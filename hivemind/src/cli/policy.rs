@@ -1,6 +1,7 @@
 //! `policy`: rules of who may speak to whom.
 
 pub(crate) mod apply;
+mod check;
 mod describe;
 mod diff;
 mod document;
@@ -47,6 +48,8 @@ pub(crate) enum PolicyCommand {
   hivemind policy get only-client -o yaml           what policy apply takes again"
     )]
     Get(GetArgs),
+    /// Tell whether policies allow a connection, and why
+    Check(check::CheckArgs),
     /// Delete policies; what they alone refused is allowed at once
     #[command(
         visible_alias = "rm",
@@ -72,6 +75,7 @@ impl PolicyCommand {
             PolicyCommand::Apply(args) => args.output.format,
             PolicyCommand::Ls(args) => args.output.format,
             PolicyCommand::Get(args) => args.output.format,
+            PolicyCommand::Check(args) => args.output.format,
             PolicyCommand::Delete(_) | PolicyCommand::Diff(_) => Format::Table,
         }
     }
@@ -81,6 +85,11 @@ impl PolicyCommand {
             PolicyCommand::Apply(args) => apply::run(session, args).await?,
             PolicyCommand::Ls(args) => list(session, *args).await?,
             PolicyCommand::Get(args) => get(session, args).await?,
+            PolicyCommand::Check(args) => {
+                if !check::run(session, args).await? {
+                    return Ok(ExitCode::from(check::DENIED));
+                }
+            }
             PolicyCommand::Delete(names) => delete(session, names).await?,
             PolicyCommand::Diff(args) => return diff::run(session, args).await,
         }

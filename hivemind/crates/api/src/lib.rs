@@ -33,6 +33,7 @@ mod node_access;
 mod node_port;
 mod openapi;
 mod policies;
+mod policy_check;
 mod request;
 mod role;
 mod routes;

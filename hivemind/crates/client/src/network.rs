@@ -2,7 +2,7 @@
 
 use hivemind_model::{
     ApiError, AppliedPolicies, ApplyPolicies, FlowLine, FlowVerdict, Namespace, NetCheck, NetTrace,
-    NetworkPolicy, Resource,
+    NetworkPolicy, PolicyCheck, Resource,
 };
 use hyper::Method;
 
@@ -47,6 +47,21 @@ pub struct TraceOptions {
     pub ipv6: bool,
     /// The node whose programs are asked, where it is no replica that sends.
     pub node: Option<String>,
+}
+
+/// Which connection policies are asked about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyCheckOptions {
+    /// Who makes it: `app`, `namespace/app`, `host`, or an address.
+    pub from: String,
+    /// With whom; as `from`.
+    pub to: String,
+    /// `tcp`, `udp`, `sctp` or `icmp`.
+    pub protocol: String,
+    /// The port of the end that takes it; `None` for `icmp`.
+    pub port: Option<u16>,
+    /// The namespace of apps that are named without one; `None`: `default`.
+    pub namespace: Option<String>,
 }
 
 /// Flows as they come. It ends when the daemon has no more, and is dropped to stop it.
@@ -120,6 +135,21 @@ impl Client {
     pub async fn try_policies(&self, policies: &ApplyPolicies) -> Result<AppliedPolicies, ApiError> {
         let path = ApiPath::of(NetworkPolicy::PLURAL).part("apply").query("dryRun", "true");
         self.change(Method::POST, &path, json(policies)?).await
+    }
+
+    /// What policies say of a connection, and why.
+    ///
+    /// # Errors
+    /// What does not exist; every fault of the question at once.
+    pub async fn check_policies(&self, options: &PolicyCheckOptions) -> Result<PolicyCheck, ApiError> {
+        let path = ApiPath::of(NetworkPolicy::PLURAL)
+            .part("check")
+            .query("from", &options.from)
+            .query("to", &options.to)
+            .query("protocol", &options.protocol)
+            .query_if("port", options.port.map(|port| port.to_string()).as_deref())
+            .query_if("namespace", options.namespace.as_deref());
+        self.get(&path).await
     }
 
     /// Deletes a network policy.

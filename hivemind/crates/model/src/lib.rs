@@ -19,6 +19,7 @@ mod namespace;
 mod net;
 mod network_policy;
 mod node;
+mod policy_check;
 mod quantity;
 mod replica;
 mod resource;
@@ -58,6 +59,7 @@ pub use network_policy::{
     PolicyType, PortRef,
 };
 pub use node::{Node, NodeSpec, NodeState, NodeStatus, Taint, TaintEffect};
+pub use policy_check::{PolicyCheck, PolicyCheckStep, PolicyCheckVerdict, PolicyJudgement};
 pub use quantity::{Cpu, Memory, QuantityError};
 pub use replica::{LastExit, Phase, PullProgress, Replica, ReplicaSpec, ReplicaStatus};
 pub use resource::{List, Resource, WatchEvent, WatchKind};

@@ -1,7 +1,11 @@
 //! Network policies.
 
 use axum::{Json, extract::State};
-use hivemind_model::{ApiError, AppliedPolicies, ApplyAction, ApplyPolicies, NetworkPolicy};
+use hivemind_model::{
+    ApiError, AppliedPolicies, ApplyAction, ApplyPolicies, DEFAULT_NAMESPACE, NetworkPolicy, PolicyCheck,
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::kind::{get_route, list_route};
 use crate::{
@@ -9,6 +13,7 @@ use crate::{
     body::OBJECTS_BYTES_MAX,
     fault::Outcome,
     policies,
+    policy_check::{self, Question},
     request::{CreateParams, JsonBody, ListParams, Params, Place},
 };
 
@@ -59,6 +64,52 @@ pub(crate) async fn apply(
         tracing::info!(policy = metadata.name, namespace = metadata.namespace, "Network policy was applied.");
     }
     Ok(Json(applied))
+}
+
+/// Which connection to check.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct CheckParams {
+    /// Who makes it: `app`, `namespace/app`, `host`, or an address.
+    from: String,
+    /// With whom; in the same way.
+    to: String,
+    /// `tcp` (if it is left out), `udp`, `sctp`, or `icmp` for an echo request.
+    protocol: Option<String>,
+    /// The port of the end that takes it, of a protocol that has ports.
+    port: Option<u16>,
+    /// The namespace of apps that are named without one; `default` if it is left out.
+    namespace: Option<String>,
+}
+
+/// What policies say of a connection, and why
+///
+/// Judged by what the policies mean, as they are now: of both ends, tier by tier, with the rules that decide.
+#[utoipa::path(
+    get, path = "/v1/networkpolicies/check", tag = "networkpolicies", operation_id = "checkNetworkPolicies",
+    params(CheckParams),
+    responses(
+        (status = 200, description = "What comes of it", body = PolicyCheck),
+        (status = 400, description = "The query is not valid", body = ApiError),
+        (status = 404, description = "There is no such app, or it has no replica with an address", body = ApiError),
+        (status = 503, description = "The store failed", body = ApiError),
+    )
+)]
+pub(crate) async fn check(
+    State(serving): State<Serving>,
+    Params(params): Params<CheckParams>,
+) -> Outcome<Json<PolicyCheck>> {
+    let namespace = params.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+    super::check_namespace(namespace)?;
+    let question = Question {
+        from: &params.from,
+        to: &params.to,
+        protocol: params.protocol.as_deref().unwrap_or("tcp"),
+        port: params.port,
+        namespace,
+    };
+    Ok(Json(policy_check::check(serving.objects(), &question).await?))
 }
 
 /// Deletes a network policy
