@@ -1,5 +1,7 @@
 //! Policies in words.
 
+use std::fmt;
+
 use hivemind_model::{
     ClusterAction, ClusterPeer, ClusterPort, ClusterPorts, ClusterProtocol, Entity, ExtendedPeer, IcmpFamily,
     IcmpMessage, LabelExpression, LabelOperator, LabelSelector, NetworkPolicy, PolicyAction, PolicyPeer,
@@ -169,10 +171,13 @@ impl Rule {
         let rule = Rule::new(action, &each(peers, cluster_peer), &each(protocols, cluster_protocol));
         Rule { name: name.to_owned(), ..rule }
     }
+}
 
-    /// `deny world on 80/tcp`.
-    fn brief(&self) -> String {
-        if self.action.is_empty() { self.said.clone() } else { format!("{} {}", self.action, self.said) }
+/// `deny world on 80/tcp`.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let space = if self.action.is_empty() { "" } else { " " };
+        write!(f, "{}{space}{}", self.action, self.said)
     }
 }
 
@@ -215,7 +220,7 @@ pub(crate) fn cell(policy: &NetworkPolicy, direction: PolicyType) -> String {
         None => "any".to_owned(),
         Some(rules) if rules.is_empty() => "none".to_owned(),
         Some(rules) => {
-            let rules: Vec<String> = rules.iter().map(Rule::brief).collect();
+            let rules: Vec<String> = rules.iter().map(Rule::to_string).collect();
             let text = rules.join("; ");
             if text.chars().count() <= CELL_CHARS_MAX {
                 text
@@ -237,7 +242,7 @@ mod tests {
     use super::*;
 
     fn briefly(policy: &NetworkPolicy, direction: PolicyType) -> Vec<String> {
-        rules(policy, direction).unwrap().iter().map(Rule::brief).collect()
+        rules(policy, direction).unwrap().iter().map(Rule::to_string).collect()
     }
 
     fn policy(spec: &str) -> NetworkPolicy {
