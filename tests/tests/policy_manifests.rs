@@ -1,13 +1,16 @@
 //! Policies of all kinds by the command line: faults, names, differences, warnings, ports with names, and many at once.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use hivemind_tests::{
     Node,
     echo::{Echo, PORT, addresses, asks, dials},
+    eventually,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// One policy of each kind, in a list and beside it.
 const ALL: &str = "\
@@ -136,20 +139,20 @@ const BAD: &[(&str, &[&str])] = &[
             ":3:34: error[HM0108]: a ClusterNetworkPolicy is of the whole cluster, and in no namespace",
             ":6:13: error[HM0103]: priority 1001 is not 0 to 1000",
             ":7:12: error[HM0110]: the subject says nothing",
-            ":9:36: error[HM0108]: networks can be called, but not be told by who calls: it is a peer of egress only",
-            ":11:37: error[HM0108]: domain names can be accepted, but not with Deny",
+            ":9:38: error[HM0108]: networks can be called, but not be told by who calls: it is a peer of egress only",
+            ":11:39: error[HM0108]: domain names can be accepted, but not with Deny",
         ],
     ),
     (
-        "apiVersion: hivemind/v1\nkind: Policy\nmetadata: {name: bad}\nspec:\n  podSelector: {}\n  until: soon\n  ingress:\n  - {action: Drop, from: [{domainName: example.org}], icmp: [{code: 3}]}\n  egress:\n  - {to: [{entity: host, ipBlock: {cidr: 10.0.0.1/8}}], ports: [{port: web_1}]}\n",
+        "apiVersion: hivemind/v1\nkind: Policy\nmetadata: {name: bad}\nspec:\n  podSelector: {}\n  until: soon\n  ingress:\n  - {action: Drop, from: [{domainName: example.org}], icmp: [{code: 3}]}\n  egress:\n  - {to: [{entity: host, ipBlock: {cidr: 10.0.0.1/8}}]}\n  - {ports: [{port: web_1}]}\n",
         &[
             ":6:10: error[HM0103]: \"soon\" is not a time",
             ":8:14: error[HM0103]: \"Drop\" is not one of \"Allow\" or \"Deny\"",
             ":8:40: error[HM0108]: a domain's name can be called, but does not call",
-            ":8:67: error[HM0103]: code without type",
-            ":10:9: error[HM0110]: of selectors, ipBlock, entity and domainName a peer has one",
+            ":8:69: error[HM0103]: code without type",
+            ":10:11: error[HM0110]: of selectors, ipBlock, entity and domainName a peer has one",
             ":10:42: error[HM0111]: \"10.0.0.1/8\" has bits set behind its length",
-            ":10:72: error[HM0101]: \"web_1\" is not the name of a port",
+            ":11:21: error[HM0101]: \"web_1\" is not the name of a port",
         ],
     ),
     (
@@ -199,7 +202,7 @@ fn names_of_other_kinds_times_that_are_past_and_contradictions_are_told() -> Res
     );
     let file = node.write("ended.yaml", &policy("ended", ", until: 2026-01-01T00:00:00Z"))?;
     let said = node.refused(&["policy", "apply", "-f", &file], "HM0103", 2)?;
-    ensure!(said.contains(&format!("{file}:4:34: ")) && said.contains("it has ended"), "{said}");
+    ensure!(said.contains(&format!("{file}:4:32: ")) && said.contains("it has ended"), "{said}");
 
     let other = "apiVersion: policy.networking.k8s.io/v1beta1\nkind: ClusterNetworkPolicy\nmetadata: {name: other}\nspec: {tier: Admin, priority: 7, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}\n";
     let said = node.apply(other)?;
@@ -235,9 +238,20 @@ fn ports_have_names_for_policies_and_for_dns() -> Result<()> {
         2,
     )?;
     ensure!(wrong.contains("--service-port"), "{wrong}");
+    // Replicas of an app whose ports get other names are replaced, and have another identity.
+    let socket = node.socket().display().to_string();
+    let place = "http://localhost/v1/namespaces/default/apps/server";
+    let api = ["curl", "-s", "--unix-socket", &socket, "-H", "content-type: application/json"];
+    let mut app: Value = serde_json::from_str(&node.sandbox().check(&[&api[..], &[place]].concat())?)?;
+    app["spec"]["service"] = json!({"ports": [{"name": "echo", "port": PORT}]});
+    let put = node.sandbox().check(&[&api[..], &["-X", "PUT", "-d", &app.to_string(), place]].concat())?;
+    ensure!(put.contains("\"echo\""), "{put}");
+    eventually(LIMIT, "the replica to be replaced", || {
+        let replicas = node.replicas("server")?;
+        ensure!(replicas.len() == 1 && identity("server")? != before, "{replicas:?}");
+        Ok(())
+    })?;
     let named = format!("echo={PORT}/tcp");
-    node.deploy_waiting("server", &["--service-port", &named])?;
-    ensure!(identity("server")? != before, "the replicas have the identity of those without the name");
     ensure!(node.hivemind_ok(&["app", "info", "server"])?.contains(&named), "not told");
     ensure!(node.hivemind_ok(&["service", "info", "server"])?.contains(&named), "not told");
 
