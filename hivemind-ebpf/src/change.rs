@@ -1,63 +1,25 @@
-//! Taking over from programs whose maps have another layout, while packets flow.
+//! Taking over connections from tables of another layout, while packets flow.
 //!
-//! A gate hangs at each interface in the place of the program that it is named after, and sends packets on to that of the old
-//! layout or of the new one. All gates ask one cell whose turn it is, so one write makes all hooks change over. From then on a
-//! program of the new layout that does not know a connection looks for it in the old table, and takes it over. The daemon takes
-//! over those of which no packet comes, and then puts programs in the place of the gates that do none of this.
+//! From the moment at which the [gates](crate::gate) send packets to the programs of the new layout, one of these that does not
+//! know a connection looks for it in the old table, and takes it over. The daemon takes over those of which no packet comes,
+//! and then puts programs in the place of the gates that do none of this.
 
 use crate::{
     flow::{Flow, now_ns},
     judge,
     maps::Maps,
 };
-use aya_ebpf::{
-    bindings::{BPF_NOEXIST, TC_ACT_SHOT},
-    macros::{classifier, map},
-    maps::{Array, HashMap, ProgramArray},
-    programs::TcContext,
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
 use hivemind_common::{
     conntrack::{Key, Side},
     family::{Address4, Address6, Family, V4, V6},
     layout::previous,
-    name::gate,
 };
 
 #[map(name = "old_conntrack4")]
 static OLD_CONNTRACK_V4: HashMap<Key<Address4>, previous::Entry> = HashMap::with_max_entries(1, 0);
 #[map(name = "old_conntrack6")]
 static OLD_CONNTRACK_V6: HashMap<Key<Address6>, previous::Entry> = HashMap::with_max_entries(1, 0);
-#[map(name = "turn")]
-static TURN: Array<u32> = Array::with_max_entries(1, 0);
-#[map(name = "gates")]
-static GATES: ProgramArray = ProgramArray::with_max_entries(2 * gate::HOOKS, 0);
-
-macro_rules! gates {
-    ($($gate:ident = $hook:expr,)+) => {$(
-        #[classifier]
-        pub fn $gate(context: TcContext) -> i32 {
-            pass(&context, $hook)
-        }
-    )+};
-}
-
-gates! {
-    gate_from_replica = 0,
-    gate_to_replica = 1,
-    gate_from_underlay = 2,
-    gate_to_underlay = 3,
-    gate_to_service = 4,
-    gate_to_overlay = 5,
-}
-
-#[inline(always)]
-fn pass(context: &TcContext, hook: u32) -> i32 {
-    let turn = TURN.get(0).copied().unwrap_or(gate::OLD) & 1;
-    // SAFETY: the context is the kernel's. Comes back only if there is no such program.
-    unsafe { GATES.tail_call(context, 2 * hook + turn) };
-    TC_ACT_SHOT
-}
-
 /// The maps of the old layout of a family.
 pub(crate) trait Old: Family + Sized {
     fn old_conntrack() -> &'static HashMap<Key<Self::Address>, previous::Entry>;

@@ -21,6 +21,7 @@ mod examine;
 mod flow;
 mod frame;
 mod functions;
+mod gate;
 mod host;
 mod judge;
 mod maps;

@@ -2,6 +2,7 @@
 //! lost but what `--teardown` takes away.
 
 use std::{
+    fs,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
@@ -213,6 +214,36 @@ fn nothing_is_lost_by_kill_restart_upgrade_and_a_refused_downgrade() -> Result<(
     })?;
     ensure!(translated > 100, "hardly anything was translated: {translated}");
 
+    let World { node, servers, .. } = world;
+    drop(servers);
+    node.daemon_term()?;
+    node.daemon_teardown()?;
+    node.assert_nothing_left()
+}
+
+/// As far as maps are the same in it: here they are those of this version, under the other one's name.
+#[test]
+fn the_version_before_is_taken_over_and_nothing_is_lost() -> Result<()> {
+    let world = World::start()?;
+    let node = &world.node;
+    let loads = world.load()?;
+    let before = world.dropped(ABI_VERSION)?;
+    sleep(STRETCH);
+
+    node.daemon_kill9()?;
+    let bpffs = node.sandbox().outside(&node.sandbox().directory().join("bpf/hivemind"));
+    let of = |version: u32| bpffs.join(format!("v{version}"));
+    fs::rename(of(ABI_VERSION), of(ABI_VERSION - 1)).context("the pins cannot be moved")?;
+    let questions = world.ask()?;
+    node.daemon_start()?;
+    questions.into_iter().try_for_each(|question| question.assert_answered(node))?;
+    ensure!(world.maps(ABI_VERSION).exist() && !world.maps(ABI_VERSION - 1).exist(), "it was not taken over");
+    world.until_served()?;
+    sleep(STRETCH);
+
+    check(loads)?;
+    let now = world.dropped(ABI_VERSION)?;
+    ensure!(now == before, "packets were dropped: {now:?} after {before:?}");
     let World { node, servers, .. } = world;
     drop(servers);
     node.daemon_term()?;

@@ -39,12 +39,15 @@ pub(super) struct Contents {
     pub(super) endpoints: usize,
     /// How many services there are. The last one leads to the server.
     pub(super) services: usize,
+    /// How many rules the policies of the server have besides the one by which the client reaches it, for nobody in use; with
+    /// none, no policy governs anybody.
+    pub(super) rules: Option<usize>,
 }
 
 impl Contents {
     /// Everything on; a server, a client, and no service.
     pub(super) const PAIR: Self =
-        Self { features: hivemind_datapath::Config::FEATURES, endpoints: 2, services: 0 };
+        Self { features: hivemind_datapath::Config::FEATURES, endpoints: 2, services: 0, rules: Some(0) };
 }
 
 /// A running data path.
@@ -111,10 +114,11 @@ pub(super) fn make_cgroup(sandbox: &Sandbox, name: &str) -> Result<PathBuf> {
 
 /// Returns once everything is there, with the time that opening took.
 fn start_process(sandbox: &Sandbox, contents: Contents) -> Result<(Background, Duration)> {
-    let Contents { features, endpoints, services } = contents;
+    let Contents { features, endpoints, services, rules } = contents;
     let mut command = sandbox.command(pair::bench_program()?);
     command.arg("node").arg(sandbox.directory()).arg(sandbox.cgroup().join(REPLICAS));
-    command.args([features.to_string(), endpoints.to_string(), services.to_string()]);
+    let rules = rules.map_or_else(|| inside::WITHOUT_POLICIES.to_owned(), |rules| rules.to_string());
+    command.args([features.to_string(), endpoints.to_string(), services.to_string(), rules]);
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut process = Background::new(child.context("cannot start the process of the data path")?);
     let mut line = String::new();

@@ -1,9 +1,12 @@
 //! The bench `policy`: how long it takes from the request to apply a policy until packets are judged by it, at all running
-//! replicas that it selects.
+//! replicas that it selects; and what the engine takes for a large set of policies.
 //!
 //! One policy selects the replicas of several apps and is changed again and again: one time it lets the client in, the next
 //! time it keeps it out. A prober sends datagrams from the client to every replica without pause, on connections that stay
 //! the same, and notes when each of them heard the first one, and from when on none.
+
+mod compiling;
+mod rules;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -48,6 +51,9 @@ const PORT: u16 = 7;
 const NAME: &str = "bench";
 
 pub(super) fn run(progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
+    progress("policy: compiling a large set");
+    let mut figures = compiling::run();
+    figures.extend(rules::run(progress)?);
     progress(&format!("policy: a node with {} replicas", APPS + 1));
     let (node, registry) = Node::with_daemon()?;
     let apps: Vec<String> = (0..APPS).map(|number| format!("server-{number}")).collect();
@@ -59,7 +65,6 @@ pub(super) fn run(progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
     let client = Client::unix(node.sandbox().outside(&node.socket()));
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let from = address(&node, "client")?;
-    let mut figures = Vec::new();
     for (rules, p99, p50) in RULES {
         progress(&format!("policy: {APPLIES} times with {rules} rules"));
         let mut samples = Vec::new();

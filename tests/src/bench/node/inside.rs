@@ -12,7 +12,7 @@ use hivemind_datapath::{
     BackendSpec, Config, Datapath, EndpointSpec, Guarded, MapSizes, ServicePorts, ServiceSpec,
 };
 use hivemind_model::{
-    EgressRule, Identity, IngressRule, LabelSelector, Metadata, NetworkPolicy, NetworkPolicySpec,
+    EgressRule, Identity, IngressRule, IpBlock, LabelSelector, Metadata, NetworkPolicy, NetworkPolicySpec,
     NetworkPolicyStatus, PolicyPeer, PolicyPort, PolicyProtocol, PolicyType, PortRef,
 };
 use hivemind_policy::{World, compile};
@@ -27,23 +27,30 @@ const BACKENDS_OF_OTHERS: usize = 2;
 /// Cells that a service of so many endpoints takes at most (the next prime after 100 for each).
 const CELLS_OF_SERVICE: usize = 211;
 
-/// The process itself, until standard input ends: `DIRECTORY CGROUP FEATURES ENDPOINTS SERVICES`. Prints the microseconds that
+/// In the place of the number of rules: no policy governs anybody.
+pub(super) const WITHOUT_POLICIES: &str = "open";
+
+/// How many rules one policy has at most here: fewer than it may.
+const RULES_OF_POLICY: usize = 2_000;
+
+/// The process itself, until standard input ends: `DIRECTORY CGROUP FEATURES ENDPOINTS SERVICES RULES`. Prints the microseconds that
 /// opening the data path took once everything is there.
 ///
 /// # Errors
 /// When the arguments cannot be read, or the data path refuses something.
 pub fn keep_node(arguments: &[String]) -> Result<()> {
-    let [directory, cgroup, features, endpoints, services] = arguments else {
-        bail!("usage: hivemind-bench node DIRECTORY CGROUP FEATURES ENDPOINTS SERVICES");
+    let [directory, cgroup, features, endpoints, services, rules] = arguments else {
+        bail!("usage: hivemind-bench node DIRECTORY CGROUP FEATURES ENDPOINTS SERVICES RULES");
     };
     let (endpoints, services) = (endpoints.parse()?, services.parse()?);
+    let rules = if rules == WITHOUT_POLICIES { None } else { Some(rules.parse()?) };
     let config = config(Path::new(directory), cgroup.into(), features.parse()?, services);
     // As many threads as the daemon has.
     let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let began = Instant::now();
     let datapath = executor.block_on(Datapath::open(config))?;
     let opened_in = began.elapsed();
-    executor.block_on(furnish(&datapath, endpoints, services))?;
+    executor.block_on(furnish(&datapath, endpoints, services, rules))?;
     println!("{}", opened_in.as_micros());
     io::copy(&mut io::stdin().take(u64::MAX), &mut io::sink())?;
     Ok(())
@@ -80,8 +87,8 @@ fn config(directory: &Path, cgroup_root: PathBuf, features: u32, services: usize
 }
 
 /// Makes what is not there already.
-async fn furnish(datapath: &Datapath, endpoints: usize, services: usize) -> Result<()> {
-    let world = world(endpoints)?;
+async fn furnish(datapath: &Datapath, endpoints: usize, services: usize, rules: Option<usize>) -> Result<()> {
+    let world = world(endpoints, rules)?;
     for number in 1..=endpoints {
         let spec = endpoint(number)?;
         let tables = compile(spec.identity, &world).context("an endpoint has no identity")?;
@@ -129,13 +136,14 @@ fn others(number: usize) -> Vec<BackendSpec> {
 }
 
 /// The endpoints' identities, and policies that govern the server and the client in both directions and allow what the bench
-/// does.
-fn world(endpoints: usize) -> Result<World> {
+/// does, with so many rules besides.
+fn world(endpoints: usize, rules: Option<usize>) -> Result<World> {
     let mut world = World::new();
     for number in 1..=endpoints {
         let identity = endpoint(number)?.identity;
         drop(world.set_identity(&Identity::new(identity, NAMESPACE, "bench", labels(number))));
     }
+    let Some(rules) = rules else { return Ok(world) };
     let port = |port, protocol| PolicyPort { protocol, port: Some(PortRef::Number(port)), end_port: None };
     let (tcp, udp) = (PolicyProtocol::Tcp, PolicyProtocol::Udp);
     let peer = |number| vec![PolicyPeer { pod_selector: Some(selector(number)), ..PolicyPeer::default() }];
@@ -154,7 +162,35 @@ fn world(endpoints: usize) -> Result<World> {
             status: NetworkPolicyStatus { number: number as u32, ..NetworkPolicyStatus::default() },
         }));
     }
+    for first in (0..rules).step_by(RULES_OF_POLICY) {
+        let ingress = (first..rules.min(first + RULES_OF_POLICY)).map(rule_for_nobody).collect();
+        let spec =
+            NetworkPolicySpec { pod_selector: selector(SERVER), ingress, ..NetworkPolicySpec::default() };
+        let number = (CLIENT + 1 + first / RULES_OF_POLICY) as u32;
+        drop(world.set_policy(&NetworkPolicy {
+            metadata: Metadata::new(NAMESPACE, format!("others-{number}")),
+            spec: spec.into(),
+            status: NetworkPolicyStatus { number, ..NetworkPolicyStatus::default() },
+        }));
+    }
     Ok(world)
+}
+
+/// A block with a port of its own.
+fn rule_for_nobody(number: usize) -> IngressRule {
+    let [high, low] = bytes(number / 2);
+    let cidr =
+        if number % 2 == 0 { format!("172.16.{high}.{low}/32") } else { format!("172.17.{high}.{low}/32") };
+    let block = IpBlock { cidr, except: Vec::new() };
+    let port = PolicyPort {
+        protocol: PolicyProtocol::Tcp,
+        port: Some(PortRef::Number(1_000 + (number % 50_000) as i64)),
+        end_port: None,
+    };
+    IngressRule {
+        ports: vec![port],
+        from: vec![PolicyPeer { ip_block: Some(block), ..PolicyPeer::default() }],
+    }
 }
 
 fn labels(number: usize) -> BTreeMap<String, String> {
@@ -180,7 +216,7 @@ mod tests {
 
     #[test]
     fn the_client_may_do_what_the_bench_does_and_others_may_not() {
-        let world = world(3).unwrap();
+        let world = world(3, Some(10)).unwrap();
         let identity = |number| endpoint(number).unwrap().identity;
         let is_let_in = |from, port| {
             let other = OtherEnd { identity: identity(from), address: endpoint_v4(from).into() };
