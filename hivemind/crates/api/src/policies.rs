@@ -181,21 +181,23 @@ async fn warn(
 ) -> Result<(), ApiError> {
     let namespaces = config.objects.list::<Namespace>(None).await?.items;
     let identities = config.objects.list::<Identity>(None).await?.items;
-    let mut world = World::of(&namespaces, &identities, existing);
-    world.set_dns_addresses(config.dns_addresses.clone());
-    let policies: Vec<_> = applied.iter().map(|item| &item.policy).collect();
-    let warnings = hivemind_policy::warnings(&policies, &world);
     let now = Timestamp::now();
-    for (item, warnings) in applied.iter_mut().zip(warnings) {
-        item.warnings = warnings;
-        if let Some(until) = item.policy.spec.until().filter(|until| *until <= now) {
-            item.warnings.push(Problem {
+    let stands = |policy: &NetworkPolicy| policy.spec.until().is_none_or(|until| until > now);
+    let standing = existing.iter().filter(|policy| stands(policy));
+    let mut world = World::of(&namespaces, &identities, standing);
+    world.set_dns_addresses(config.dns_addresses.clone());
+    let policies: Vec<_> = applied.iter().map(|item| &item.policy).filter(|policy| stands(policy)).collect();
+    let mut warnings = hivemind_policy::warnings(&policies, &world).into_iter();
+    for item in applied {
+        item.warnings = match item.policy.spec.until().filter(|until| *until <= now) {
+            None => warnings.next().unwrap_or_default(),
+            Some(until) => vec![Problem {
                 code: ErrorCode::PolicyWarning,
                 field: "spec.until".to_owned(),
                 message: format!("it has ended: nothing of it is in force since {until}"),
                 hint: "give a time to come, or delete it".to_owned(),
-            });
-        }
+            }],
+        };
     }
     Ok(())
 }
