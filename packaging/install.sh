@@ -22,6 +22,9 @@ fi
 getent group hivemind >/dev/null || groupadd --system hivemind
 install -D -m 755 hivemind "$prefix/bin/hivemind"
 [ -e /etc/hivemind/config.toml ] || install -D -m 644 config.toml /etc/hivemind/config.toml
+for rules in prometheus/*; do
+    install -D -m 644 "$rules" "$prefix/share/hivemind/$rules"
+done
 for completion in completions/*; do
     [ -e "$completion" ] || continue
     case $completion in

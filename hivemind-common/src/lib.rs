@@ -11,7 +11,7 @@
 //! entry and its state), [`policy`] (who may speak to whom), [`service`] (service address to backend), [`translation`]
 //! (connections with two faces), [`node`] and
 //! [`overlay`] (other nodes, and how packets travel to them), [`telemetry`] (what is
-//! counted and told) and [`drop_reason`].
+//! counted and told), [`verdict`] (what is counted by rule) and [`drop_reason`].
 #![no_std]
 
 pub mod conntrack;
@@ -29,6 +29,7 @@ pub mod refusal;
 pub mod service;
 pub mod telemetry;
 pub mod translation;
+pub mod verdict;
 
 /// The version of the layout of all maps. Part of the path under which they are pinned.
 pub const ABI_VERSION: u32 = if cfg!(feature = "next-layout") { 7 } else { 6 };

@@ -50,6 +50,8 @@ pub const PAIR_FREE: &str = "pair_free";
 pub const PAIR_COUNTERS: &str = "pair_counters";
 /// Per-CPU hash of [`crate::telemetry::RttKey`] to [`crate::telemetry::RttHistogram`].
 pub const RTT: &str = "rtt";
+/// Per-CPU hash of [`crate::verdict::VerdictKey`] to connections.
+pub const VERDICTS: &str = "verdicts";
 /// Ring buffer of [`crate::telemetry::Event`].
 pub const EVENTS: &str = "events";
 /// Per-CPU array of [`crate::telemetry::EventBudget`] by [`crate::telemetry::event_class`].
@@ -96,7 +98,7 @@ pub const STEPS: &str = "steps";
 pub const SCRATCH: &str = "scratch";
 
 /// Every map, in the order in which they are shown.
-pub const MAPS: [&str; 47] = [
+pub const MAPS: [&str; 48] = [
     CONNTRACK_V4,
     CONNTRACK_V6,
     ENDPOINT_BY_INTERFACE,
@@ -122,6 +124,7 @@ pub const MAPS: [&str; 47] = [
     PAIR_FREE,
     PAIR_COUNTERS,
     RTT,
+    VERDICTS,
     EVENTS,
     EVENT_BUDGETS,
     NODE_STATE,
@@ -175,7 +178,7 @@ pub const READ_MAPS: [&str; 24] = [
 ];
 
 /// All others: what a packet leaves behind, and the places where programs work.
-pub const WRITTEN_MAPS: [&str; 23] = [
+pub const WRITTEN_MAPS: [&str; 24] = [
     CONNTRACK_V4,
     CONNTRACK_V6,
     DROP_COUNTERS,
@@ -186,6 +189,7 @@ pub const WRITTEN_MAPS: [&str; 23] = [
     PAIR_FREE,
     PAIR_COUNTERS,
     RTT,
+    VERDICTS,
     EVENTS,
     EVENT_BUDGETS,
     SCRATCH,

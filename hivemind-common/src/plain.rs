@@ -10,6 +10,7 @@ use crate::{
     service::{Affinity, AffinityKey, Backend, Cell, Reverse, ReverseKey, Service, ServiceKey},
     telemetry::{DropKey, Event, EventBudget, PairCounters, PairKey, RttHistogram, RttKey},
     translation::{Translation, Uplink},
+    verdict::VerdictKey,
 };
 
 /// Declares a type plain: its size must be the sum of its fields', given here a second time on purpose.
@@ -64,4 +65,5 @@ plain! {
     RttHistogram = 176,
     Event = 112,
     EventBudget = 32,
+    VerdictKey = 8,
 }

@@ -18,7 +18,8 @@ use hivemind_common::{
     node::OWN,
     packet::{self, Bytes},
     policy::{
-        self, ALLOW, BY_PREFIX, DENY, EGRESS, KEY_BITS, Lookup, PolicyEntry, PolicyKey, PrefixKey, SET_BITS,
+        self, ALLOW, BY_PREFIX, DENY, EGRESS, KEY_BITS, Lookup, PolicyEntry, PolicyKey, PrefixKey, RULE_NONE,
+        SET_BITS,
     },
     service::ServiceKey,
     telemetry::{EVENT_NEW, FEATURE_POLICY, FEATURE_TELEMETRY, FEATURE_TRACKING, PAIR_OTHER, PairKey},
@@ -107,6 +108,7 @@ pub(crate) fn settle<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<i32, 
         }
         if does(FEATURE_TELEMETRY) && reason.is_denial() {
             count_attempt(frame, flow, entry, begun_by, DENY, attempts);
+            count_verdicts(entry, begun_by, verdict, attempts);
         }
         return Err(reason);
     }
@@ -134,6 +136,7 @@ pub(crate) fn settle<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<i32, 
     }
     flow.remember(entry)?;
     if does(FEATURE_TELEMETRY) && is_new {
+        count_verdicts(entry, begun_by, 0, 1);
         F::tell(&flow.key, entry, begun_first(begun_by, EVENT_NEW, 0), frame.interface(), flow.now);
     }
     Ok(CONTINUE)
@@ -299,6 +302,15 @@ pub(crate) fn strongest<F: Functions>(
     identity: u32,
 ) -> Option<PolicyEntry> {
     policy::strongest(&Tables::<F> { question }, side, identity)
+}
+
+/// Counts `connections`, one or none, for the rules that decided. `reason` is what [`verdict`] returned.
+#[inline(always)]
+fn count_verdicts(entry: &Entry, begun_by: Side, reason: u32, connections: u64) {
+    let [egress, ingress] = [begun_by, begun_by.other()].map(|side| entry.rules[side.index()]);
+    if connections != 0 && (egress != RULE_NONE || ingress != RULE_NONE) {
+        functions::count_verdicts(egress, ingress, reason);
+    }
 }
 
 /// Counts the packet for its pair, and `connections` besides. Returns the pair's number.

@@ -36,6 +36,7 @@ mod step;
 mod tell;
 mod translate;
 mod underlay;
+mod verdict;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {

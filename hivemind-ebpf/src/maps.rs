@@ -27,6 +27,7 @@ use hivemind_common::{
         DropKey, EVENT_CLASSES, EventBudget, FEATURES_ALL, PairCounters, PairKey, RttHistogram, RttKey,
     },
     translation::{Pair, Translation, Uplink},
+    verdict::VerdictKey,
 };
 
 #[unsafe(no_mangle)]
@@ -149,6 +150,9 @@ pub(crate) static PAIR_FREE: Stack<u32> = Stack::with_max_entries(1, 0);
 pub(crate) static PAIR_COUNTERS: PerCpuArray<PairCounters> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "rtt")]
 pub(crate) static RTT: PerCpuHashMap<RttKey, RttHistogram> =
+    PerCpuHashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map(name = "verdicts")]
+pub(crate) static VERDICTS: PerCpuHashMap<VerdictKey, u64> =
     PerCpuHashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[map(name = "events")]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);

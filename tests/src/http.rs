@@ -25,11 +25,28 @@ pub struct Response {
 /// # Errors
 /// When the connection fails or is reset, when the server is silent for `limit`, when the answer is no HTTP.
 pub fn get(address: SocketAddr, path: &str, limit: Duration) -> Result<Response> {
+    exchange(
+        connect(address, limit)?,
+        &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"),
+    )
+}
+
+/// As [`get`], of the media type that is preferred most of those that `accept` names.
+///
+/// # Errors
+/// As [`get`].
+pub fn get_accepting(address: SocketAddr, path: &str, accept: &str, limit: Duration) -> Result<Response> {
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
+    exchange(connect(address, limit)?, &request)
+}
+
+fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, limit)
         .with_context(|| format!("cannot connect to {address}"))?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
-    exchange(stream, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"))
+    Ok(stream)
 }
 
 /// Gets a page over a Unix socket. Blocks for at most about twice `limit`.

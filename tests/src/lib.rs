@@ -38,7 +38,7 @@ pub use background::Background;
 pub use browser::Browser;
 pub use cluster::{Cluster, ClusterOptions, both_addresses};
 pub use fabric::{Addresses, Fabric, FabricOptions, Layout};
-pub use http::{Response, get, get_unix};
+pub use http::{Response, get, get_accepting, get_unix};
 pub use inventory::Inventory;
 pub use life::LifeNode;
 pub use link::{Direction, Link, LinkKind, LinkOptions, LinkQuality, forward};

@@ -30,7 +30,8 @@ pub struct Prometheus<'a> {
 }
 
 impl<'a> Prometheus<'a> {
-    /// Starts Debian's Prometheus on a machine, where it scrapes `target` every second, and waits for its first scrape.
+    /// Starts Debian's Prometheus on a machine, where it scrapes `target` every second and keeps the rules and alerts that come
+    /// with the program, and waits for its first scrape.
     ///
     /// # Errors
     /// When the program is missing, or the scrape fails.
@@ -56,8 +57,10 @@ impl<'a> Prometheus<'a> {
         let directory = sandbox.directory().join("prometheus");
         fs::create_dir(sandbox.outside(&directory)).context("cannot make Prometheus' directory")?;
         let config = directory.join("prometheus.yml");
+        let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/prometheus");
         let text = format!(
-            "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\n\
+            "global: {{ scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }}\n\
+             rule_files: [ '{rules}/rules.yaml', '{rules}/alerts.yaml' ]\n\
              scrape_configs: [ {{ job_name: hivemind, {further} static_configs: [ {{ targets: ['{target}'] }} ] }} ]\n"
         );
         fs::write(sandbox.outside(&config), text).context("cannot write Prometheus' configuration")?;
@@ -123,6 +126,21 @@ impl<'a> Prometheus<'a> {
         let answer = self.ask("/api/v1/targets")?;
         let error = answer["activeTargets"][0]["lastError"].as_str().context("there is no target")?;
         Ok(error.to_owned())
+    }
+
+    /// What Prometheus says of the rules and alerts that it could not work out, once it has tried all of them.
+    ///
+    /// # Errors
+    /// When it does not answer, or has no rules.
+    pub fn broken_rules(&self) -> Result<Vec<Value>> {
+        eventually(LIMIT, "the rules to be worked out", || {
+            let answer = self.ask("/api/v1/rules")?;
+            let groups = answer["groups"].as_array().context("no groups")?;
+            let rules: Vec<_> =
+                groups.iter().filter_map(|group| group["rules"].as_array()).flatten().collect();
+            ensure!(!rules.is_empty() && rules.iter().all(|rule| rule["health"] != "unknown"), "{rules:?}");
+            Ok(rules.into_iter().filter(|rule| rule["health"] != "ok").cloned().collect())
+        })
     }
 
     /// What the program says of the metadata of a family: `type` and `unit`.

@@ -7,7 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hivemind_tests::{Node, Place, Prometheus, Registry, eventually, get, policy, policy_only, tool};
+use hivemind_tests::{
+    Node, Place, Prometheus, Registry, eventually, get, get_accepting, policy, policy_only, tool,
+};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -24,7 +26,14 @@ const REFUSED: usize = 4;
 
 /// A node that is scraped without a token, with the apps `web` and `client`.
 fn node() -> Result<(Node, Registry)> {
-    let (node, registry) = Node::with_daemon_flags(&["--metrics-address", &format!("0.0.0.0:{PORT}")])?;
+    node_with(&[])
+}
+
+/// The same with further flags of the daemon.
+fn node_with(flags: &[&str]) -> Result<(Node, Registry)> {
+    let address = format!("0.0.0.0:{PORT}");
+    let flags = [&["--metrics-address", &address], flags].concat();
+    let (node, registry) = Node::with_daemon_flags(&flags)?;
     node.hivemind_ok(&["app", "deploy", "web", "--image", "nginx:latest"])?;
     node.deploy_waiting("client", &[])?;
     Ok((node, registry))
@@ -70,9 +79,11 @@ fn status_entries(maps: &[Value], name: &str) -> Result<f64> {
     map["entries"].as_f64().context("no entries")
 }
 
+/// A scrape in the text format 0.0.4.
 fn scrape(node: &Node) -> Result<String> {
     let address = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), PORT);
-    let response = node.sandbox().in_network(|| get(address, "/metrics", Duration::from_secs(5)))??;
+    let ask = || get_accepting(address, "/metrics", "text/plain;version=0.0.4", Duration::from_secs(5));
+    let response = node.sandbox().in_network(ask)??;
     ensure!(response.status == 200, "the scrape was answered {}: {}", response.status, response.body);
     Ok(response.body)
 }
@@ -174,7 +185,7 @@ fn prometheus_sees_round_trips_maps_names_and_apps() -> Result<()> {
 
 #[test]
 fn totals_go_on_over_a_restart_of_the_daemon_and_series_go_with_their_app() -> Result<()> {
-    let (node, _registry) = node()?;
+    let (node, _registry) = node_with(&["--metrics-keep-gone", "1"])?;
     let prometheus = Prometheus::start(node.sandbox(), &format!("127.0.0.1:{PORT}"))?;
     request(&node, "client", REQUESTS)?;
     let told = connections("client", 80, "tcp", "allowed");
@@ -196,14 +207,14 @@ fn totals_go_on_over_a_restart_of_the_daemon_and_series_go_with_their_app() -> R
     prometheus.expect(&told, f64::from(REQUESTS) + 10.0)?;
 
     node.hivemind_ok(&["app", "delete", "web"])?;
-    prometheus.expect_nothing("{destination_app=\"web\"} or {app=\"web\"} or {peer_app=\"web\"}")?;
+    prometheus.expect_nothing("{job=\"hivemind\",destination_app=\"web\"} or {job=\"hivemind\",app=\"web\"} or {job=\"hivemind\",peer_app=\"web\"}")?;
     prometheus.expect("hivemind_app_replicas{app=\"client\"}", 1.0)?;
     Ok(())
 }
 
 #[test]
 fn prometheus_scrapes_the_web_port_with_a_token_until_it_is_revoked() -> Result<()> {
-    let (node, _registry) = Node::with_daemon()?;
+    let (node, _registry) = Node::with_daemon_flags(&["--metrics-flow-series", "19"])?;
     let token = node.hivemind_ok(&["token", "create", "prometheus", "--role", "read-only"])?;
     let prometheus = Prometheus::start_with_token(node.sandbox(), "127.0.0.1:4483", &token)?;
     assert_eq!(prometheus.last_error()?, "");
@@ -221,6 +232,9 @@ fn prometheus_scrapes_the_web_port_with_a_token_until_it_is_revoked() -> Result<
     let commits = prometheus.query("hivemind_store_commit_seconds_count")?.first().context("no commits")?.1;
     assert!(commits > 0.0 && commits <= writes, "{commits} commits of {writes} transactions");
     assert!(prometheus.query("hivemind_store_commit_seconds_sum")?.first().context("no sum")?.1 > 0.0);
+
+    // Five series for each label set of flows.
+    prometheus.expect("hivemind_flow_label_sets_capacity", 3.0)?;
 
     node.hivemind_ok(&["token", "revoke", "prometheus"])?;
     prometheus.expect("up", 0.0)?;
@@ -248,7 +262,9 @@ fn what_an_app_sent_last_is_in_the_node_s_totals_when_it_is_gone() -> Result<()>
         Ok::<_, anyhow::Error>(())
     })?;
     assert!(told(&all("allowed"))? >= before + f64::from(REQUESTS));
-    assert!(!scrape(&node)?.contains("source_app=\"client\""), "the series of an app that is gone");
+    // For a while its own series tell it, too.
+    assert_eq!(told(&connections("client", 80, "tcp", "allowed"))?, f64::from(REQUESTS));
+    assert!(!scrape(&node)?.contains("{namespace=\"default\",app=\"client\"}"), "an app that is gone");
     Ok(())
 }
 
@@ -285,5 +301,132 @@ fn a_scrape_is_fit_for_promtool_and_can_be_made_from_a_replica() -> Result<()> {
     assert!(seen.contains("\nhivemind_flow_connections_total{"), "{seen}");
     let status: Value = node.json(&["status"])?;
     assert!(seen.contains(&format!("node=\"{}\"", status["node"].as_str().context("no node")?)), "{seen}");
+    Ok(())
+}
+
+/// A selector of what a rule of the policy `only-client` decided about connections that enter.
+fn verdicts(rule: &str, verdict: &str) -> String {
+    format!(
+        "hivemind_policy_verdicts_total{{namespace=\"default\",policy=\"only-client\",direction=\"ingress\",\
+         rule=\"{rule}\",verdict=\"{verdict}\"}}"
+    )
+}
+
+#[test]
+fn prometheus_counts_what_each_rule_of_a_policy_decided_and_the_rules_work_it_out() -> Result<()> {
+    let (node, _registry) = node()?;
+    node.deploy_waiting("stranger", &[])?;
+    let network = node.network_of_replica(&node.replica("web")?)?;
+    let _server = Place::network(node.sandbox(), &network).answer(5000, "web")?;
+    let prometheus = Prometheus::start(node.sandbox(), &format!("127.0.0.1:{PORT}"))?;
+    assert_eq!(prometheus.broken_rules()?, Vec::<Value>::new());
+    assert_eq!(send(&node, "client", 3)?, 3);
+    prometheus.expect("hivemind_policy_propagation_seconds_count{from=\"policy\"}", 0.0)?;
+    prometheus.expect("hivemind_policy_propagation_seconds_count{from=\"replica\"} >= bool 3", 1.0)?;
+    prometheus.expect_nothing("hivemind_policy_verdicts_total{policy=\"only-client\"}")?;
+
+    node.apply(&policy_only("only-client", "client", "web", ""))?;
+    // Before there is anything to tell: so the first connection is a rise.
+    prometheus.expect(&verdicts("0", "allowed"), 0.0)?;
+    prometheus.expect(&verdicts("default", "denied"), 0.0)?;
+    assert_eq!(send(&node, "client", DATAGRAMS)?, DATAGRAMS);
+    assert_eq!(send(&node, "stranger", REFUSED)?, 0, "the policy lets the stranger in");
+    prometheus.expect(&verdicts("0", "allowed"), DATAGRAMS as f64)?;
+    prometheus.expect(&verdicts("default", "denied"), REFUSED as f64)?;
+    prometheus.expect(
+        "sum(hivemind_policy_verdicts_total{policy=\"only-client\"})",
+        (DATAGRAMS + REFUSED) as f64,
+    )?;
+    // The node's own processes, which every policy lets in.
+    let page = SocketAddr::new(ipv4(&node, "web")?, 80);
+    assert_eq!(node.sandbox().in_network(|| get(page, "/", Duration::from_secs(5)))??.status, 200);
+    prometheus
+        .expect("hivemind_policy_verdicts_total{policy=\"node-to-replicas\",verdict=\"allowed\"}", 1.0)?;
+    prometheus.expect("hivemind_policy_propagation_seconds_count{from=\"policy\"}", 1.0)?;
+    prometheus.expect("hivemind_policy_propagation_seconds_sum{from=\"policy\"} < bool 10", 1.0)?;
+    prometheus.expect("hivemind_policy_propagation_seconds_sum{from=\"policy\"} > bool 0", 1.0)?;
+
+    // A rule in front of the others makes of the first the second.
+    let app = |name: &str| format!("{{podSelector: {{matchLabels: {{app: {name}}}}}}}");
+    let spec = "podSelector: {matchLabels: {app: web}}";
+    let both =
+        format!("{{{spec}, ingress: [{{from: [{}]}}, {{from: [{}]}}]}}", app("stranger"), app("client"));
+    node.apply(&policy("only-client", &both))?;
+    prometheus.expect(&verdicts("1", "allowed"), 0.0)?;
+    assert_eq!((send(&node, "stranger", 2)?, send(&node, "client", 1)?), (2, 1));
+    prometheus.expect(&verdicts("0", "allowed"), DATAGRAMS as f64 + 2.0)?;
+    prometheus.expect(&verdicts("1", "allowed"), 1.0)?;
+    prometheus.expect("hivemind_policy_propagation_seconds_count{from=\"policy\"}", 2.0)?;
+
+    // Through the recording rules.
+    let rate = |rule: &str| {
+        format!("{rule}:hivemind_policy_verdicts:rate5m{{policy=\"only-client\",verdict=\"allowed\"}}")
+    };
+    prometheus.expect(&format!("count({} > 0)", rate("rule")), 2.0)?;
+    prometheus.expect(&format!("abs(sum({}) - sum({})) < bool 1", rate("rule"), rate("policy")), 1.0)?;
+    prometheus.expect("app:hivemind_app_replicas_ready:ratio{app=\"web\"}", 1.0)?;
+    let entries =
+        prometheus.query("hivemind_datapath_map_entries{map=\"verdicts\"}")?.first().context("no map")?.1;
+    // Three of the policy, the probes', and two of all others together.
+    assert_eq!(entries, 6.0);
+    prometheus.expect("map:hivemind_datapath_map_fill:ratio{map=\"verdicts\"} * 8194", entries)?;
+
+    // The daemon goes, the kernel counts on, and a policy of the same name begins anew.
+    let client = node.network_of_replica(&node.replica("client")?)?;
+    let (client, web) = (Place::network(node.sandbox(), &client), SocketAddr::new(ipv4(&node, "web")?, 5000));
+    node.daemon_term()?;
+    let said = client.ask(web, 4, true)?;
+    assert_eq!(said["answers"].as_array().map(Vec::len), Some(4));
+    node.daemon_start()?;
+    prometheus.expect(&verdicts("1", "allowed"), 5.0)?;
+    node.hivemind_ok(&["policy", "delete", "only-client"])?;
+    prometheus.expect_nothing("hivemind_policy_verdicts_total{policy=\"only-client\"}")?;
+    eventually(LIMIT, "what was counted for the policy to be forgotten", || {
+        let status = node.json(&["status"])?;
+        let entries = status_entries(status["maps"].as_array().context("no maps")?, "verdicts")?;
+        ensure!(entries == 3.0, "{entries} entries");
+        Ok::<_, anyhow::Error>(())
+    })?;
+    node.apply(&policy_only("only-client", "client", "web", ""))?;
+    assert_eq!((send(&node, "client", 1)?, send(&node, "stranger", 1)?), (1, 0));
+    prometheus.expect(&verdicts("0", "allowed"), 1.0)?;
+    prometheus.expect(&verdicts("default", "denied"), 1.0)?;
+    Ok(())
+}
+
+#[test]
+fn a_node_tells_of_itself_and_of_its_certificates_and_its_disk() -> Result<()> {
+    let (node, _registry) = node()?;
+    let prometheus = Prometheus::start(node.sandbox(), &format!("127.0.0.1:{PORT}"))?;
+    let name = node.json(&["status"])?["node"].as_str().context("no node")?.to_owned();
+    prometheus.expect(&format!("hivemind_node_up{{node=\"{name}\"}}"), 1.0)?;
+    prometheus.expect("hivemind_cluster_connected", 1.0)?;
+    for certificate in ["node", "authority"] {
+        let left = format!(
+            "hivemind_certificate_expiry_timestamp_seconds{{certificate=\"{certificate}\"}} - time()"
+        );
+        prometheus.expect(&format!("{left} > bool 86400"), 1.0)?;
+    }
+    // The web port is on loopback, without TLS.
+    prometheus.expect_nothing("hivemind_certificate_expiry_timestamp_seconds{certificate=\"web\"}")?;
+    prometheus.expect("hivemind_data_free_bytes > bool 0", 1.0)?;
+    prometheus.expect("instance:hivemind_data_free:ratio < bool 1", 1.0)?;
+    prometheus.expect("hivemind_store_size_bytes > bool 0", 1.0)?;
+
+    // What `hivemind status` says is wrong: an app that no node has room for.
+    prometheus.expect_nothing("hivemind_problems{code=\"HM0410\"}")?;
+    node.hivemind_ok(&[
+        "app",
+        "deploy",
+        "huge",
+        "--image",
+        "busybox:latest",
+        "--memory",
+        "900Gi",
+        "--detach",
+    ])?;
+    prometheus.expect("hivemind_problems{code=\"HM0410\"}", 1.0)?;
+    node.hivemind_ok(&["app", "delete", "huge"])?;
+    prometheus.expect_nothing("hivemind_problems{code=\"HM0410\"}")?;
     Ok(())
 }

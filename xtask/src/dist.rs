@@ -21,6 +21,9 @@ use crate::{ebpf, images, process, setup, test, ui};
 /// The shells that the program writes completions for.
 const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
+/// Rules and alerts for Prometheus, in `packaging/prometheus`.
+const PROMETHEUS: [&str; 3] = ["rules.yaml", "alerts.yaml", "tests.yaml"];
+
 /// How long installing and trying the package may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(20 * 60);
 

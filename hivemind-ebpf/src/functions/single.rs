@@ -1,6 +1,6 @@
 //! Functions that there is one of for both families.
 
-use crate::{collect, frame::Frame, judge, tell, underlay};
+use crate::{collect, frame::Frame, judge, tell, underlay, verdict};
 use aya_ebpf::bindings::__sk_buff;
 use hivemind_common::packet;
 
@@ -53,6 +53,14 @@ pub(crate) extern "C" fn pair_number(
         protocol_and_verdict as u8,
         (protocol_and_verdict >> 8) as u8,
     )
+}
+
+/// See [`verdict::count`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn count_verdicts(egress_rule: u32, ingress_rule: u32, reason: u32) -> u32 {
+    verdict::count(egress_rule, ingress_rule, reason);
+    0
 }
 
 /// See [`collect::collect_if_due`].

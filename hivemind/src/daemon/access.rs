@@ -16,7 +16,7 @@ use hivemind_api::{
 use hivemind_dns::DnsServer;
 use hivemind_model::{
     ApiError, App, DropCount, ErrorCode, EventCount, ExecExit, FlowLine, ImageSummary, ImportResult, LogLine,
-    MapFill, NetCheck, NetTrace, Port, Problem, Replica, Status, Volume,
+    MapFill, NetCheck, NetTrace, Port, Replica, Status, Volume,
 };
 use hivemind_observe::Format;
 use hivemind_runtime::{ExecSession, ExecSpec, TerminalSize};
@@ -31,8 +31,8 @@ use tracing::debug;
 
 use super::{
     config::Config,
-    metrics::{Figures, Scrapes},
-    problems,
+    metrics::{Figures, Scrapes, Sources},
+    problems::{self, Seen},
 };
 
 /// How much of a process's output is passed on at once, in bytes.
@@ -59,12 +59,15 @@ impl LocalNode {
         dns: &Arc<DnsServer>,
         scrapes: Arc<Scrapes>,
         cluster: Arc<dyn ClusterAccess>,
+        sources: Sources,
         config: &Config,
     ) -> Self {
         let figures = Figures {
             agent: Arc::clone(&agent),
             objects: objects.clone(),
             dns: Arc::downgrade(dns),
+            cluster: Arc::clone(&cluster),
+            sources,
             data_dir: config.data_dir.clone(),
             node: config.node_name.clone(),
         };
@@ -136,12 +139,14 @@ impl NodeAccess for LocalNode {
         let revision = store.revision().await.map_err(|e| {
             ApiError::new(ErrorCode::StoreFailed, format!("the store failed: {e}"), "see the daemon's log")
         })?;
-        let store_file = self.config.data_dir.join("store.redb");
-        let mut problems: Vec<Problem> = apps.iter().filter_map(|app| app.status.problem.clone()).collect();
-        problems.extend(containerd.is_none().then(problems::containerd));
-        problems.extend(statistics.maps.iter().filter_map(|map| problems::map(map, &heaviest)));
-        problems.extend(self.cluster.status().await?.problems);
-        problems.extend(problems::flows(self.agent.flow_losses(), Timestamp::now()));
+        let problems = problems::all(Seen {
+            apps: &apps,
+            containerd: containerd.is_some(),
+            maps: &statistics.maps,
+            heaviest: &heaviest,
+            losses: self.agent.flow_losses(),
+            cluster: self.cluster.status().await?.problems,
+        });
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").into(),
             node: self.config.node_name.clone(),
@@ -152,7 +157,7 @@ impl NodeAccess for LocalNode {
                 .map(|u| u.release().to_string_lossy().into_owned())
                 .unwrap_or_default(),
             store_revision: revision.0,
-            store_bytes: tokio::fs::metadata(&store_file).await.map_or(0, |m| m.len()),
+            store_bytes: tokio::fs::metadata(&self.figures.sources.store).await.map_or(0, |m| m.len()),
             containerd,
             datapath_abi: hivemind_common::ABI_VERSION,
             apps: u32::try_from(apps.len()).unwrap_or(u32::MAX),

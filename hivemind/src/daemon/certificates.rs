@@ -122,6 +122,11 @@ impl Certificates {
         Ok(Arc::new(config))
     }
 
+    /// What is shown, as it is from now on.
+    pub(super) fn shown(&self) -> Shown {
+        Shown(Arc::clone(&self.resolver))
+    }
+
     /// Renews the certificate, or reads the operator's again, until `stop`.
     pub(super) async fn keep(mut self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
@@ -160,6 +165,17 @@ impl Certificates {
             }
             Err(error) => warn!(error = error.message, "The web port's certificate is the old one still"),
         }
+    }
+}
+
+/// The certificate that is shown.
+pub(super) struct Shown(Arc<Resolver>);
+
+impl Shown {
+    /// When it expires, unless it says nothing of that.
+    pub(super) fn expires_at(&self) -> Option<SystemTime> {
+        let current = Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner));
+        hivemind_pki::expires_at(current.cert.first()?)
     }
 }
 

@@ -12,6 +12,9 @@ use hivemind_model::{ApiError, ErrorCode, Problems, Routing, check_hostname, che
 use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
 
+/// More than the kernel can have counters for at its default size.
+const FLOW_SERIES_MAX: u32 = 100_000;
+
 /// The flags of `hivemind daemon`. Each may also be set by its variable, or by its name without the dashes as a key of the
 /// configuration file.
 #[derive(clap::Args, Clone, Debug, Default, Deserialize)]
@@ -45,6 +48,12 @@ pub(crate) struct DaemonArgs {
     /// Serve metrics at this address to everyone who can reach it, without a token [default: not at all]
     #[arg(long, env = "HIVEMIND_METRICS_ADDRESS", value_name = "ADDRESS:PORT")]
     pub(crate) metrics_address: Option<SocketAddr>,
+    /// At most so many series tell flows by name; what is smaller counts for the app other [default: 10000]
+    #[arg(long, env = "HIVEMIND_METRICS_FLOW_SERIES", value_name = "COUNT")]
+    pub(crate) metrics_flow_series: Option<u32>,
+    /// Series of traffic are told so many seconds longer than their app is there [default: 120]
+    #[arg(long, env = "HIVEMIND_METRICS_KEEP_GONE", value_name = "SECONDS")]
+    pub(crate) metrics_keep_gone: Option<u64>,
     /// The directory of pinned eBPF maps and links [default: /sys/fs/bpf/hivemind]
     #[arg(long, env = "HIVEMIND_BPFFS", value_name = "DIR")]
     pub(crate) bpffs: Option<PathBuf>,
@@ -189,6 +198,8 @@ pub(crate) struct Config {
     /// Certificate and key, if they are not the daemon's own.
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
     pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) metrics_flow_series: u32,
+    pub(crate) metrics_keep_gone: Duration,
     pub(crate) bpffs: PathBuf,
     pub(crate) cgroup_root: Option<PathBuf>,
     pub(crate) containerd_socket: PathBuf,
@@ -266,6 +277,8 @@ impl Config {
             web_hosts: args.web_host,
             tls: tls(args.tls_cert, args.tls_key, &mut problems),
             metrics: args.metrics_address,
+            metrics_flow_series: args.metrics_flow_series.unwrap_or(10_000),
+            metrics_keep_gone: Duration::from_secs(args.metrics_keep_gone.unwrap_or(120)),
             bpffs: args.bpffs.unwrap_or_else(|| "/sys/fs/bpf/hivemind".into()),
             cgroup_root: args.cgroup_root,
             containerd_socket: args
@@ -319,6 +332,14 @@ impl Config {
         if self.metrics == Some(self.web) {
             wrong("--metrics-address", format!("{} is the web port", self.web), "give another port");
         }
+        if self.metrics_flow_series > FLOW_SERIES_MAX {
+            let what = format!("{} series are out of range", self.metrics_flow_series);
+            wrong("--metrics-flow-series", what, "give 0 to 100000");
+        }
+        if self.metrics_keep_gone.as_secs() > 86_400 {
+            let what = format!("{} s are out of range", self.metrics_keep_gone.as_secs());
+            wrong("--metrics-keep-gone", what, "give 0 to 86400 seconds");
+        }
         if self.replica_range.prefix_len() > 24 {
             wrong("--replica-range", format!("{} is too small", self.replica_range), "give a /24 or larger");
         }
@@ -368,6 +389,8 @@ impl DaemonArgs {
             tls_cert: self.tls_cert.or(other.tls_cert),
             tls_key: self.tls_key.or(other.tls_key),
             metrics_address: self.metrics_address.or(other.metrics_address),
+            metrics_flow_series: self.metrics_flow_series.or(other.metrics_flow_series),
+            metrics_keep_gone: self.metrics_keep_gone.or(other.metrics_keep_gone),
             bpffs: self.bpffs.or(other.bpffs),
             cgroup_root: self.cgroup_root.or(other.cgroup_root),
             containerd_socket: self.containerd_socket.or(other.containerd_socket),
@@ -603,6 +626,8 @@ mod tests {
             web_host: vec!["a b".into()],
             tls_key: Some("/key".into()),
             metrics_address: Some("127.0.0.1:4483".parse().unwrap()),
+            metrics_flow_series: Some(100_001),
+            metrics_keep_gone: Some(86_401),
             replica_range: Some("10.204.0.0/15".parse().unwrap()),
             dns_upstream: vec!["nonsense".into()],
             registry_mirror: vec!["docker.io".into()],
@@ -619,6 +644,8 @@ mod tests {
                 "--registry-mirror",
                 "--data-dir",
                 "--metrics-address",
+                "--metrics-flow-series",
+                "--metrics-keep-gone",
                 "--service-range",
                 "--mtu",
                 "--web-host"

@@ -9,10 +9,12 @@ use std::{
 
 use bytes::Bytes;
 use hivemind_model::{ApiError, ErrorCode};
-use hivemind_observe::{AppSample, Format, Metrics, Snapshot, Traffic};
+use hivemind_observe::{AppSample, Bounds, FLOW_SERIES_EACH, Format, Metrics, Snapshot, Traffic};
 use tokio::{sync::Semaphore, time::Instant};
 
-pub(crate) use figures::{Figures, last_traffic};
+pub(crate) use figures::{Figures, Sources, last_traffic};
+
+use super::config::Config;
 
 /// How long what was gathered is told again. Several scrapers, or one that is in a hurry, cost no more than one.
 const FRESH: Duration = Duration::from_secs(1);
@@ -32,8 +34,17 @@ struct Latest {
 }
 
 impl Scrapes {
-    pub(crate) fn new() -> Self {
-        Scrapes { metrics: Arc::new(Metrics::new()), turn: Semaphore::new(1), latest: Mutex::new(None) }
+    /// None yet, bounded as `config` says.
+    pub(crate) fn new(config: &Config) -> Self {
+        Self::bounded(Bounds {
+            flow_label_sets: config.metrics_flow_series as usize / FLOW_SERIES_EACH,
+            told_when_gone: config.metrics_keep_gone,
+            ..Bounds::default()
+        })
+    }
+
+    fn bounded(bounds: Bounds) -> Self {
+        Scrapes { metrics: Arc::new(Metrics::new(bounds)), turn: Semaphore::new(1), latest: Mutex::new(None) }
     }
 
     /// The text of a scrape, at most [`FRESH`] old.
@@ -129,7 +140,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn scrapes_at_once_and_soon_after_are_gathered_once() {
-        let (scrapes, count) = (Scrapes::new(), AtomicUsize::new(0));
+        let (scrapes, count) = (Scrapes::bounded(Bounds::default()), AtomicUsize::new(0));
         let scrape = |format| scrapes.text(format, || gather(&count));
         let asked = (0..20).map(|i| scrape(if i % 2 == 0 { Format::Text } else { Format::OpenMetrics }));
         for text in futures::future::join_all(asked).await {
@@ -146,7 +157,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_scrape_that_failed_is_tried_again_by_the_next() {
-        let (scrapes, count) = (Scrapes::new(), AtomicUsize::new(0));
+        let (scrapes, count) = (Scrapes::bounded(Bounds::default()), AtomicUsize::new(0));
         let failed = scrapes.text(Format::Text, || async { Err(internal("no")) }).await;
         assert_eq!(failed.unwrap_err().code, ErrorCode::Internal);
         scrapes.text(Format::Text, || gather(&count)).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::{
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,7 +24,7 @@ use tracing::{info, warn};
 
 use super::{
     access::LocalNode,
-    certificates::{of_pki, open_authority},
+    certificates::{Certificates, of_pki, open_authority},
     cluster::{
         access::{Part, Wiring},
         facts::Cluster,
@@ -38,7 +38,7 @@ use super::{
     },
     config::Config,
     fault,
-    metrics::{Scrapes, last_traffic},
+    metrics::{Scrapes, Sources, last_traffic},
     serving::{serve, start_dns},
     sockets::{Inherited, Sockets},
 };
@@ -113,7 +113,7 @@ pub(crate) async fn start(config: &Config, inherited: Inherited) -> Result<Parts
         may_start,
         run_dir: config.run_dir.join("replicas"),
     };
-    let scrapes = Arc::new(Scrapes::new());
+    let scrapes = Arc::new(Scrapes::new(config));
     let agent = Agent::start(
         agent_config,
         objects.clone(),
@@ -133,12 +133,25 @@ pub(crate) async fn start(config: &Config, inherited: Inherited) -> Result<Parts
     let controller = bond.start_deciding(config, &objects, &opener, &topology, &stop, &mut tasks);
     bond.start_measuring(config, &agent, &opener, &topology, &stop, &mut tasks);
     let role = bond.role();
+    let certificates = config.is_encrypted().then(|| Certificates::open(config)).transpose()?;
+    let sources = Sources {
+        nodes: Arc::clone(&bond.tls),
+        web: certificates.as_ref().map(Certificates::shown),
+        store: store_file(config, bond.link.is_some()),
+    };
     let part = bond.into_part(&topology);
     let is_server = role == Role::Server;
     let wiring = Wiring::new(config, facts, objects.clone(), Arc::clone(&opener), part, ended.clone());
     let wiring: Arc<dyn ClusterAccess> = Arc::new(wiring);
-    let local =
-        LocalNode::new(Arc::clone(&agent), objects.clone(), &dns, scrapes, Arc::clone(&wiring), config);
+    let local = LocalNode::new(
+        Arc::clone(&agent),
+        objects.clone(),
+        &dns,
+        scrapes,
+        Arc::clone(&wiring),
+        sources,
+        config,
+    );
     let node_name = config.node_name.clone();
     let nodes = Nodes::new(
         local,
@@ -160,7 +173,7 @@ pub(crate) async fn start(config: &Config, inherited: Inherited) -> Result<Parts
         web_url: config.web_url(),
     });
     opener.start(api.clone());
-    let servers = serve(config, api, &mut sockets, &stop).await?;
+    let servers = serve(config, api, certificates, &mut sockets, &stop).await?;
     Ok(Parts { stop, servers, controller, agent, dns, store, opener, tasks, ended })
 }
 
@@ -379,9 +392,13 @@ fn make_directory(path: &Path) -> Result<(), ApiError> {
         .map_err(|e| fault::file(&what(), &e))
 }
 
+fn store_file(config: &Config, is_member: bool) -> PathBuf {
+    config.data_dir.join(if is_member { MIRROR } else { "store.redb" })
+}
+
 /// The store of a server, or the copy that a member has of what concerns it.
 pub(crate) async fn open_store(config: &Config, is_member: bool) -> Result<RedbStore, ApiError> {
-    let path = config.data_dir.join(if is_member { MIRROR } else { "store.redb" });
+    let path = store_file(config, is_member);
     RedbStore::open(&path, Options::default()).await.map_err(|e| fault::store(&e, &config.data_dir))
 }
 

@@ -3,7 +3,7 @@
 use hivemind_agent::FlowLosses;
 use hivemind_common::name as map_name;
 use hivemind_datapath::MapStatistics;
-use hivemind_model::{EndConnections, ErrorCode, Problem};
+use hivemind_model::{App, EndConnections, ErrorCode, Problem};
 use jiff::{SignedDuration, Timestamp};
 
 /// A map that is fuller than this is told, in percent.
@@ -12,8 +12,31 @@ const FILL_MAX_PERCENT: u64 = 90;
 /// How long a loss of flows is told.
 const LOSS_TOLD_FOR: SignedDuration = SignedDuration::from_mins(5);
 
+/// What is looked at.
+pub(crate) struct Seen<'a> {
+    pub(crate) apps: &'a [App],
+    /// Whether containerd answers.
+    pub(crate) containerd: bool,
+    pub(crate) maps: &'a [MapStatistics],
+    /// Who has the most connections, if that was asked.
+    pub(crate) heaviest: &'a [EndConnections],
+    pub(crate) losses: FlowLosses,
+    /// What is wrong with the cluster.
+    pub(crate) cluster: Vec<Problem>,
+}
+
+/// All that is wrong.
+pub(crate) fn all(seen: Seen<'_>) -> Vec<Problem> {
+    let mut all: Vec<_> = seen.apps.iter().filter_map(|app| app.status.problem.clone()).collect();
+    all.extend((!seen.containerd).then(containerd));
+    all.extend(seen.maps.iter().filter_map(|fill| map(fill, seen.heaviest)));
+    all.extend(seen.cluster);
+    all.extend(flows(seen.losses, Timestamp::now()));
+    all
+}
+
 /// containerd does not answer.
-pub(crate) fn containerd() -> Problem {
+fn containerd() -> Problem {
     problem(
         ErrorCode::ContainerdUnreachable,
         "containerd does not answer; containers go on, but none can be started or stopped".into(),
@@ -32,7 +55,7 @@ fn is_full(map: &MapStatistics) -> bool {
 }
 
 /// A map that is nearly full; of connections, with those who have the most.
-pub(crate) fn map(map: &MapStatistics, heaviest: &[EndConnections]) -> Option<Problem> {
+fn map(map: &MapStatistics, heaviest: &[EndConnections]) -> Option<Problem> {
     if !is_full(map) {
         return None;
     }
@@ -64,6 +87,10 @@ fn when_full(map: &str) -> (&'static str, &'static str) {
             "round trips of further pairs are not measured",
             "what is measured for an app goes with it; nothing else suffers",
         ),
+        map_name::VERDICTS => (
+            "what further rules decide is counted together",
+            "what is counted for a policy goes with it; policies are enforced all the same",
+        ),
         map_name::POLICY | map_name::POLICY_PREFIX_V4 | map_name::POLICY_PREFIX_V6 => (
             "policies that change stay as they are",
             "fewer or simpler rules make room, and fewer apps with labels of their own",
@@ -81,7 +108,7 @@ fn when_full(map: &str) -> (&'static str, &'static str) {
 }
 
 /// Flows that were not told a short while ago.
-pub(crate) fn flows(losses: FlowLosses, now: Timestamp) -> Option<Problem> {
+fn flows(losses: FlowLosses, now: Timestamp) -> Option<Problem> {
     let ago = now.duration_since(losses.last?);
     if ago > LOSS_TOLD_FOR {
         return None;

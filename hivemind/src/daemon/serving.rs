@@ -76,10 +76,11 @@ async fn dns_sockets(own: [IpAddr; 2], kept: &mut Sockets) -> Result<Vec<DnsSock
     Ok(all)
 }
 
-/// The API on its socket and on the web port, and metrics on a port of their own if that is wanted.
+/// The API on its socket and on the web port, with TLS if there are certificates, and metrics on a port of their own if that is wanted.
 pub(crate) async fn serve(
     config: &Config,
     api: Api,
+    certificates: Option<Certificates>,
     kept: &mut Sockets,
     stop: &CancellationToken,
 ) -> Result<Vec<JoinHandle<()>>, ApiError> {
@@ -103,8 +104,7 @@ pub(crate) async fn serve(
     }
     let hosts = certificates::names(config);
     let mut tls = None;
-    if config.is_encrypted() {
-        let certificates = Certificates::open(config)?;
+    if let Some(certificates) = certificates {
         tls = Some(certificates.server_config()?);
         tasks.push(tokio::spawn(certificates.keep(stop.clone())));
     }

@@ -41,6 +41,10 @@ fn lay_out(release: &Release, tree: &Path) -> Result<()> {
     copy(&packaging.join("hivemind.service"), &tree.join("lib/systemd/system/hivemind.service"), 0o644)?;
     copy(&packaging.join("config.toml"), &tree.join("etc/hivemind/config.toml"), 0o644)?;
     put(&tree.join("DEBIAN/conffiles"), b"/etc/hivemind/config.toml\n", 0o644)?;
+    for name in super::PROMETHEUS {
+        let rules = Path::new("prometheus").join(name);
+        copy(&packaging.join(&rules), &tree.join("usr/share/hivemind").join(&rules), 0o644)?;
+    }
     for script in MAINTAINER_SCRIPTS {
         copy(&packaging.join("debian").join(script), &tree.join("DEBIAN").join(script), 0o755)?;
     }

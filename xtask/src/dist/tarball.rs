@@ -17,6 +17,10 @@ pub(super) fn pack(release: &Release, directory: &Path) -> Result<PathBuf> {
     for (name, mode) in [("install.sh", 0o755), ("hivemind.service", 0o644), ("config.toml", 0o644)] {
         tarball.add_file(name, &release.packaging.join(name), mode)?;
     }
+    for name in super::PROMETHEUS {
+        let name = format!("prometheus/{name}");
+        tarball.add_file(&name, &release.packaging.join(&name), 0o644)?;
+    }
     for document in &release.documents {
         let name = document.file_name().context("a document without a name")?.to_string_lossy();
         tarball.add_file(&name, document, 0o644)?;

@@ -30,6 +30,6 @@ pub use check::CheckSpec;
 pub use ends::in_words;
 pub use fault::{explain_datapath, explain_runtime};
 pub use flows::{FlowLosses, FlowQuery};
-pub use policies::{BeforeForgetting, GoneIdentity};
+pub use policies::{BeforeForgetting, GoneIdentity, POLICY_TIME_BUCKETS, PolicyTimes, Times};
 pub use services::{Zone, names};
 pub use trace::{TraceEnd, TraceQuery};

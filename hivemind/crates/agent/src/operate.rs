@@ -7,7 +7,9 @@ use tokio::io::AsyncRead;
 
 use crate::{
     agent::{Agent, container_id},
-    fault, services,
+    fault,
+    policies::PolicyTimes,
+    services,
 };
 
 fn stream_name(stream: LogStream) -> &'static str {
@@ -110,6 +112,11 @@ impl Agent {
     /// When its maps cannot be read.
     pub async fn datapath_statistics(&self) -> Result<hivemind_datapath::Statistics, ApiError> {
         self.shared.datapath.statistics().await.map_err(|e| fault::explain_datapath(&e))
+    }
+
+    /// How long policies took to come into force on this node, since the agent was started. Does not block.
+    pub fn policy_times(&self) -> PolicyTimes {
+        self.shared.policies.times()
     }
 
     /// Whether `ports` could be published on this node. Those of its own services count as free: the store knows whose

@@ -11,6 +11,7 @@
 mod domains;
 mod follow;
 mod status;
+mod times;
 mod together;
 
 use std::{
@@ -18,11 +19,12 @@ use std::{
     net::IpAddr,
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::future::BoxFuture;
-use hivemind_datapath::Datapath;
+use hivemind_common::policy::rule_parts;
+use hivemind_datapath::{Datapath, Statistics};
 use hivemind_dns::{DnsServer, Seen};
 use hivemind_model::{ErrorCode, Identity, NetworkPolicy, Problem};
 use hivemind_policy::{Tables, World, compile};
@@ -36,10 +38,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+pub use self::times::{POLICY_TIME_BUCKETS, PolicyTimes, Times};
 use self::{
     domains::{Domains, Patterns, Seeing},
     follow::Watches,
     status::{Enforced, Statuses},
+    times::Clock,
 };
 use crate::fault::{self, problem};
 
@@ -88,18 +92,20 @@ enum Request {
 #[derive(Clone, Debug)]
 pub(crate) struct Policies {
     requests: mpsc::Sender<Request>,
+    clock: Arc<Clock>,
 }
 
 impl Policies {
     /// Returns when connections of `identity` are judged by all policies that the store held when this was called.
     pub(crate) async fn enforce(&self, identity: u32) -> Result<(), Problem> {
+        let began = Instant::now();
         let (done, wait) = oneshot::channel();
         let asked = async {
             self.requests.send(Request::Enforce(identity, done)).await.ok()?;
             wait.await.ok()
         };
         match tokio::time::timeout(ENFORCE_WITHIN, asked).await {
-            Ok(Some(answer)) => answer,
+            Ok(Some(answer)) => answer.inspect(|()| self.clock.replica(began.elapsed())),
             Ok(None) => Err(problem(ErrorCode::Internal, "the agent is stopping", "it is tried again")),
             Err(_) => Err(problem(
                 ErrorCode::NetworkFailed,
@@ -107,6 +113,11 @@ impl Policies {
                 "it is tried again; the daemon's log has more",
             )),
         }
+    }
+
+    /// How long policies took to come into force.
+    pub(crate) fn times(&self) -> PolicyTimes {
+        self.clock.read()
     }
 
     /// Returns when everything that the store held at the start is in force, or was tried.
@@ -123,6 +134,7 @@ struct Head {
     uid: Uuid,
     generation: u64,
     number: u32,
+    accepted: Option<Timestamp>,
 }
 
 /// The task's state.
@@ -145,11 +157,16 @@ pub(crate) struct PolicyWriter {
     failed: BTreeMap<u32, Problem>,
     /// Policies that are not in force yet as they are now.
     pending: BTreeSet<Key>,
+    /// Those of them that were taken by the API while this ran, and when.
+    accepted: BTreeMap<Key, Timestamp>,
+    /// The numbers of policies that are no more, and of which the data path may still hold what was counted.
+    gone_policies: BTreeSet<u32>,
     /// Identities that are no more, with the namespace and the name of their app if that is known.
     gone: BTreeMap<u32, Option<(String, String)>>,
     /// Policies of which the status may have changed.
     untold: BTreeSet<Key>,
     statuses: Statuses,
+    clock: Arc<Clock>,
     waiting: Vec<(u32, oneshot::Sender<Result<(), Problem>>)>,
     settling: Vec<oneshot::Sender<()>>,
     server: Arc<DnsServer>,
@@ -183,9 +200,12 @@ impl PolicyWriter {
             in_force: BTreeSet::new(),
             failed: BTreeMap::new(),
             pending: BTreeSet::new(),
+            accepted: BTreeMap::new(),
+            gone_policies: BTreeSet::new(),
             gone: BTreeMap::new(),
             untold: BTreeSet::new(),
             statuses: Statuses::default(),
+            clock: Arc::default(),
             waiting: Vec::new(),
             settling: Vec::new(),
             server,
@@ -200,8 +220,9 @@ impl PolicyWriter {
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
         tasks.spawn(self.statuses.clone().write(node.clone(), self.objects.clone(), stop.clone()));
         let seeing = Seeing { patterns: self.patterns.clone(), requests: requests.clone() };
+        let clock = Arc::clone(&self.clock);
         tasks.spawn(self.run(node, inbox, seeing, stop));
-        Policies { requests }
+        Policies { requests, clock }
     }
 
     async fn run(
@@ -252,7 +273,8 @@ impl PolicyWriter {
         }
     }
 
-    /// Finds identities that went while nobody followed the store, by the totals that the data path still has of them.
+    /// Finds identities and policies that went while nobody followed the store, by the totals that the data path still has of
+    /// them.
     async fn find_forgotten(&mut self) {
         match self.datapath.statistics().await {
             Ok(statistics) => {
@@ -260,9 +282,17 @@ impl PolicyWriter {
                 let is_gone =
                     |number: &u32| *number >= Identity::FIRST && self.world.identity(*number).is_none();
                 self.gone.extend(ends.filter(is_gone).map(|number| (number, None)));
+                self.find_forgotten_policies(&statistics);
             }
             Err(error) => warn!(error = fault::with_causes(&error), "The data path's totals cannot be read"),
         }
+    }
+
+    fn find_forgotten_policies(&mut self, statistics: &Statistics) {
+        let known: BTreeSet<_> = self.policies.values().map(|head| head.number).collect();
+        let rules = statistics.verdicts.iter().filter_map(|verdict| rule_parts(verdict.rule?));
+        let counted = rules.map(|rule| rule.policy);
+        self.gone_policies.extend(counted.filter(|number| !known.contains(number)));
     }
 
     async fn follow(
@@ -332,6 +362,7 @@ impl PolicyWriter {
         for done in self.settling.drain(..) {
             let _ = done.send(());
         }
+        self.forget_verdicts().await;
     }
 
     /// Brings the tables of some identities into force: of those that have some already all, or, if there is no room, none.
@@ -444,6 +475,19 @@ impl PolicyWriter {
         }
     }
 
+    /// Frees what the data path counted for policies that are no more, once nobody is judged by them.
+    async fn forget_verdicts(&mut self) {
+        // Whoever could not be given other tables may be judged by them still.
+        if self.gone_policies.is_empty() || !self.failed.is_empty() {
+            return;
+        }
+        let gone = std::mem::take(&mut self.gone_policies);
+        if let Err(error) = self.datapath.forget_verdicts(gone.clone()).await {
+            warn!(error = fault::with_causes(&error), "What was counted for policies that are no more stays");
+            self.gone_policies = gone;
+        }
+    }
+
     /// Has the statuses written that may have changed.
     fn tell(&mut self) {
         let now = Timestamp::now();
@@ -455,6 +499,10 @@ impl PolicyWriter {
             let generation = problem.is_none().then_some((*generation, now));
             if problem.is_none() {
                 self.pending.remove(&key);
+                if let Some(accepted) = self.accepted.remove(&key) {
+                    // Nodes' clocks may differ by more than it took.
+                    self.clock.policy(now.duration_since(accepted).try_into().unwrap_or_default());
+                }
             }
             self.statuses.tell(key, Enforced { uid: *uid, generation, replicas, problem });
         }
@@ -478,6 +526,12 @@ impl Head {
             uid: policy.metadata.uid,
             generation: policy.metadata.generation,
             number: policy.status.number,
+            accepted: policy.status.accepted_at,
         }
+    }
+
+    /// Whether there is something else to enforce.
+    fn differs(&self, other: &Head) -> bool {
+        (self.uid, self.generation, self.number) != (other.uid, other.generation, other.number)
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use hivemind_model::{ApiError, ErrorCode, ServiceSpec};
 use ipnet::{Ipv4Net, Ipv6Net};
+use jiff::Timestamp;
 
 /// The first addresses of the ranges, kept free for what is to come (the ranges' network addresses come on top).
 const RESERVED: u64 = 10;
@@ -81,10 +82,16 @@ fn at(ranges: &ServiceRanges, place: u64) -> (Ipv4Addr, Ipv6Addr) {
 /// The highest number: an app's workload identity, of 24 bits, is 256 more than its service's number.
 const NUMBER_MAX: u32 = (1 << 24) - 1 - 256;
 
-/// A number from 1 to `max` that is not `taken`; mostly the same for the same name, as [`choose_addresses`] does it.
-/// There are fewer taken than numbers: callers bound how many.
-pub(crate) fn choose_number(namespace: &str, name: &str, taken: &HashSet<u32>, max: u32) -> u32 {
-    free_number(fnv1a(namespace.bytes().chain([b'/']).chain(name.bytes())), taken, max)
+/// A number from 1 to `max` that is not `taken`, for what is made at a time under a namespace and a name; at another time
+/// mostly another. There are fewer taken than numbers: callers bound how many.
+pub(crate) fn choose_number(
+    (namespace, name): (&str, &str),
+    time: Timestamp,
+    taken: &HashSet<u32>,
+    max: u32,
+) -> u32 {
+    let place = namespace.bytes().chain([b'/']).chain(name.bytes());
+    free_number(fnv1a(place.chain(time.as_nanosecond().to_le_bytes())), taken, max)
 }
 
 /// The first of all numbers from 1 to `max` that is not `taken`, beginning at one that `hash` says.

@@ -112,20 +112,25 @@ async fn plan(
     let mut numbers: HashSet<u32> = existing.iter().map(|policy| policy.status.number).collect();
     check_changes(items, &there)?;
     let (mut changes, mut applied, mut differs) = (Changes::new(), Vec::with_capacity(items.len()), false);
+    let now = Timestamp::now();
     for item in items {
         let (action, policy) = match there.get(&place(item)) {
             Some(current) => {
                 let mut policy = NetworkPolicy::clone(current);
                 policy.metadata.labels.clone_from(&item.metadata.labels);
                 policy.metadata.annotations.clone_from(&item.metadata.annotations);
-                policy.spec.clone_from(&item.spec);
+                if policy.spec != item.spec {
+                    policy.spec.clone_from(&item.spec);
+                    policy.status.accepted_at = Some(now);
+                }
                 let changed = changes.update(*current, &mut policy)?;
                 (if changed { ApplyAction::Changed } else { ApplyAction::Unchanged }, policy)
             }
             None => {
                 let mut policy = item.clone();
-                let (namespace, name) = place(item);
-                policy.status.number = choose_number(namespace, name, &numbers, NUMBER_MAX);
+                // By the time as well: what is counted and told of a policy is not taken for that of one that had its name before.
+                policy.status.number = choose_number(place(item), now, &numbers, NUMBER_MAX);
+                policy.status.accepted_at = Some(now);
                 numbers.insert(policy.status.number);
                 changes.create(&mut policy)?;
                 (ApplyAction::Created, policy)

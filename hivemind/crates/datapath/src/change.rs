@@ -141,7 +141,11 @@ fn share(previous: &Previous, from: &Pins, pins: &Pins) -> Result<(), Error> {
     let shared = name::MAPS.into_iter().filter(|map| layout::is_shared(previous, map));
     for map in shared {
         let failed = || Error::system(format!("share the map {map} with another version"));
-        let found = bpf::get_pinned(&from.map(map)).map_err(failed())?;
+        let found = match bpf::get_pinned(&from.map(map)) {
+            // Maps are added without a new version: the older build had none. It is made anew.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            found => found.map_err(failed())?,
+        };
         bpf::pin(found.as_fd(), &pins.map(map)).map_err(failed())?;
     }
     Ok(())

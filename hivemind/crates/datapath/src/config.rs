@@ -109,6 +109,9 @@ pub struct MapSizes {
     pub pairs: u32,
     /// Pairs of identities whose round trips are measured.
     pub round_trips: u32,
+    /// Rules of policies for which it is counted what they decided, once for each verdict. What finds no room counts for all
+    /// others together.
+    pub verdicts: u32,
     /// Bytes of the ring buffer through which flows are told; rounded up to a power of two. An event takes 144; the daemon
     /// maps the buffer twice in a row, and both count as its memory once they were used.
     pub events_bytes: u32,
@@ -132,6 +135,7 @@ impl Default for MapSizes {
             prefixes: 16_384,
             pairs: 16_384,
             round_trips: 4_096,
+            verdicts: 8_192,
             events_bytes: 1 << 19,
         }
     }

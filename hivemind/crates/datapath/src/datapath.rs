@@ -3,7 +3,7 @@
 use crate::{
     ClusterSpec, Config, ConnectionUse, Endpoint, EndpointInfo, EndpointSpec, Error, FlowEvent, FlowEvents,
     NetworkChanges, Protocol, RemoteEndpoint, ServiceSpec, Statistics, Trace, TraceSpec, addresses, cluster,
-    endpoint,
+    endpoint, grace,
     node::Node,
     policy, service, sockets,
     teardown::teardown,
@@ -328,6 +328,19 @@ impl Datapath {
     /// What the kernel refused; asking again completes it.
     pub async fn forget_identities(&self, gone: BTreeSet<u32>) -> Result<(), Error> {
         self.workers.on_services(move |node| node.pairs().forget(&gone)).await
+    }
+
+    /// Forgets what the rules of policies decided that are no more, by the policies' numbers. To be called when no identity is
+    /// judged by them any more; what programs that still run count meanwhile is forgotten, too.
+    ///
+    /// # Errors
+    /// What the kernel refused; asking again completes it.
+    pub async fn forget_verdicts(&self, policies: BTreeSet<u32>) -> Result<(), Error> {
+        let forget = move |node: &Node| {
+            grace::wait();
+            node.verdicts().forget(&policies)
+        };
+        self.workers.on_services(forget).await
     }
 
     /// Figures about maps, drops, pairs and events. Collects expired connections first, so that live ones are counted; takes some

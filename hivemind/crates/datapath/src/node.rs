@@ -19,6 +19,7 @@ use crate::{
     telemetry::{
         connections::{self, Share},
         pairs::Pairs,
+        verdicts::{self, Verdicts},
     },
     uplink,
 };
@@ -54,6 +55,7 @@ pub(crate) struct Node {
     endpoints: Mutex<EndpointTable>,
     services: Mutex<ServiceTable>,
     pairs: Mutex<Pairs>,
+    verdicts: Mutex<Verdicts>,
     policy_maps: Mutex<PolicyMaps>,
     /// Locked after the maps, where both are.
     policies: Mutex<PolicyTable>,
@@ -99,6 +101,7 @@ impl Node {
             endpoints: Mutex::new(EndpointTable::new(maps.endpoint_state.len().saturating_sub(1))),
             services: Mutex::new(ServiceTable::new(maps.service_table.len())),
             pairs: Mutex::new(Pairs::open(&pins)?),
+            verdicts: Mutex::new(Verdicts::open(&pins)?),
             generation: AtomicU64::new(generation.max(1)),
             maps: Mutex::new(maps),
             policy_maps: Mutex::new(PolicyMaps::open(&pins)?),
@@ -140,6 +143,10 @@ impl Node {
 
     pub(crate) fn pairs(&self) -> MutexGuard<'_, Pairs> {
         self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn verdicts(&self) -> MutexGuard<'_, Verdicts> {
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn policy_maps(&self) -> MutexGuard<'_, PolicyMaps> {
@@ -208,7 +215,11 @@ impl Node {
             let counted = self.pairs();
             (counted.totals()?, counted.round_trips()?, counted.events()?)
         };
-        let policies = self.policies().fills();
+        let counted = self.verdicts().totals()?;
+        let (policies, rules) = {
+            let table = self.policies();
+            (table.fills(), table.rules())
+        };
         let names = self.names();
         let maps = self.maps();
         let collector = maps.collector.get(&0, 0).map_err(failed(name::COLLECTOR))?;
@@ -225,6 +236,7 @@ impl Node {
             (name::NODE_ADDRESS_V6, maps.node_address_v6.keys().count() as u64),
             (name::PAIR, pairs.len() as u64),
             (name::RTT, round_trips.len() as u64),
+            (name::VERDICTS, counted.len() as u64),
             (name::TRANSLATION_V4, collector.translations[0]),
             (name::TRANSLATION_V6, collector.translations[1]),
             (name::UPLINK, maps.uplink.keys().count() as u64),
@@ -241,6 +253,7 @@ impl Node {
             endpoint_drops,
             pairs,
             other_pairs,
+            verdicts: verdicts::with_idle(counted, rules),
             round_trips,
             events,
         })

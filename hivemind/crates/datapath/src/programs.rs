@@ -9,6 +9,7 @@ use crate::{
     bpf::{self, AttachType},
     bpffs::Pins,
     maps::failed,
+    telemetry::verdicts::OTHERS,
 };
 use aya::{
     Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
@@ -332,6 +333,7 @@ fn sizes(sizes: &MapSizes) -> Vec<(&'static str, u32)> {
         // One more for the collective pair.
         (name::PAIR_COUNTERS, sizes.pairs.saturating_add(1)),
         (name::RTT, sizes.round_trips),
+        (name::VERDICTS, sizes.verdicts.saturating_add(OTHERS)),
         (name::TRANSLATION_V4, sizes.translations.saturating_mul(2)),
         (name::TRANSLATION_V6, sizes.translations.saturating_mul(2)),
         (name::FRAGMENT_V4, least_recent(sizes.fragments)),

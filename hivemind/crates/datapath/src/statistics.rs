@@ -1,6 +1,6 @@
 //! Figures about the maps and about what was dropped.
 
-use crate::{EventStatistics, PairStatistics, PairTotals, RoundTripStatistics};
+use crate::{EventStatistics, PairStatistics, PairTotals, RoundTripStatistics, VerdictStatistics};
 use hivemind_common::drop_reason::DropReason;
 
 /// A snapshot of the data path's figures.
@@ -16,6 +16,8 @@ pub struct Statistics {
     pub pairs: Vec<PairStatistics>,
     /// Totals of what found no pair of its own.
     pub other_pairs: PairTotals,
+    /// What the rules of policies decided, sorted by rule; of those in force also where that is nothing yet.
+    pub verdicts: Vec<VerdictStatistics>,
     /// Round trips, sorted by identities.
     pub round_trips: Vec<RoundTripStatistics>,
     /// Events by class.

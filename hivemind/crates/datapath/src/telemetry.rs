@@ -2,11 +2,13 @@
 //! totals of pairs.
 //!
 //! Nothing here changes what happens to a packet. [`events`] reads the ring buffer and hands what is in it to whoever
-//! listens; [`connections`] reads the tables of connections; [`pairs`] reads and tidies up the counters.
+//! listens; [`connections`] reads the tables of connections; [`pairs`] and
+//! [`verdicts`] read and tidy up the counters.
 
 pub(crate) mod connections;
 pub(crate) mod events;
 pub(crate) mod pairs;
+pub(crate) mod verdicts;
 
 use hivemind_common::{drop_reason::DropReason, telemetry::RTT_BUCKETS};
 use jiff::Timestamp;
@@ -120,6 +122,17 @@ pub struct RoundTripStatistics {
     pub sum_us: u64,
     /// Segments that were sent again.
     pub retransmits: u64,
+}
+
+/// How many connections a rule of a policy decided about in one way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VerdictStatistics {
+    /// The number of the rule ([`hivemind_common::policy::rule_parts`]); none: of all rules that found no room.
+    pub rule: Option<u32>,
+    /// Whether it let them pass.
+    pub allowed: bool,
+    /// Connections, since the policy was made or the maps were; of denied ones, attempts.
+    pub connections: u64,
 }
 
 /// How many events of a class were told, and how many were not.

@@ -385,6 +385,10 @@ pub struct NetworkPolicyStatus {
     /// The data path's number for it, from 1 on, given when it is made.
     #[serde(default)]
     pub number: u32,
+    /// When the API took the spec as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub accepted_at: Option<Timestamp>,
     /// The generation of the spec that is enforced on every node.
     #[serde(default)]
     pub enforced_generation: u64,

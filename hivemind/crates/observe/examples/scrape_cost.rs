@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Instant};
 
 use hivemind_common::telemetry::{PairCounters, RTT_BUCKETS, RttHistogram};
 use hivemind_observe::{
-    AppName, AppSample, Format, Metrics, PairSample, Process, RoundTripSample, Snapshot, Traffic, Transport,
+    AppName, AppSample, Bounds, Format, Metrics, PairSample, Process, RoundTripSample, Snapshot, Traffic,
+    Transport,
 };
 
 /// The sizes of the kernel's tables.
@@ -37,7 +38,7 @@ fn snapshot(turn: u64) -> Snapshot {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let before = Process::read()?.resident_bytes;
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(Bounds::default());
     for turn in 1..=10 {
         let snapshot = snapshot(turn);
         let began = Instant::now();

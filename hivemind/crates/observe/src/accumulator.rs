@@ -57,6 +57,16 @@ impl<K: Eq + Hash, L: Eq + Hash, const N: usize> Accumulator<K, L, N> {
         self.counters.retain(|_, counter| counter.seen == round);
     }
 
+    /// Takes a series away, with what it had come to.
+    pub(crate) fn remove(&mut self, label: &L) -> Option<[u64; N]> {
+        self.series.remove(label)
+    }
+
+    /// The series in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&L, &[u64; N])> {
+        self.series.iter()
+    }
+
     pub(crate) fn contains(&self, label: &L) -> bool {
         self.series.contains_key(label)
     }

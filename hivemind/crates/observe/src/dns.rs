@@ -70,7 +70,7 @@ impl Default for Durations {
 }
 
 impl Durations {
-    fn value(&self) -> Value<'_> {
+    pub(crate) fn value(&self) -> Value<'_> {
         Value::Observations { buckets: &self.buckets, sum: self.sum_s }
     }
 

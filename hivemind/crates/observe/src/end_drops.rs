@@ -1,10 +1,11 @@
 //! Dropped packets by app and reason: replicas come and go, the app's totals stay.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     accumulator::Accumulator,
-    snapshot::{AppName, AppSample, EndDropSample},
+    ends::Ends,
+    snapshot::{AppName, EndDropSample},
 };
 
 /// The series' labels: an app, or what is none under an empty namespace; and the reason.
@@ -21,9 +22,8 @@ impl EndDrops {
         EndDrops { totals: Accumulator::new() }
     }
 
-    pub(crate) fn observe(&mut self, apps: &[AppSample], drops: Vec<EndDropSample>) {
-        let existing: HashSet<_> = apps.iter().map(|sample| &sample.app).collect();
-        let exists = |app: &Arc<AppName>| app.namespace.is_empty() || existing.contains(app);
+    pub(crate) fn observe(&mut self, ends: &Ends, drops: Vec<EndDropSample>) {
+        let exists = |app: &Arc<AppName>| app.namespace.is_empty() || ends.is_told(app);
         self.totals.begin(|(app, _)| exists(app));
         for EndDropSample { end, app, reason, packets } in drops {
             let rise = self.totals.rise((end, reason), [packets]);
@@ -42,7 +42,10 @@ impl EndDrops {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::HashMap, time::Duration};
+
     use super::*;
+    use crate::AppSample;
 
     fn app(namespace: &str, name: &str) -> Arc<AppName> {
         Arc::new(AppName { namespace: namespace.into(), name: name.into() })
@@ -56,15 +59,17 @@ mod tests {
     fn an_app_s_total_is_of_all_its_replicas_also_of_those_that_are_gone() {
         let (web, host, gone) = (app("default", "web"), app("", "host"), app("default", "gone"));
         let apps = [AppSample { app: Arc::clone(&web), ..AppSample::default() }];
-        let mut drops = EndDrops::new();
+        let (mut drops, mut ends) = (EndDrops::new(), Ends::new(Duration::ZERO));
+        ends.update(Duration::ZERO, HashMap::new(), &apps);
         drops.observe(
-            &apps,
+            &ends,
             vec![sample("a", &web, 3), sample("b", &web, 4), sample("", &host, 2), sample("c", &gone, 9)],
         );
-        drops.observe(&apps, vec![sample("b", &web, 5), sample("", &host, 2)]);
+        drops.observe(&ends, vec![sample("b", &web, 5), sample("", &host, 2)]);
         let told: Vec<_> = drops.sorted().into_iter().map(|((app, _), n)| (app.name.as_str(), n)).collect();
         assert_eq!(told, [("host", 2), ("web", 8)]);
-        drops.observe(&[], vec![]);
+        ends.update(Duration::ZERO, HashMap::new(), &[]);
+        drops.observe(&ends, vec![]);
         assert_eq!(drops.sorted().len(), 1, "an app's series goes with it");
     }
 }

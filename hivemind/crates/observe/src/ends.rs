@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use crate::snapshot::{AppName, AppSample};
@@ -12,6 +13,9 @@ const HOST: u32 = 1;
 const WORLD: u32 = 2;
 const DNS: u32 = 3;
 const NODE: u32 = 4;
+
+/// How many apps that are gone are told for a while longer.
+const GONE_MAX: usize = 1_024;
 
 /// One end of connections. All but apps are without a namespace, which no app is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -49,25 +53,58 @@ impl End {
 }
 
 /// Who is behind the numbers. Names are remembered while the kernel still counts for their number: an identity goes with
-/// its last replica, and its counters a moment later.
-#[derive(Debug, Default)]
+/// its last replica, and its counters a moment later. Apps count as there for a while after they went, so that their last
+/// figures are scraped.
+#[derive(Debug)]
 pub(crate) struct Ends {
     names: HashMap<u32, Arc<AppName>>,
-    apps: HashSet<Arc<AppName>>,
+    /// With when they were seen to be gone, if they are.
+    apps: HashMap<Arc<AppName>, Option<Duration>>,
     /// Numbers asked for since the last [`Ends::update`].
     asked: HashSet<u32>,
+    told_when_gone: Duration,
 }
 
 impl Ends {
-    /// Takes in what exists now.
-    pub(crate) fn update(&mut self, identities: HashMap<u32, Arc<AppName>>, apps: &[AppSample]) {
+    pub(crate) fn new(told_when_gone: Duration) -> Self {
+        Ends { names: HashMap::new(), apps: HashMap::new(), asked: HashSet::new(), told_when_gone }
+    }
+
+    /// Takes in what exists at the time `now`.
+    pub(crate) fn update(
+        &mut self,
+        now: Duration,
+        identities: HashMap<u32, Arc<AppName>>,
+        apps: &[AppSample],
+    ) {
         let asked = std::mem::take(&mut self.asked);
         self.names.retain(|number, _| asked.contains(number));
         self.names.extend(identities);
-        self.apps = apps.iter().map(|sample| Arc::clone(&sample.app)).collect();
+        let existing: HashSet<_> = apps.iter().map(|sample| &sample.app).collect();
+        self.apps.retain(|app, gone| {
+            let is_there = existing.contains(app);
+            let since = if is_there { gone.take().unwrap_or(now) } else { *gone.get_or_insert(now) };
+            is_there || now.saturating_sub(since) < self.told_when_gone
+        });
+        self.forget_oldest();
+        self.apps.extend(existing.into_iter().map(|app| (Arc::clone(app), None)));
     }
 
-    /// The end of this number; none if it is of an app that is gone.
+    fn forget_oldest(&mut self) {
+        let mut gone: Vec<_> = self.apps.values().copied().flatten().collect();
+        if gone.len() > GONE_MAX {
+            gone.sort_unstable();
+            let oldest = gone[gone.len() - GONE_MAX];
+            self.apps.retain(|_, gone| gone.is_none_or(|gone| gone >= oldest));
+        }
+    }
+
+    /// Whether the app exists, or did a moment ago.
+    pub(crate) fn is_told(&self, app: &Arc<AppName>) -> bool {
+        self.apps.contains_key(app)
+    }
+
+    /// The end of this number; none if it is of an app that is gone for longer.
     pub(crate) fn of(&mut self, number: u32) -> Option<End> {
         let end = match number {
             HOST => End::Host,
@@ -85,10 +122,10 @@ impl Ends {
         self.exists(&end).then_some(end)
     }
 
-    /// Whether the end is no app, or one that exists.
+    /// Whether the end is no app, or one that exists or did a moment ago.
     pub(crate) fn exists(&self, end: &End) -> bool {
         match end {
-            End::App(app) => self.apps.contains(app),
+            End::App(app) => self.is_told(app),
             _ => true,
         }
     }

@@ -14,9 +14,11 @@ use crate::{
     families::*,
     family::{Family, Value},
     flows::{self, Flows},
+    metrics::Bounds,
     restarts::Restarts,
     round_trips::RoundTrips,
     snapshot::Figure,
+    verdicts::Verdicts,
 };
 
 /// What is kept from scrape to scrape.
@@ -29,7 +31,8 @@ pub(crate) struct State {
     pub(crate) round_trips: RoundTrips,
     pub(crate) restarts: Restarts,
     pub(crate) end_drops: EndDrops,
-    pub(crate) flow_label_sets_max: u64,
+    pub(crate) verdicts: Verdicts,
+    pub(crate) bounds: Bounds,
 }
 
 impl State {
@@ -37,14 +40,15 @@ impl State {
         self.observe_traffic(&snapshot.apps, std::mem::take(&mut snapshot.traffic));
         let replicas = std::mem::take(&mut snapshot.replicas);
         self.restarts.observe(&snapshot.apps, &replicas);
-        self.end_drops.observe(&snapshot.apps, std::mem::take(&mut snapshot.end_drops));
+        self.end_drops.observe(&self.ends, std::mem::take(&mut snapshot.end_drops));
+        self.verdicts.observe(&snapshot.policy_names, &std::mem::take(&mut snapshot.verdicts));
         snapshot.apps.sort_by(|a, b| a.app.cmp(&b.app));
         self.snapshot = snapshot;
     }
 
     pub(crate) fn observe_traffic(&mut self, apps: &[AppSample], traffic: Traffic) {
-        let Traffic { identities, pairs, collective, round_trips } = traffic;
-        self.ends.update(identities, apps);
+        let Traffic { at, identities, pairs, collective, round_trips } = traffic;
+        self.ends.update(at, identities, apps);
         self.flows.observe(&mut self.ends, apps, &pairs, &collective);
         self.round_trips.observe(&mut self.ends, &round_trips);
     }
@@ -67,15 +71,46 @@ impl Collector for Exposition {
         store(encoder, &snapshot.store)?;
         api(encoder, &snapshot.api)?;
         apps(encoder, &state)?;
-        let policies = snapshot.policies;
-        POLICIES.encode(encoder, |s| {
-            s.add(["enforced"], Value::Whole(policies.enforced))?;
-            s.add(["pending"], Value::Whole(policies.pending))?;
-            s.add(["failed"], Value::Whole(policies.failed))
-        })?;
-        single(encoder, &CONTAINERD_UP, u64::from(snapshot.containerd))?;
+        policies(encoder, &state)?;
+        node(encoder, snapshot)?;
         snapshot.process.as_ref().map_or(Ok(()), |figures| process(encoder, figures))
     }
+}
+
+fn policies(encoder: &mut DescriptorEncoder<'_>, state: &State) -> fmt::Result {
+    let (policies, times) = (state.snapshot.policies, &state.snapshot.policy_times);
+    POLICIES.encode(encoder, |s| {
+        s.add(["enforced"], Value::Whole(policies.enforced))?;
+        s.add(["pending"], Value::Whole(policies.pending))?;
+        s.add(["failed"], Value::Whole(policies.failed))
+    })?;
+    POLICY_VERDICTS.encode(encoder, |series| {
+        state.verdicts.sorted().into_iter().try_for_each(|(labels, connections)| {
+            let values = labels.values();
+            series.add(values.each_ref().map(|value| &**value), Value::Whole(connections))
+        })
+    })?;
+    POLICY_PROPAGATION.encode(encoder, |series| {
+        series.add(["policy"], times.policies.value())?;
+        series.add(["replica"], times.replicas.value())
+    })
+}
+
+fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    figures(encoder, &PROBLEMS, &snapshot.problems)?;
+    NODE_UP.encode(encoder, |series| {
+        snapshot.nodes.iter().try_for_each(|node| series.add([&node.name], Value::Whole(node.up.into())))
+    })?;
+    single(encoder, &CLUSTER_CONNECTED, snapshot.connected.into())?;
+    single(encoder, &CONTAINERD_UP, snapshot.containerd.into())?;
+    CERTIFICATE_EXPIRY.encode(encoder, |series| {
+        let mut certificates = snapshot.certificates.iter();
+        certificates
+            .try_for_each(|certificate| series.add([certificate.name], Value::Whole(certificate.expires_s)))
+    })?;
+    let Some(disk) = snapshot.disk else { return Ok(()) };
+    single(encoder, &DATA_FREE, disk.free_bytes)?;
+    single(encoder, &DATA_SIZE, disk.size_bytes)
 }
 
 fn single(encoder: &mut DescriptorEncoder<'_>, family: &Family, value: u64) -> fmt::Result {
@@ -115,8 +150,10 @@ fn flows(encoder: &mut DescriptorEncoder<'_>, state: &State) -> fmt::Result {
         }
         Ok(())
     })?;
-    single(encoder, &FLOW_LABEL_SETS, label_sets.len() as u64)?;
-    single(encoder, &FLOW_LABEL_SETS_CAPACITY, state.flow_label_sets_max)
+    single(encoder, &FLOW_LABEL_SETS, state.flows.told() as u64)?;
+    single(encoder, &FLOW_LABEL_SETS_CAPACITY, state.bounds.flow_label_sets as u64)?;
+    single(encoder, &FLOW_LABEL_SETS_FOLDED, state.flows.waiting() as u64)?;
+    single(encoder, &FLOW_LABEL_SETS_EXCHANGED, state.flows.exchanged())
 }
 
 fn traffic(encoder: &mut DescriptorEncoder<'_>, state: &State) -> fmt::Result {

@@ -76,10 +76,22 @@ pub(crate) const FLOW_CONNECTIONS: Family = counter(
 pub(crate) const FLOW_LABEL_SETS: Family = gauge(
     "hivemind_flow_label_sets",
     &[],
-    "Label sets of flows that are told singly. Near the capacity means that further flows soon count for the app other.",
+    "Label sets of flows that are told singly. Near the capacity means that the smallest flows soon count for the app other.",
 );
 pub(crate) const FLOW_LABEL_SETS_CAPACITY: Family =
     gauge("hivemind_flow_label_sets_capacity", &[], "Label sets of flows that can be told singly.");
+pub(crate) const FLOW_LABEL_SETS_FOLDED: Family = gauge(
+    "hivemind_flow_label_sets_folded",
+    &[],
+    "Label sets of flows that count for the app other, as larger ones are told singly. More than 0 means that flows are not all \
+     told by name; --metrics-flow-series has room made for more.",
+);
+pub(crate) const FLOW_LABEL_SETS_EXCHANGED: Family = counter(
+    "hivemind_flow_label_sets_exchanged",
+    &[],
+    "Times that the label set of a flow gave its place to one that had grown to twice its size. A rise means that what the app \
+     other has rises by what the smaller one had brought, all at once.",
+);
 
 pub(crate) const TRAFFIC_BYTES: Family = of(
     Unit::Bytes,
@@ -245,12 +257,69 @@ pub(crate) const POLICIES: Family = gauge(
     "Network policies that are enforced, pending or failed. Any failed one means that the node judges by an older version \
      of it, or not at all.",
 );
+pub(crate) const POLICY_VERDICTS: Family = counter(
+    "hivemind_policy_verdicts",
+    &["namespace", "policy", "direction", "rule", "verdict"],
+    "Connections that a rule of a policy decided about on this node, of denied ones attempts, of audited ones those that a \
+     policy which only tells would deny; rule is its place in the policy, from 0 on, or default where none fits. A rise of denied ones tells which policy refuses; no rise at all, a rule that \
+     nobody needs.",
+);
+pub(crate) const POLICY_PROPAGATION: Family = of(
+    Unit::Seconds,
+    Family {
+        kind: Kind::Histogram,
+        ..gauge(
+            "hivemind_policy_propagation",
+            &["from"],
+            "How long it took until connections were judged as wanted: of a policy, from when the API took it or a change of it, \
+             by the server's clock; of a replica, from when it was about to be made. More in high buckets means many rules, a \
+             busy node, or a slow way from the server.",
+        )
+    },
+);
+
+pub(crate) const PROBLEMS: Family = gauge(
+    "hivemind_problems",
+    &["code"],
+    "What hivemind status says is wrong, by code. Any means that there is something to do, and hivemind status says what.",
+);
+pub(crate) const NODE_UP: Family = gauge(
+    "hivemind_node_up",
+    &["node"],
+    "1 if a node of the cluster answers; told by the server. 0 means that it is dead or cut off, and that its replicas are \
+     started elsewhere after a while.",
+);
+pub(crate) const CLUSTER_CONNECTED: Family = gauge(
+    "hivemind_cluster_connected",
+    &[],
+    "1 if the node hears its server; a server hears itself. 0 means that it goes on as it was last told.",
+);
 
 pub(crate) const CONTAINERD_UP: Family = gauge(
     "hivemind_containerd_up",
     &[],
     "1 if containerd answers. 0 means that containers can be neither started nor stopped.",
 );
+
+pub(crate) const CERTIFICATE_EXPIRY: Family = of(
+    Unit::Seconds,
+    gauge(
+        "hivemind_certificate_expiry_timestamp",
+        &["certificate"],
+        "When a certificate expires, since 1970. They are renewed long before, yours when you replace its file; one that is \
+         near is not.",
+    ),
+);
+pub(crate) const DATA_FREE: Family = of(
+    Unit::Bytes,
+    gauge(
+        "hivemind_data_free",
+        &[],
+        "Bytes that can still be written where the daemon's data is. Near 0 means that soon nothing can be changed.",
+    ),
+);
+pub(crate) const DATA_SIZE: Family =
+    of(Unit::Bytes, gauge("hivemind_data_size", &[], "Size of the file system where the daemon's data is."));
 
 pub(crate) const PROCESS_CPU: Family = of(
     Unit::Seconds,
@@ -298,6 +367,8 @@ pub const FAMILIES: &[Family] = &[
     FLOW_CONNECTIONS,
     FLOW_LABEL_SETS,
     FLOW_LABEL_SETS_CAPACITY,
+    FLOW_LABEL_SETS_FOLDED,
+    FLOW_LABEL_SETS_EXCHANGED,
     TRAFFIC_BYTES,
     TRAFFIC_PACKETS,
     TRAFFIC_CONNECTIONS,
@@ -333,7 +404,15 @@ pub const FAMILIES: &[Family] = &[
     APP_REPLICAS_READY,
     APP_RESTARTS,
     POLICIES,
+    POLICY_VERDICTS,
+    POLICY_PROPAGATION,
+    PROBLEMS,
+    NODE_UP,
+    CLUSTER_CONNECTED,
     CONTAINERD_UP,
+    CERTIFICATE_EXPIRY,
+    DATA_FREE,
+    DATA_SIZE,
     PROCESS_CPU,
     PROCESS_START_TIME,
     PROCESS_RESIDENT,

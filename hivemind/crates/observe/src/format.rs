@@ -28,13 +28,16 @@ impl Format {
         }
     }
 
-    /// The format that an `Accept` header prefers. OpenMetrics has to be named; a request that accepts anything, or none of
-    /// the two, gets text.
+    /// The format that an `Accept` header prefers: OpenMetrics, unless text is wanted more or OpenMetrics is not wanted at all.
+    /// Whoever accepts neither gets OpenMetrics, too: it can be told by its media type.
     pub fn negotiate(accept: Option<&str>) -> Format {
         let accept = accept.unwrap_or_default();
-        let (metrics, precision) = Format::OpenMetrics.media_type().quality(accept);
-        let (text, _) = Format::Text.media_type().quality(accept);
-        if precision >= 2 && metrics > 0 && metrics >= text { Format::OpenMetrics } else { Format::Text }
+        let wants = |format: Format| format.media_type().quality(accept);
+        match (wants(Format::OpenMetrics), wants(Format::Text)) {
+            (metrics, Some(text)) if text > metrics.unwrap_or(0) => Format::Text,
+            (Some(0), None) => Format::Text,
+            _ => Format::OpenMetrics,
+        }
     }
 
     fn media_type(self) -> MediaType {
@@ -48,11 +51,11 @@ impl Format {
 }
 
 impl MediaType {
-    /// How much a header wants this type, in thousandths, and how precisely it names it. The most precise range decides; of
+    /// How much a header wants this type, in thousandths, if it says anything about it. The most precise range decides; of
     /// several such, the one that wants it most.
-    fn quality(&self, accept: &str) -> (u16, Precision) {
+    fn quality(&self, accept: &str) -> Option<u16> {
         let ranges = accept.split(',').filter_map(|range| self.matched(range));
-        ranges.max_by_key(|(quality, precision)| (*precision, *quality)).unwrap_or((0, 0))
+        ranges.max_by_key(|(quality, precision)| (*precision, *quality)).map(|(quality, _)| quality)
     }
 
     fn matched(&self, range: &str) -> Option<(u16, Precision)> {
@@ -90,43 +93,53 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prometheus_gets_open_metrics() {
-        for accept in [
-            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
-             text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
-            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
-             application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,\
-             text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
-            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
-             application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
-            "application/openmetrics-text",
-            "Application/OpenMetrics-Text; version=\"1.0.0\"; charset=utf-8",
-            "text/plain, application/openmetrics-text",
-        ] {
-            assert_eq!(Format::negotiate(Some(accept)), Format::OpenMetrics, "{accept}");
-        }
-    }
-
-    #[test]
-    fn whoever_does_not_ask_for_open_metrics_or_wants_it_less_gets_text() {
+    fn prometheus_and_whoever_does_not_say_otherwise_get_open_metrics() {
         for accept in [
             None,
             Some(""),
             Some("*/*"),
             Some("application/*"),
             Some("text/html,application/xhtml+xml,*/*;q=0.8"),
-            Some("text/plain;version=0.0.4"),
-            Some("application/openmetrics-text;version=0.0.1"),
-            Some("application/openmetrics-text;q=0"),
-            Some("application/openmetrics-text;q=0, */*"),
-            Some("application/openmetrics-text;q=0.2,text/plain;q=0.9"),
-            Some("application/openmetrics-text;q=0.2,text/*;q=0.9"),
-            Some("application/openmetrics-text;q=0.2, */*;q=0.3"),
-            Some("application/openmetrics-text;q=much"),
             Some("image/png"),
             Some(";;,,=,q="),
+            Some("text/plain, application/openmetrics-text"),
+            Some("text/plain;q=0.5, */*"),
+            Some("text/plain;q=0"),
+            Some("application/openmetrics-text"),
+            Some("Application/OpenMetrics-Text; version=\"1.0.0\"; charset=utf-8"),
+            Some(
+                "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                 text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            ),
+            Some(
+                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
+                 application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,\
+                 text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+            ),
+            Some(
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
+                 application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+            ),
         ] {
-            assert_eq!(Format::negotiate(accept), Format::Text, "{accept:?}");
+            assert_eq!(Format::negotiate(accept), Format::OpenMetrics, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_wants_text_more_or_open_metrics_not_at_all_gets_text() {
+        for accept in [
+            "text/plain;version=0.0.4",
+            "text/plain",
+            "text/*",
+            "text/plain;version=0.0.4;q=0.5, application/openmetrics-text;version=0.0.1",
+            "application/openmetrics-text;q=0",
+            "application/openmetrics-text;q=0, */*",
+            "application/openmetrics-text;q=0.2,text/plain;q=0.9",
+            "application/openmetrics-text;q=0.2,text/*;q=0.9",
+            "application/openmetrics-text;q=0.2, */*;q=0.3",
+            "text/plain;q=0.001, application/openmetrics-text;q=much",
+        ] {
+            assert_eq!(Format::negotiate(Some(accept)), Format::Text, "{accept}");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use prometheus_client::{encoding::text, registry::Registry};
@@ -12,21 +13,44 @@ use crate::{
     end_drops::EndDrops,
     ends::Ends,
     exposition::{Exposition, State},
-    flows::Flows,
+    flows::{Flows, NUMBERS},
     restarts::Restarts,
     round_trips::RoundTrips,
     text_format::TextFormat,
+    verdicts::Verdicts,
 };
 
-/// Label sets of flows that are told singly, of five series each.
-pub const FLOW_LABEL_SETS_MAX: usize = 2_000;
-/// Pairs of apps whose round trips are told singly, of a histogram and a counter each.
-pub const ROUND_TRIP_PAIRS_MAX: usize = 400;
+/// Series of each label set of flows.
+pub const FLOW_SERIES_EACH: usize = NUMBERS;
 /// Ports that are told singly for the same source, destination, protocol and verdict.
 pub const PORTS_MAX: usize = 32;
 
 /// Room for text that is set aside before the first scrape, in bytes.
 const FIRST_TEXT_BYTES: usize = 16 << 10;
+
+/// How much is told singly, and how long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// Label sets of flows, of [`FLOW_SERIES_EACH`] series each.
+    pub flow_label_sets: usize,
+    /// Pairs of apps whose round trips are told, of a histogram and a counter each.
+    pub round_trip_pairs: usize,
+    /// Rules of policies, for each verdict.
+    pub rules: usize,
+    /// How long series stay whose app is gone, so that whoever scrapes seldom gets what they came to.
+    pub told_when_gone: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            flow_label_sets: 2_000,
+            round_trip_pairs: 400,
+            rules: 4_096,
+            told_when_gone: Duration::from_secs(120),
+        }
+    }
+}
 
 /// What is kept from scrape to scrape. [`Metrics::observe`] takes in what is now, [`Metrics::render`] tells it; both may be
 /// called from several threads, and take some milliseconds for some thousand series.
@@ -39,21 +63,17 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// No figures yet; at most [`FLOW_LABEL_SETS_MAX`] label sets of flows and [`ROUND_TRIP_PAIRS_MAX`] pairs of apps.
-    pub fn new() -> Self {
-        Self::with_bounds(FLOW_LABEL_SETS_MAX, ROUND_TRIP_PAIRS_MAX)
-    }
-
-    /// The same with other bounds.
-    pub fn with_bounds(flow_label_sets_max: usize, round_trip_pairs_max: usize) -> Self {
+    /// No figures yet.
+    pub fn new(bounds: Bounds) -> Self {
         let state = Arc::new(Mutex::new(State {
             snapshot: Snapshot::default(),
-            ends: Ends::default(),
-            flows: Flows::new(flow_label_sets_max),
-            round_trips: RoundTrips::new(round_trip_pairs_max),
+            ends: Ends::new(bounds.told_when_gone),
+            flows: Flows::new(bounds.flow_label_sets),
+            round_trips: RoundTrips::new(bounds.round_trip_pairs),
+            verdicts: Verdicts::new(bounds.rules),
             restarts: Restarts::new(),
             end_drops: EndDrops::new(),
-            flow_label_sets_max: flow_label_sets_max as u64,
+            bounds,
         }));
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Exposition(Arc::clone(&state))));
@@ -89,6 +109,6 @@ impl Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self::new()
+        Self::new(Bounds::default())
     }
 }

@@ -1,10 +1,10 @@
 //! What goes in: the figures of the daemon's parts at one moment.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use hivemind_common::telemetry::{PairCounters, RttHistogram};
 
-use crate::{DnsSample, Process};
+use crate::{DnsSample, Durations, Process};
 
 /// An app, by namespace and name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -49,6 +49,22 @@ pub struct Snapshot {
     pub api: ApiSample,
     /// Network policies by state.
     pub policies: Policies,
+    /// All network policies by the data path's number.
+    pub policy_names: HashMap<u32, Arc<PolicyName>>,
+    /// What their rules decided.
+    pub verdicts: Vec<VerdictSample>,
+    /// How long they took to come into force.
+    pub policy_times: PolicyTimes,
+    /// What is wrong, by code, of a fixed set; without zeros.
+    pub problems: Vec<Figure>,
+    /// The cluster's nodes, if this one knows how they are: the server does.
+    pub nodes: Vec<NodeSample>,
+    /// Whether this node hears its server; a server hears itself.
+    pub connected: bool,
+    /// Certificates in use.
+    pub certificates: Vec<CertificateSample>,
+    /// Where the daemon's data is, if it could be looked at.
+    pub disk: Option<DiskSample>,
     /// Whether containerd answers.
     pub containerd: bool,
     /// The daemon's process, if it could be looked at.
@@ -60,6 +76,8 @@ pub struct Snapshot {
 /// `identities` has to be read after `pairs` and `round_trips`, so that every identity in them that has a name is in it.
 #[derive(Clone, Debug, Default)]
 pub struct Traffic {
+    /// When this is so, since some beginning, by a clock that does not go back.
+    pub at: Duration,
     /// The apps of the identities.
     pub identities: HashMap<u32, Arc<AppName>>,
     /// What was counted for each pair of identities.
@@ -234,6 +252,64 @@ pub struct ApiSample {
     pub access_failures: u64,
     /// Sessions of browsers that go on.
     pub sessions: u64,
+}
+
+/// A network policy, by namespace and name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct PolicyName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Whether it only tells what it would deny.
+    pub is_audit: bool,
+}
+
+/// How many connections a rule decided about in one way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VerdictSample {
+    /// The number of the rule ([`hivemind_common::policy::rule_parts`]); none: of all rules that found no room in the kernel.
+    pub rule: Option<u32>,
+    /// Whether it let them pass.
+    pub allowed: bool,
+    /// Connections; of denied ones, attempts.
+    pub connections: u64,
+}
+
+/// How long it took until connections were judged as wanted.
+#[derive(Clone, Debug, Default)]
+pub struct PolicyTimes {
+    /// From the moment at which the API took a policy or a change of one.
+    pub policies: Durations,
+    /// From the moment at which a new replica had to be governed.
+    pub replicas: Durations,
+}
+
+/// A node of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeSample {
+    /// Its name.
+    pub name: String,
+    /// Whether it answers.
+    pub up: bool,
+}
+
+/// A certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CertificateSample {
+    /// Whose, of a fixed, small set.
+    pub name: &'static str,
+    /// When it expires, in seconds since 1970.
+    pub expires_s: u64,
+}
+
+/// A file system.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DiskSample {
+    /// Bytes that root may still write.
+    pub free_bytes: u64,
+    /// Its size in bytes.
+    pub size_bytes: u64,
 }
 
 /// How many network policies are in which state.

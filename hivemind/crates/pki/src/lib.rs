@@ -20,7 +20,7 @@ pub mod tls;
 pub use authority::{Authority, WEB_VALID};
 pub use error::Error;
 pub use file::write_file;
-pub use node::{NODE_VALID, NodeIdentity, NodeKey};
+pub use node::{NODE_VALID, NodeIdentity, NodeKey, expires_at};
 pub use peer::{Peer, SERVER_NAME, node_name};
 
 use sha2::{Digest as _, Sha256};

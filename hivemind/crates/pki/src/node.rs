@@ -121,11 +121,21 @@ impl NodeIdentity {
         self.key.clone_key()
     }
 
+    /// When its certificate expires.
+    pub fn expires_at(&self) -> SystemTime {
+        self.valid.1
+    }
+
     /// When another certificate should take its place: after two thirds of its life.
     pub fn renew_at(&self) -> SystemTime {
         let (from, to) = self.valid;
         from + to.duration_since(from).unwrap_or_default() / 3 * 2
     }
+}
+
+/// When a certificate expires; nothing if it cannot be read.
+pub fn expires_at(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    validity(certificate).map(|(_, to)| to)
 }
 
 fn validity(certificate: &CertificateDer<'_>) -> Option<(SystemTime, SystemTime)> {

@@ -32,7 +32,15 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The TLS between nodes, with the node's certificate as it is now.
 pub(crate) struct NodeTls {
-    now: RwLock<(Arc<ServerConfig>, Arc<ClientConfig>, SystemTime)>,
+    now: RwLock<(Arc<ServerConfig>, Arc<ClientConfig>, Life)>,
+}
+
+/// How long a node's certificate lives.
+#[derive(Clone, Copy)]
+struct Life {
+    renew_at: SystemTime,
+    expires_at: SystemTime,
+    authority_expires_at: Option<SystemTime>,
 }
 
 impl NodeTls {
@@ -40,10 +48,15 @@ impl NodeTls {
         Ok(NodeTls { now: RwLock::new(Self::of(identity)?) })
     }
 
-    fn of(identity: &NodeIdentity) -> Result<(Arc<ServerConfig>, Arc<ClientConfig>, SystemTime), ApiError> {
+    fn of(identity: &NodeIdentity) -> Result<(Arc<ServerConfig>, Arc<ClientConfig>, Life), ApiError> {
         let server = hivemind_pki::tls::server(identity).map_err(of_pki)?;
         let client = hivemind_pki::tls::client(identity).map_err(of_pki)?;
-        Ok((server, client, identity.renew_at()))
+        let life = Life {
+            renew_at: identity.renew_at(),
+            expires_at: identity.expires_at(),
+            authority_expires_at: hivemind_pki::expires_at(identity.authority()),
+        };
+        Ok((server, client, life))
     }
 
     /// Shows another certificate from now on.
@@ -63,7 +76,13 @@ impl NodeTls {
 
     /// When another certificate should take the place of this one.
     pub(crate) fn renew_at(&self) -> SystemTime {
-        self.now.read().unwrap_or_else(PoisonError::into_inner).2
+        self.now.read().unwrap_or_else(PoisonError::into_inner).2.renew_at
+    }
+
+    /// When the node's certificate expires, and when its authority's does, if that says so.
+    pub(crate) fn expire_at(&self) -> (SystemTime, Option<SystemTime>) {
+        let life = self.now.read().unwrap_or_else(PoisonError::into_inner).2;
+        (life.expires_at, life.authority_expires_at)
     }
 }
 

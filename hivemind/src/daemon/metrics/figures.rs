@@ -3,27 +3,50 @@
 mod dns;
 
 use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::{Arc, Weak},
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock, Weak},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use hivemind_agent::{Agent, GoneIdentity};
-use hivemind_api::Statistics as ApiStatistics;
+use hivemind_agent::{Agent, GoneIdentity, Times};
+use hivemind_api::{ClusterAccess, Statistics as ApiStatistics};
 use hivemind_common::telemetry::{PairCounters, RttHistogram};
 use hivemind_datapath::{
-    Datapath, EndpointDrops, PairStatistics, PairTotals, RoundTripStatistics, Statistics, Whose,
+    Datapath, EndpointDrops, PairStatistics, PairTotals, RoundTripStatistics, Statistics, VerdictStatistics,
+    Whose,
 };
 use hivemind_dns::DnsServer;
-use hivemind_model::{ApiError, App, Identity, NetworkPolicy, Protocol, Replica};
+use hivemind_model::{
+    ApiError, App, ClusterMember, Identity, NetworkPolicy, NodeState, Problem, Protocol, Replica,
+};
 use hivemind_observe::{
-    ApiSample, AppName, AppSample, CommitTimes, EndDropSample, EventSample, Figure, MapSample, PairSample,
-    Policies, Process, ReplicaSample, RoundTripSample, Snapshot, StoreSample, Traffic, Transport,
+    ApiSample, AppName, AppSample, CertificateSample, CommitTimes, DiskSample, Durations, EndDropSample,
+    EventSample, Figure, MapSample, NodeSample, PairSample, Policies, PolicyName, PolicyTimes, Process,
+    ReplicaSample, RoundTripSample, Snapshot, StoreSample, Traffic, Transport, VerdictSample,
 };
 use hivemind_store::{Objects, Statistics as StoreStatistics};
 use tracing::debug;
 
-use crate::daemon::fault;
+use crate::daemon::{
+    certificates::Shown,
+    cluster::open::NodeTls,
+    fault,
+    problems::{self, Seen},
+};
+
+/// From when on the time of snapshots is told.
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// What the certificates in use are known by.
+pub(crate) struct Sources {
+    /// The TLS between nodes.
+    pub(crate) nodes: Arc<NodeTls>,
+    /// The web port's, if it has one.
+    pub(crate) web: Option<Shown>,
+    /// The store's file.
+    pub(crate) store: PathBuf,
+}
 
 /// Where figures come from.
 pub(crate) struct Figures {
@@ -31,6 +54,8 @@ pub(crate) struct Figures {
     pub(crate) objects: Objects,
     /// Stops before what asks it.
     pub(crate) dns: Weak<DnsServer>,
+    pub(crate) cluster: Arc<dyn ClusterAccess>,
+    pub(crate) sources: Sources,
     pub(crate) data_dir: PathBuf,
     pub(crate) node: String,
 }
@@ -49,7 +74,10 @@ impl Figures {
         let policies = self.objects.list::<NetworkPolicy>(None).await?.items;
         let revision = self.objects.store().revision().await;
         let revision = revision.map_err(|error| fault::store(&error, &self.data_dir))?.0;
-        let file = tokio::fs::metadata(self.data_dir.join("store.redb")).await;
+        let file = tokio::fs::metadata(&self.sources.store).await;
+        let cluster = self.cluster.status().await?;
+        let times = self.agent.policy_times();
+        let containerd = self.agent.containerd_version().await.is_some();
         let process = tokio::task::spawn_blocking(Process::read).await.map_err(std::io::Error::other);
         let process = process.flatten().inspect_err(|error| debug!(%error, "/proc cannot be read")).ok();
         let mut snapshot = Snapshot {
@@ -60,7 +88,28 @@ impl Figures {
             store: store(revision, file.map_or(0, |file| file.len()), self.objects.store().statistics()),
             api: api_sample(api),
             policies: states(&policies),
-            containerd: self.agent.containerd_version().await.is_some(),
+            policy_names: policy_names(policies),
+            policy_times: PolicyTimes {
+                policies: durations(&times.policies),
+                replicas: durations(&times.replicas),
+            },
+            problems: problems(problems::all(Seen {
+                apps: &apps,
+                containerd,
+                maps: &statistics.maps,
+                heaviest: &[],
+                losses: self.agent.flow_losses(),
+                cluster: cluster.problems,
+            })),
+            nodes: if cluster.server {
+                cluster.members.into_iter().filter_map(node).collect()
+            } else {
+                Vec::new()
+            },
+            connected: cluster.connected,
+            certificates: self.sources.certificates(),
+            disk: disk(&self.data_dir),
+            containerd,
             process,
             ..Snapshot::default()
         };
@@ -121,6 +170,57 @@ fn replica(replica: &Replica) -> ReplicaSample {
     }
 }
 
+/// How many problems there are of each code.
+fn problems(all: Vec<Problem>) -> Vec<Figure> {
+    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for problem in all {
+        *counts.entry(problem.code.as_str()).or_default() += 1;
+    }
+    counts.into_iter().map(|(name, value)| Figure { name, value }).collect()
+}
+
+fn policy_names(policies: Vec<NetworkPolicy>) -> HashMap<u32, Arc<PolicyName>> {
+    let named = |NetworkPolicy { metadata, status, spec }| {
+        let is_audit = spec.is_audit();
+        (status.number, Arc::new(PolicyName { namespace: metadata.namespace, name: metadata.name, is_audit }))
+    };
+    policies.into_iter().map(named).collect()
+}
+
+fn durations(times: &Times) -> Durations {
+    let buckets = Times::bounds_s().into_iter().zip(times.buckets);
+    Durations { buckets: buckets.collect(), sum_s: times.sum.as_secs_f64() }
+}
+
+/// A node that is of the cluster; none if it left.
+fn node(member: ClusterMember) -> Option<NodeSample> {
+    let is_up = member.state == NodeState::Ready;
+    (member.state != NodeState::Left).then_some(NodeSample { name: member.name, up: is_up })
+}
+
+impl Sources {
+    fn certificates(&self) -> Vec<CertificateSample> {
+        let (node, authority) = self.nodes.expire_at();
+        let web = self.web.as_ref().and_then(Shown::expires_at);
+        let all = [("node", Some(node)), ("authority", authority), ("web", web)];
+        let sample = |(name, at): (_, Option<SystemTime>)| {
+            let expires_s = at?.duration_since(UNIX_EPOCH).ok()?.as_secs();
+            Some(CertificateSample { name, expires_s })
+        };
+        all.into_iter().filter_map(sample).collect()
+    }
+}
+
+fn disk(directory: &Path) -> Option<DiskSample> {
+    let found = nix::sys::statvfs::statvfs(directory);
+    let found =
+        found.inspect_err(|error| debug!(%error, "The data's file system cannot be looked at")).ok()?;
+    Some(DiskSample {
+        free_bytes: found.blocks_free() * found.fragment_size(),
+        size_bytes: found.blocks() * found.fragment_size(),
+    })
+}
+
 fn states(policies: &[NetworkPolicy]) -> Policies {
     let mut states = Policies::default();
     for policy in policies {
@@ -154,6 +254,7 @@ fn api_sample(counted: ApiStatistics) -> ApiSample {
 
 fn traffic(statistics: &Statistics, identities: HashMap<u32, Arc<AppName>>) -> Traffic {
     Traffic {
+        at: BEGAN.elapsed(),
         identities,
         pairs: statistics.pairs.iter().map(pair).collect(),
         collective: counters(&statistics.other_pairs),
@@ -163,7 +264,7 @@ fn traffic(statistics: &Statistics, identities: HashMap<u32, Arc<AppName>>) -> T
 
 fn add_datapath(snapshot: &mut Snapshot, statistics: Statistics, identities: HashMap<u32, Arc<AppName>>) {
     snapshot.traffic = traffic(&statistics, identities);
-    let Statistics { maps, drops, events, .. } = statistics;
+    let Statistics { maps, drops, events, verdicts, .. } = statistics;
     let drops = drops.iter().map(|drop| Figure { name: drop.reason.name(), value: drop.packets });
     snapshot.drops = drops.collect();
     let maps =
@@ -172,6 +273,7 @@ fn add_datapath(snapshot: &mut Snapshot, statistics: Statistics, identities: Has
     let events =
         events.iter().map(|events| EventSample { class: events.class, told: events.told, lost: events.lost });
     snapshot.events = events.collect();
+    snapshot.verdicts = verdicts.iter().map(verdict).collect();
 }
 
 /// Dropped packets by app. What is of a replica that is no object any more is of no app; it is in the totals.
@@ -190,6 +292,11 @@ fn end_drops(statistics: &Statistics, replicas: &[Replica]) -> Vec<EndDropSample
         Some(EndDropSample { end, app, reason: drop.reason.name(), packets: drop.packets })
     };
     statistics.endpoint_drops.iter().filter_map(sample).collect()
+}
+
+fn verdict(counted: &VerdictStatistics) -> VerdictSample {
+    let VerdictStatistics { rule, allowed, connections } = *counted;
+    VerdictSample { rule, allowed, connections }
 }
 
 fn pair(pair: &PairStatistics) -> PairSample {

@@ -1,6 +1,11 @@
 //! What the store tells, as changes of the world.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::FutureExt;
 use hivemind_model::{
@@ -121,7 +126,9 @@ impl PolicyWriter {
         let gone = self.world.identities().filter(|spec| world.identity(spec.number).is_none());
         self.gone.extend(gone.map(|spec| (spec.number, Some((spec.namespace.clone(), spec.app.clone())))));
         self.world = Arc::new(world);
+        let policies_before = std::mem::take(&mut self.policies);
         self.policies = policies.iter().map(|policy| (key_of(policy), Head::of(policy))).collect();
+        self.note_missed(policies_before);
         let is_pending = |policy: &&NetworkPolicy| {
             let on = policy.status.nodes.get(node);
             on.is_none_or(|on| on.generation < policy.metadata.generation)
@@ -137,6 +144,20 @@ impl PolicyWriter {
         self.due.extend(self.local.iter());
         self.untold.extend(self.policies.keys().cloned());
         self.follow_patterns();
+    }
+
+    /// Takes note of what became of policies while nobody followed the store. At the start nothing is known of before.
+    fn note_missed(&mut self, before: BTreeMap<Key, Head>) {
+        let known: BTreeSet<_> = self.policies.values().map(|head| head.number).collect();
+        let gone = before.values().map(|head| head.number).filter(|number| !known.contains(number));
+        self.gone_policies.extend(gone);
+        self.accepted.retain(|key, _| self.policies.contains_key(key));
+        for (key, head) in &self.policies {
+            let is_changed = before.get(key).is_some_and(|known| known.differs(head));
+            if is_changed && let Some(accepted) = head.accepted {
+                self.accepted.insert(key.clone(), accepted);
+            }
+        }
     }
 
     pub(super) fn note(&mut self, change: Change, node: &str) {
@@ -205,6 +226,8 @@ impl PolicyWriter {
             self.due.append(&mut world.remove_policy(&key.0, &key.1));
             self.policies.remove(&key);
             self.pending.remove(&key);
+            self.accepted.remove(&key);
+            self.gone_policies.insert(policy.status.number);
             return;
         }
         if let Some(until) = policy.spec.until() {
@@ -215,10 +238,10 @@ impl PolicyWriter {
             false => world.set_policy(&policy),
         });
         let head = Head::of(&policy);
-        let is_news = |known: &Head| {
-            (known.uid, known.generation, known.number) != (head.uid, head.generation, head.number)
-        };
-        if self.policies.get(&key).is_none_or(is_news) {
+        if self.policies.get(&key).is_none_or(|known| known.differs(&head)) {
+            if let Some(accepted) = head.accepted {
+                self.accepted.insert(key.clone(), accepted);
+            }
             self.untold.insert(key.clone());
             self.pending.insert(key.clone());
             self.policies.insert(key, head);

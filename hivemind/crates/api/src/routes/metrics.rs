@@ -12,13 +12,13 @@ use crate::{api::Serving, fault::Outcome};
 
 /// What the node measures
 ///
-/// In OpenMetrics if `Accept` names `application/openmetrics-text` and prefers it, else in Prometheus' text format.
+/// In OpenMetrics, unless `Accept` prefers `text/plain`: then in Prometheus' text format 0.0.4.
 #[utoipa::path(
     get, path = "/metrics", tag = "status", operation_id = "getMetrics",
     responses(
         (status = 200, description = "The metrics", content(
-            (String = "text/plain; version=0.0.4; charset=utf-8"),
             (String = "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+            (String = "text/plain; version=0.0.4; charset=utf-8"),
         )),
         (status = 503, description = "The node cannot tell", body = ApiError),
     )

@@ -81,17 +81,21 @@ async fn metrics_come_in_the_format_that_is_asked_for_and_alone_on_their_own_por
     };
     assert!(ask("/healthz HTTP/1.1").await.starts_with("HTTP/1.1 200"));
     // The node is told what the API has counted until then.
-    let text = ask("/metrics HTTP/1.1").await;
+    let accept = "accept: text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;q=0.9";
+    let text = ask(&format!("/metrics HTTP/1.1\r\n{accept}")).await;
     assert!(
         text.contains("text/plain; version=0.0.4") && text.ends_with("\r\n\r\nhivemind_up 1\n"),
         "{text}"
     );
     let accept = "accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2";
-    let open = ask(&format!("/metrics HTTP/1.1\r\n{accept}")).await;
-    assert!(
-        open.contains("application/openmetrics-text; version=1.0.0") && open.ends_with("# EOF\n"),
-        "{open}"
-    );
+    for wanted in ["/metrics HTTP/1.1".to_owned(), format!("/metrics HTTP/1.1\r\n{accept}")] {
+        let open = ask(&wanted).await;
+        assert!(
+            open.contains("application/openmetrics-text; version=1.0.0; charset=utf-8")
+                && open.ends_with("# EOF\n"),
+            "{wanted}: {open}"
+        );
+    }
     for path in ["/", "/v1/apps", "/v1/status", "/openapi.json", "/v1/login"] {
         assert!(ask(&format!("{path} HTTP/1.1")).await.starts_with("HTTP/1.1 404"), "{path}");
     }

@@ -1,8 +1,8 @@
 //! What is known of policies: which identity has which, and what the maps hold. No kernel here.
 
 use super::rows;
-use hivemind_common::policy::NUMBER_BITS;
-use hivemind_policy::Tables;
+use hivemind_common::policy::{AUDIT, DENY, NUMBER_BITS, RULE_NONE, TIERS};
+use hivemind_policy::{TableEntry, Tables};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -128,6 +128,15 @@ impl PolicyTable {
             .iter()
             .filter(|(number, _)| !live.contains(number) && !self.unassigned.contains(number));
         gone.map(|(number, tables)| (*number, Arc::clone(tables))).collect()
+    }
+
+    /// The rules by which somebody is judged, with whether they let connections pass.
+    pub(crate) fn rules(&self) -> BTreeSet<(u32, bool)> {
+        let tables = self.live().into_iter().filter_map(|number| self.written.get(&number));
+        let entries = tables.flat_map(|tables| &tables.entries).filter(|entry| entry.value.rule != RULE_NONE);
+        // What passes a connection on allows it in the end, and what only tells that it would deny it does, too.
+        let lets_pass = |entry: &TableEntry| entry.value.verdict != DENY || entry.peer & TIERS == AUDIT;
+        entries.map(|entry| (entry.value.rule, lets_pass(entry))).collect()
     }
 
     /// Entries in each map: entries, IPv4 prefixes, IPv6 prefixes.

@@ -13,6 +13,7 @@ mod random;
 mod sent;
 mod telemetry;
 mod translation;
+mod verdicts;
 mod verifier;
 mod ways;
 mod worlds;

@@ -164,13 +164,13 @@ fn sum(key: RttKey, cpus: &PerCpuValues<RttHistogram>) -> RoundTripStatistics {
 }
 
 /// An entry that went between the look at its key and the look at its value is no error.
-fn skip_gone<T>(map: &'static str) -> impl Fn(Result<T, MapError>) -> Option<Result<T, Error>> {
+pub(crate) fn skip_gone<T>(map: &'static str) -> impl Fn(Result<T, MapError>) -> Option<Result<T, Error>> {
     move |found| match found {
         Err(MapError::KeyNotFound) => None,
         found => Some(found.map_err(failed(map))),
     }
 }
 
-fn is_missing(error: &io::Error) -> bool {
+pub(crate) fn is_missing(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOENT)
 }

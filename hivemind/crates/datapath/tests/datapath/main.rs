@@ -16,5 +16,6 @@ mod services;
 mod sockets;
 mod talk;
 mod trace;
+mod verdicts;
 mod weights;
 mod world;

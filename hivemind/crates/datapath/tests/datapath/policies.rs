@@ -28,9 +28,9 @@ use std::{
 /// Long enough for an answer on one machine, short enough to wait for one that never comes.
 const SILENCE: Duration = Duration::from_millis(150);
 
-const RULE: u32 = rule_number(3, 0, Some(0));
+pub(crate) const RULE: u32 = rule_number(3, 0, Some(0));
 
-fn closed(direction: u32) -> Tables {
+pub(crate) fn closed(direction: u32) -> Tables {
     let mut tables = Tables::open();
     for entry in &mut tables.entries {
         if entry.peer == direction | ANY_PEER {
@@ -42,7 +42,7 @@ fn closed(direction: u32) -> Tables {
 }
 
 /// Lets one peer in at one TCP port, and nobody else anywhere.
-fn letting_in(peer: u32, port: u16) -> Tables {
+pub(crate) fn letting_in(peer: u32, port: u16) -> Tables {
     let mut tables = closed(0);
     let value = PolicyEntry { rule: RULE, precedence: 1, verdict: ALLOW, ..PolicyEntry::default() };
     let transport = Transport::Ports { protocol: TCP, port, bits: 16 };
@@ -51,7 +51,7 @@ fn letting_in(peer: u32, port: u16) -> Tables {
     tables
 }
 
-async fn set(datapath: &Datapath, n: u8, tables: Tables) {
+pub(crate) async fn set(datapath: &Datapath, n: u8, tables: Tables) {
     datapath.set_policy(replica(n).identity, Arc::new(tables)).await.unwrap();
 }
 
@@ -60,7 +60,7 @@ fn is_reachable(to: SocketAddr) -> bool {
 }
 
 /// Which of these addresses an endpoint reaches by TCP.
-fn reached(world: &World, from: &Endpoint, to: Vec<SocketAddr>) -> Vec<bool> {
+pub(crate) fn reached(world: &World, from: &Endpoint, to: Vec<SocketAddr>) -> Vec<bool> {
     world.run(Place::In(from), move || to.into_iter().map(is_reachable).collect()).join().unwrap()
 }
 

@@ -111,6 +111,7 @@ impl World {
                 prefixes: 256,
                 pairs: 64,
                 round_trips: 64,
+                verdicts: 64,
                 events_bytes: 1 << 18,
             },
         };

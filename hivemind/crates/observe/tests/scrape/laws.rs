@@ -5,10 +5,11 @@ use std::{
     sync::Arc,
 };
 
+use hivemind_common::policy::{EGRESS, rule_number};
 use hivemind_observe::*;
 use proptest::prelude::*;
 
-use crate::sample::{app, pair, round_trip, scrape, snapshot};
+use crate::sample::{AT_ONCE, app, pair, round_trip, scrape, snapshot};
 
 /// What happens between two scrapes.
 #[derive(Clone, Debug)]
@@ -119,7 +120,7 @@ proptest! {
     fn totals_are_exact_and_never_go_back_and_series_go_with_their_app(
         changes in prop::collection::vec(change(), 1..40)
     ) {
-        let (metrics, mut world) = (Metrics::new(), World::new());
+        let (metrics, mut world) = (Metrics::new(AT_ONCE), World::new());
         let mut before = BTreeMap::new();
         for change in changes {
             let deleted = match change {
@@ -157,13 +158,101 @@ proptest! {
     }
 
     #[test]
+    fn folding_keeps_all_totals_and_takes_nothing_back_and_never_tells_more_than_the_bound(
+        rounds in prop::collection::vec(
+            prop::collection::vec((1..5_u32, 1..5_u32, 1..6_u16, any::<bool>(), 0..200_u64), 0..30), 1..12
+        ),
+        bound in 0..12_usize,
+    ) {
+        let metrics = Metrics::new(Bounds { flow_label_sets: bound, round_trip_pairs: bound, ..AT_ONCE });
+        let mut counted: BTreeMap<(u32, u32, u16, bool), u64> = BTreeMap::new();
+        let mut before = BTreeMap::new();
+        for round in rounds {
+            for (source, destination, port, allowed, count) in round {
+                *counted.entry((source, destination, port, allowed)).or_insert(0) += count;
+            }
+            let mut now = snapshot(&[]);
+            now.traffic.pairs = counted.iter().map(|((s, d, port, allowed), n)| pair(*s, *d, *port, *allowed, *n)).collect();
+            let read = scrape(&metrics, now);
+            let told = read.matching("hivemind_flow_connections_total", &[]);
+            let singly = told.filter(|(labels, _)| labels["source_app"] != "other").count();
+            prop_assert!(singly <= bound);
+            prop_assert_eq!(read.value("hivemind_flow_label_sets", &[]), Some(singly as f64));
+            // Identities without a name are one end, so that label sets are fewer than pairs.
+            let folded = read.value("hivemind_flow_label_sets_folded", &[]).unwrap();
+            prop_assert!(singly as f64 + folded <= counted.len() as f64);
+            prop_assert!(folded == 0.0 || singly == bound, "there was room");
+            for (verdict, allowed) in [("allowed", true), ("denied", false)] {
+                let of = [("verdict", verdict)];
+                let expected: u64 = counted.iter().filter(|(key, _)| key.3 == allowed).map(|(_, n)| *n).sum();
+                prop_assert_eq!(read.sum("hivemind_flow_connections_total", &of), expected as f64);
+                prop_assert_eq!(read.sum("hivemind_flow_packets_total", &of), (expected * 15) as f64);
+                prop_assert_eq!(read.sum("hivemind_flow_bytes_total", &of), (expected * 1_500) as f64);
+                prop_assert_eq!(read.value("hivemind_traffic_connections_total", &of), Some(expected as f64));
+            }
+            let now: BTreeMap<_, _> = read
+                .samples
+                .into_iter()
+                .filter(|(name, ..)| name.ends_with("_total"))
+                .map(|(name, labels, value)| ((name, labels), value))
+                .collect();
+            for (series, was) in &before {
+                let is = now.get(series).copied().unwrap_or(f64::INFINITY);
+                prop_assert!(is >= *was, "{:?} went from {} to {}", series, was, is);
+            }
+            before = now;
+        }
+    }
+
+    #[test]
+    fn verdicts_keep_their_totals_and_their_bound(
+        rounds in prop::collection::vec(
+            prop::collection::vec((1..6_u32, any::<bool>(), prop::option::of(0..4_u32), any::<bool>(), 0..50_u64), 0..20),
+            1..10
+        ),
+        bound in 0..10_usize,
+    ) {
+        let metrics = Metrics::new(Bounds { rules: bound, ..AT_ONCE });
+        let mut counted: BTreeMap<(u32, bool), u64> = BTreeMap::new();
+        let mut before = BTreeMap::new();
+        for round in rounds {
+            for (policy, egress, index, allowed, count) in round {
+                let rule = rule_number(policy, if egress { EGRESS } else { 0 }, index);
+                *counted.entry((rule, allowed)).or_insert(0) += count;
+            }
+            let mut now = snapshot(&[]);
+            let name = |number: u32| Arc::new(PolicyName { namespace: "n".into(), name: format!("p{number}"), is_audit: false });
+            now.policy_names = (1..6).map(|number| (number, name(number))).collect();
+            now.verdicts = counted
+                .iter()
+                .map(|((rule, allowed), n)| VerdictSample { rule: Some(*rule), allowed: *allowed, connections: *n })
+                .collect();
+            let read = scrape(&metrics, now);
+            for (verdict, allowed) in [("allowed", true), ("denied", false)] {
+                let expected: u64 = counted.iter().filter(|((_, a), _)| *a == allowed).map(|(_, n)| *n).sum();
+                let sum = read.sum("hivemind_policy_verdicts_total", &[("verdict", verdict)]);
+                prop_assert_eq!(sum, expected as f64);
+            }
+            let told: BTreeMap<_, _> = read
+                .matching("hivemind_policy_verdicts_total", &[])
+                .map(|(labels, value)| (labels.clone(), value))
+                .collect();
+            prop_assert!(told.len() <= bound + 2);
+            for (series, was) in before.iter().filter(|(_, was)| **was > 0.0) {
+                prop_assert!(told.get(series).is_some_and(|is| is >= was), "{:?}", series);
+            }
+            before = told;
+        }
+    }
+
+    #[test]
     fn however_much_is_counted_the_series_are_bounded_and_the_totals_right(
         pairs in prop::collection::btree_map(
             (1..40_u32, 1..40_u32, any::<u16>(), any::<bool>()), 1..1_000_000_u64, 1..400
         ),
         bound in 0..50_usize,
     ) {
-        let metrics = Metrics::with_bounds(bound, bound);
+        let metrics = Metrics::new(Bounds { flow_label_sets: bound, round_trip_pairs: bound, ..AT_ONCE });
         let mut now = snapshot(&[]);
         now.traffic.pairs = pairs.iter().map(|((s, d, port, allowed), n)| pair(*s, *d, *port, *allowed, *n)).collect();
         let read = scrape(&metrics, now);

@@ -3,6 +3,8 @@
 mod document;
 mod laws;
 mod promtool;
+mod python;
 mod reference;
+mod rules;
 mod sample;
 mod series;

@@ -1,21 +1,25 @@
 //! The reference page is written from the families, and every family is told as it is described.
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::{collections::BTreeSet, fmt::Write as _, sync::Arc};
 
+use hivemind_common::policy::rule_number;
 use hivemind_observe::*;
 
-use crate::sample::{app, pair, round_trip, scrape, snapshot};
+use crate::sample::{AT_ONCE, app, pair, round_trip, scrape, snapshot};
 
 #[test]
 fn the_reference_of_the_metrics_is_what_the_program_tells() {
+    let bounds = Bounds::default();
     let mut page = format!(
         "# Metrics\n\n\
          What `GET /metrics` tells; see [the guide](../guide/metrics.md) for how to scrape it and what to ask.\n\n\
-         A series is there as long as the apps that its labels name. Ends of connections that are no apps have an empty\n\
+         A series is there as long as the apps and the policy that its labels name, and 2 minutes longer\n\
+         (`--metrics-keep-gone`) if it is of traffic. Ends of connections that are no apps have an empty\n\
          namespace: `host` (the machine's own processes), `world`, `dns`, `unknown`, and `other` for what found no room:\n\
-         at most {FLOW_LABEL_SETS_MAX} label sets of flows and {ROUND_TRIP_PAIRS_MAX} pairs of apps are told singly, and\n\
+         at most {} label sets of flows (`--metrics-flow-series`), {} pairs of apps and {} rules of policies are told singly, and\n\
          {PORTS_MAX} ports of the same ends.\n\n\
-         | family | type | labels | what it is, and what a rise means |\n|---|---|---|---|\n"
+         | family | type | labels | what it is, and what a rise means |\n|---|---|---|---|\n",
+        bounds.flow_label_sets, bounds.round_trip_pairs, bounds.rules
     );
     for family in FAMILIES {
         let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
@@ -54,13 +58,21 @@ pub(crate) fn full() -> Snapshot {
     now.dns.lost = figure("datagrams");
     now.maps = vec![MapSample { name: "pair", entries: 1, capacity: 2 }];
     now.events = vec![EventSample { class: "new", told: 1, lost: 2 }];
+    now.policy_names =
+        [(7, Arc::new(PolicyName { namespace: "shop".into(), name: "web".into(), is_audit: false }))].into();
+    now.verdicts =
+        vec![VerdictSample { rule: Some(rule_number(7, 0, Some(0))), allowed: true, connections: 1 }];
+    now.problems = figure("HM0512");
+    now.nodes = vec![NodeSample { name: "node-1".to_owned(), up: true }];
+    now.certificates = vec![CertificateSample { name: "web", expires_s: 1 }];
+    now.disk = Some(DiskSample { free_bytes: 1, size_bytes: 2 });
     now.process = Some(Process::default());
     now
 }
 
 #[test]
 fn every_family_is_told_with_its_type_its_help_and_its_labels() {
-    let read = scrape(&Metrics::new(), full());
+    let read = scrape(&Metrics::new(AT_ONCE), full());
     assert_eq!(read.families.len(), FAMILIES.len());
     for family in FAMILIES {
         let name = family.name();

@@ -1,11 +1,15 @@
 //! Snapshots to observe.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use hivemind_common::telemetry::{PairCounters, RTT_BUCKETS, RttHistogram};
 use hivemind_observe::*;
 
 use crate::document::Document;
+
+/// The default bounds, but that a series goes at once with its app.
+pub(crate) const AT_ONCE: Bounds =
+    Bounds { flow_label_sets: 2_000, round_trip_pairs: 400, rules: 4_096, told_when_gone: Duration::ZERO };
 
 pub(crate) fn app(namespace: &str, name: &str) -> Arc<AppName> {
     Arc::new(AppName { namespace: namespace.into(), name: name.into() })
