@@ -140,7 +140,7 @@ fn a_policy_is_applied_shown_and_deleted() -> Result<()> {
     let row: Vec<&str> = table.lines().nth(1).context("no row")?.split("   ").map(str::trim).collect();
     let row: Vec<&str> = row.into_iter().filter(|cell| !cell.is_empty()).collect();
     ensure!(
-        row[..6] == ["only-client", "app=web", "2", "app=client on 80/tcp", "any", "In force"],
+        row[..7] == ["only-client", "network", "app=web", "2", "app=client on 80/tcp", "any", "In force"],
         "{table}"
     );
     let told = node.hivemind_ok(&["policy", "get", "only-client"])?;

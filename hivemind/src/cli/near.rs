@@ -55,7 +55,11 @@ impl Session {
     }
 }
 
-fn find<T: Resource>(namespace: Option<&str>, word: &str, all: &[T]) -> Result<T, Failure> {
+/// The one of `all`, which are those of `namespace`, that `word` names.
+///
+/// # Errors
+/// That there is none, with those whose names are near.
+pub(crate) fn find<T: Resource>(namespace: Option<&str>, word: &str, all: &[T]) -> Result<T, Failure> {
     let bare = word.strip_prefix(T::ID_PREFIX).and_then(|r| r.strip_prefix('/')).unwrap_or(word);
     let found = all.iter().find(|object| object.metadata().answers_to(bare)).cloned();
     found.ok_or_else(|| no_such::<T>(namespace, bare, all))

@@ -67,6 +67,10 @@ pub(crate) trait Row {
     fn header(wide: bool) -> Vec<&'static str>;
     /// The cells below it, as of `now`.
     fn cells(&self, wide: bool, now: Timestamp) -> Vec<String>;
+    /// Whether it concerns all namespaces, whichever it is kept in.
+    fn is_cluster_wide(&self) -> bool {
+        false
+    }
 }
 
 /// Prints `text` as it is.
@@ -151,7 +155,11 @@ impl Columns {
     fn cells<T: Row + Resource>(self, kind: WatchKind, object: &T, now: Timestamp) -> Vec<String> {
         let mut cells = Vec::new();
         cells.extend(self.events.then(|| event_name(kind).to_owned()));
-        cells.extend(self.namespaces.then(|| object.metadata().namespace.clone()));
+        let namespace = || match object.is_cluster_wide() {
+            true => "-".to_owned(),
+            false => object.metadata().namespace.clone(),
+        };
+        cells.extend(self.namespaces.then(namespace));
         cells.extend(object.cells(self.wide, now));
         cells
     }
@@ -208,6 +216,21 @@ fn event<T: Row + Resource>(
     }
 }
 
+/// Prints what was found in `namespace`, or in all; that it is nothing tells people on standard error.
+pub(crate) fn print_found<T: Row + Resource>(
+    found: &List<T>,
+    namespace: Option<&str>,
+    format: Format,
+    namespaces: bool,
+) -> Result<(), Failure> {
+    if found.items.is_empty() && !format.is_for_programs() {
+        let place = namespace.map(|n| format!(" in namespace {n:?}")).unwrap_or_default();
+        note(&format!("no {}{place}", plural::<T>()));
+        return Ok(());
+    }
+    print(&list(found, format, namespaces, Timestamp::now())?)
+}
+
 impl Session {
     /// Prints all objects of a kind, or watches them, as `args` say.
     pub(crate) async fn print_list<T: Row + Resource>(&self, args: ListArgs) -> Result<(), Failure> {
@@ -219,12 +242,7 @@ impl Session {
             return self.print_watch::<T>(&selection, format, namespaces, |_| true).await;
         }
         let found = self.client.list::<T>(&selection).await?;
-        if found.items.is_empty() && !format.is_for_programs() {
-            let place = selection.namespace.map(|n| format!(" in namespace {n:?}")).unwrap_or_default();
-            note(&format!("no {}{place}", plural::<T>()));
-            return Ok(());
-        }
-        print(&list(&found, format, namespaces, Timestamp::now())?)
+        print_found(&found, selection.namespace.as_deref(), format, namespaces)
     }
 
     /// Prints the objects that `wanted` takes and their changes, until Ctrl-C or until the daemon stops.

@@ -3,21 +3,24 @@
 pub(crate) mod apply;
 mod check;
 mod describe;
+mod diff;
+mod document;
 mod enforced;
 mod files;
+mod lines;
 mod words;
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use hivemind_client::Selection;
-use hivemind_model::NetworkPolicy;
+use hivemind_model::{Metadata, NetworkPolicy};
 use jiff::Timestamp;
-use serde::Serialize;
 
 use super::{
     NameArgs, NamesArgs, Session,
     fault::{Colours, Failure, Outcome},
+    near,
     output::{self, Format, FormatArgs, ListArgs},
 };
 
@@ -26,7 +29,9 @@ use super::{
 pub(crate) enum PolicyCommand {
     /// Apply the policies of files: all of them, or none if one is at fault
     Apply(apply::ApplyArgs),
-    /// List the policies: whom they select, and what they allow
+    /// Show what applying the policies of files would change
+    Diff(diff::DiffArgs),
+    /// List the policies: whom they select, and what they allow; those of the whole cluster always
     #[command(
         visible_alias = "list",
         after_help = "Examples:
@@ -39,6 +44,7 @@ pub(crate) enum PolicyCommand {
         visible_alias = "info",
         after_help = "Examples:
   hivemind policy get only-client
+  hivemind policy get guard                         one of the whole cluster, from any namespace
   hivemind policy get only-client -o yaml           what policy apply takes again"
     )]
     Get(GetArgs),
@@ -63,32 +69,6 @@ pub(crate) struct GetArgs {
     output: FormatArgs,
 }
 
-/// A policy as `policy apply` takes it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Document<'a> {
-    api_version: &'static str,
-    #[serde(flatten)]
-    policy: &'a NetworkPolicy,
-}
-
-/// Several of them.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Documents<'a> {
-    api_version: &'static str,
-    kind: &'static str,
-    items: Vec<Document<'a>>,
-}
-
-const API_VERSION: &str = "networking.k8s.io/v1";
-
-impl<'a> Document<'a> {
-    fn of(policy: &'a NetworkPolicy) -> Self {
-        Document { api_version: policy.spec.kind().api_version(), policy }
-    }
-}
-
 impl PolicyCommand {
     pub(crate) fn format(&self) -> Format {
         match self {
@@ -96,7 +76,7 @@ impl PolicyCommand {
             PolicyCommand::Ls(args) => args.output.format,
             PolicyCommand::Get(args) => args.output.format,
             PolicyCommand::Check(args) => args.output.format,
-            PolicyCommand::Delete(_) => Format::Table,
+            PolicyCommand::Delete(_) | PolicyCommand::Diff(_) => Format::Table,
         }
     }
 
@@ -111,28 +91,46 @@ impl PolicyCommand {
                 }
             }
             PolicyCommand::Delete(names) => delete(session, names).await?,
+            PolicyCommand::Diff(args) => return diff::run(session, args).await,
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
+/// Whether a policy concerns the replicas of a namespace: those of the whole cluster concern all.
+fn concerns(policy: &NetworkPolicy, namespace: &str) -> bool {
+    policy.spec.kind().is_cluster_wide() || policy.metadata.namespace == namespace
+}
+
 async fn list(session: &Session, args: ListArgs) -> Result<(), Failure> {
-    if args.watch || args.output.format != Format::Yaml {
-        return session.print_list::<NetworkPolicy>(args).await;
+    let namespace = (!args.all_namespaces).then_some(session.namespace.as_str());
+    let format = args.output.format;
+    let wanted = |policy: &NetworkPolicy| namespace.is_none_or(|namespace| concerns(policy, namespace));
+    if args.watch {
+        return session.print_watch(&Selection::default(), format, args.all_namespaces, wanted).await;
     }
-    let namespace = (!args.all_namespaces).then(|| session.namespace.clone());
-    let found = session.client.list::<NetworkPolicy>(&Selection { namespace, app: None }).await?;
-    let items = found.items.iter().map(Document::of).collect();
-    output::print(&output::yaml(&Documents { api_version: API_VERSION, kind: "NetworkPolicyList", items })?)
+    let mut found = session.client.list::<NetworkPolicy>(&Selection::default()).await?;
+    found.items.retain(wanted);
+    match format {
+        Format::Yaml => output::print(&output::yaml(&document::list(&found.items)?)?),
+        _ => output::print_found(&found, namespace, format, args.all_namespaces),
+    }
+}
+
+/// The policies that are called so, in the session's namespace, or else of the whole cluster.
+async fn find(session: &Session, words: &[&str]) -> Result<Vec<NetworkPolicy>, Failure> {
+    let namespace = session.namespace.as_str();
+    let mut all = session.client.list::<NetworkPolicy>(&Selection::default()).await?.items;
+    all.retain(|policy| concerns(policy, namespace));
+    all.sort_by_key(|policy| policy.metadata.namespace != namespace);
+    words.iter().map(|word| near::find(Some(namespace), word, &all)).collect()
 }
 
 async fn get(session: &Session, args: &GetArgs) -> Result<(), Failure> {
-    let namespace = Some(session.namespace.as_str());
-    let found = session.find_all::<NetworkPolicy>(namespace, &[args.name.get()]).await?;
-    for policy in &found {
+    for policy in &find(session, &[args.name.get()]).await? {
         output::print(&match args.output.format {
-            Format::Json => output::json(&Document::of(policy))?,
-            Format::Yaml => output::yaml(&Document::of(policy))?,
+            Format::Json => output::json(&document::of(policy)?)?,
+            Format::Yaml => output::yaml(&document::of(policy)?)?,
             Format::Name => output::name_line(policy),
             Format::Table | Format::Wide => {
                 describe::describe(policy, Timestamp::now(), Colours::for_stdout())
@@ -144,41 +142,10 @@ async fn get(session: &Session, args: &GetArgs) -> Result<(), Failure> {
 
 async fn delete(session: &Session, names: &NamesArgs) -> Result<(), Failure> {
     // All names are looked up first: one that is wrong keeps the others from being deleted.
-    let namespace = session.namespace.as_str();
-    for policy in session.find_all::<NetworkPolicy>(Some(namespace), &names.get()).await? {
-        let name = &policy.metadata.name;
+    for policy in find(session, &names.get()).await? {
+        let Metadata { namespace, name, .. } = &policy.metadata;
         session.client.delete_policy(namespace, name).await?;
         output::print(&format!("policy/{name} deleted\n"))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use hivemind_manifest::{Options, Source, read};
-
-    use super::*;
-
-    #[test]
-    fn what_is_printed_can_be_applied_again() {
-        let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a, annotations: {v: '1.10'}}\nspec:\n  podSelector: {matchLabels: {version: '2', on: 'true', none: 'null'}}\n  ingress: [{from: [{podSelector: {}}, {ipBlock: {cidr: '::/0'}}], ports: [{port: 80, endPort: 90}]}]\n  egress: [{}]\n";
-        let options = Options { namespace: "shop", only_this_namespace: false };
-        let from = |text: &str| read(&[Source::new("x", text.into())], options, &|_| Vec::new());
-        let first = from(text);
-        assert_eq!(first.faults, []);
-        let policy = &first.policies[0].policy;
-        let list = Documents {
-            api_version: API_VERSION,
-            kind: "NetworkPolicyList",
-            items: vec![Document::of(policy)],
-        };
-        for again in
-            [output::yaml(&Document::of(policy)), output::json(&Document::of(policy)), output::yaml(&list)]
-        {
-            let again = again.unwrap();
-            let second = from(&again);
-            assert_eq!(second.faults, [], "{again}");
-            assert_eq!(second.policies[0].policy, *policy);
-        }
-    }
 }

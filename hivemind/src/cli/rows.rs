@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use hivemind_model::{App, Phase, PublishedPort, Replica, Service, Volume};
+use hivemind_model::{App, Phase, PublishedPort, Replica, Service, ServicePort, Volume};
 use jiff::Timestamp;
 
 use super::{output::Row, units::age};
@@ -15,6 +15,12 @@ pub(crate) fn joined<T: Display>(items: impl IntoIterator<Item = T>) -> String {
 /// `8080:80/tcp`.
 pub(crate) fn port_text(port: &PublishedPort) -> String {
     format!("{}:{}/{}", port.host_port, port.container_port, port.protocol.as_str())
+}
+
+/// `http=8080/tcp`, as `app deploy` takes it.
+pub(crate) fn service_port_text(port: &ServicePort) -> String {
+    let name = port.name.as_ref().map(|name| format!("{name}=")).unwrap_or_default();
+    format!("{name}{}/{}", port.port, port.protocol.as_str())
 }
 
 fn yes_no(value: bool) -> String {

@@ -13,7 +13,7 @@ use super::{
     NameArgs, NamesArgs, Session,
     fault::{Failure, Outcome},
     output::{self, Format, FormatArgs, ListArgs},
-    rows::{joined, port_text},
+    rows::{joined, port_text, service_port_text},
     table::{Table, fields},
     units::age,
 };
@@ -174,6 +174,7 @@ fn describe(service: &Service, domain: &str, now: Timestamp) -> String {
         ("Names", joined([own].iter().chain(&spec.hostnames)).replace(',', "\n")),
         ("Addresses", addresses(spec)),
         ("Published", joined(spec.published.iter().map(port_text))),
+        ("Ports", joined(spec.ports.iter().map(service_port_text))),
         ("Affinity", spec.session_affinity.map_or_else(|| "-".to_owned(), affinity_text)),
         ("Age", age(metadata.creation_timestamp, now)),
     ]);
@@ -223,6 +224,8 @@ fn endpoints(endpoints: &[Endpoint], format: Format) -> Result<String, Failure> 
 
 #[cfg(test)]
 mod tests {
+    use hivemind_model::{Protocol, ServicePort};
+
     use super::*;
 
     #[test]
@@ -237,6 +240,10 @@ mod tests {
                 ipv6: Some("fd00::1".parse().unwrap()),
                 hostnames: vec!["web.local".into()],
                 session_affinity: Some(SessionAffinity::default()),
+                ports: vec![
+                    ServicePort { name: Some("http".into()), port: 80, protocol: Protocol::Tcp },
+                    ServicePort { name: None, port: 53, protocol: Protocol::Udp },
+                ],
                 ..ServiceSpec::default()
             },
             status: ServiceStatus {
@@ -257,6 +264,7 @@ mod tests {
              Names:      web-app.default.svc.hivemind.internal\n            web.local\n\
              Addresses:  10.204.0.1\n            fd00::1\n\
              Published:  -\n\
+             Ports:      http=80/tcp,53/udp\n\
              Affinity:   clients for 10800 s after their last connection\n\
              Age:        3m\n\
              \n\

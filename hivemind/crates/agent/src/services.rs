@@ -444,11 +444,15 @@ fn name_service(
             records.insert_reverse(*address, own)?;
         }
     }
-    let named = service.spec.ports.iter().map(|port| (port.port, port.protocol));
-    let published = service.spec.published.iter().map(|port| (port.container_port, port.protocol));
+    let hivemind_model::ServiceSpec { ports, published, .. } = &service.spec;
+    let published =
+        published.iter().map(|port| (port.container_port.to_string(), port.container_port, port.protocol));
+    let numbered = ports.iter().map(|port| (port.port.to_string(), port.port, port.protocol));
+    let named = ports.iter().filter_map(|port| Some((port.name.clone()?, port.port, port.protocol)));
     let ports: Vec<_> = published
+        .chain(numbered)
         .chain(named)
-        .map(|(port, protocol)| (port, format!("_{port}._{}.{own}", protocol.as_str())))
+        .map(|(name, port, protocol)| (port, format!("_{name}._{}.{own}", protocol.as_str())))
         .collect();
     if service.spec.balanced().is_some() {
         for (port, name) in &ports {
@@ -534,7 +538,7 @@ mod tests {
                     container_port: 80,
                     protocol: Protocol::Tcp,
                 }],
-                ports: vec![ServicePort { port: 53, protocol: Protocol::Udp }],
+                ports: vec![ServicePort { name: Some("dns".into()), port: 53, protocol: Protocol::Udp }],
                 ..ServiceSpec::default()
             },
         );
@@ -548,6 +552,7 @@ mod tests {
                 .for_each(|address| records.insert_reverse(address, own).unwrap());
             records.insert_server(&format!("_80._tcp.{own}"), own, 80).unwrap();
             records.insert_server(&format!("_53._udp.{own}"), own, 53).unwrap();
+            records.insert_server(&format!("_dns._udp.{own}"), own, 53).unwrap();
             replicas(records, "web", own, &[7, 8]);
         });
         assert_eq!(records([web].iter(), &zone(), all), wanted);
@@ -565,7 +570,7 @@ mod tests {
 
     #[test]
     fn a_headless_service_has_the_addresses_of_the_replicas_that_take_connections() {
-        let ports = vec![ServicePort { port: 5432, protocol: Protocol::Tcp }];
+        let ports = vec![ServicePort { name: Some("sql".into()), port: 5432, protocol: Protocol::Tcp }];
         let db = service("db", ServiceSpec { ports, ..ServiceSpec::default() });
         let own = "db.shop.svc.hivemind.internal";
         // One has left, and the store does not know yet; another has come.
@@ -581,7 +586,9 @@ mod tests {
                 records.insert(name, addresses).unwrap();
             }
             replicas(records, "db", own, &[7, 8]);
-            records.insert_server(&format!("_5432._tcp.{own}"), &format!("db-8.{own}"), 5432).unwrap();
+            for port in ["_5432", "_sql"] {
+                records.insert_server(&format!("{port}._tcp.{own}"), &format!("db-8.{own}"), 5432).unwrap();
+            }
         });
         assert_eq!(records([db].iter(), &zone(), open), wanted);
     }

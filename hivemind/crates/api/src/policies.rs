@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use hivemind_model::{
     ApiError, AppliedPolicies, AppliedPolicy, ApplyAction, ErrorCode, Identity, Namespace, NetworkPolicy,
-    NetworkPolicyStatus, Problems,
+    NetworkPolicyStatus, Problem, Problems, SYSTEM_NAMESPACE,
 };
 use hivemind_policy::World;
 use hivemind_store::{Changes, Objects};
@@ -12,8 +12,8 @@ use jiff::Timestamp;
 
 use crate::{addresses::choose_number, api::ApiConfig, deployment::provide_namespaces};
 
-/// The most policies of one request: what fits one transaction of the store, with their numbers and ids.
-const ITEMS_MAX: usize = 40;
+/// The most policies of one request: with their numbers, ids and namespaces they fit one transaction of the store.
+const ITEMS_MAX: usize = 1_000;
 
 /// The most policies that there may be: every compilation looks at all of them.
 const POLICIES_MAX: usize = 10_000;
@@ -33,7 +33,12 @@ pub(crate) async fn apply(
     mut items: Vec<NetworkPolicy>,
     dry_run: bool,
 ) -> Result<AppliedPolicies, ApiError> {
-    items.iter_mut().for_each(|item| item.status = NetworkPolicyStatus::default());
+    for item in &mut items {
+        item.status = NetworkPolicyStatus::default();
+        if item.spec.kind().is_cluster_wide() {
+            SYSTEM_NAMESPACE.clone_into(&mut item.metadata.namespace);
+        }
+    }
     check(&items)?;
     for _ in 0..TRIES_MAX {
         let existing = config.objects.list::<NetworkPolicy>(None).await?.items;
@@ -105,6 +110,7 @@ async fn plan(
 ) -> Result<Planned, ApiError> {
     let there: HashMap<_, _> = existing.iter().map(|policy| (place(policy), policy)).collect();
     let mut numbers: HashSet<u32> = existing.iter().map(|policy| policy.status.number).collect();
+    check_changes(items, &there)?;
     let (mut changes, mut applied, mut differs) = (Changes::new(), Vec::with_capacity(items.len()), false);
     let now = Timestamp::now();
     for item in items {
@@ -144,6 +150,34 @@ async fn plan(
     Ok(Planned { applied, changes, differs })
 }
 
+/// What cannot be made of what is there: a policy of another kind, or one that has ended.
+fn check_changes(
+    items: &[NetworkPolicy],
+    there: &HashMap<(&str, &str), &NetworkPolicy>,
+) -> Result<(), ApiError> {
+    let (mut problems, now) = (Problems::default(), Timestamp::now());
+    for (i, item) in items.iter().enumerate() {
+        let at = format!("items[{i}]");
+        let current = there.get(&place(item)).map(|current| &current.spec);
+        if let Some(current) = current.filter(|current| current.kind() != item.spec.kind()) {
+            let (namespace, name) = place(item);
+            let what = format!(
+                "the name {name:?} is that of a {} of namespace {namespace:?}",
+                current.kind().name()
+            );
+            let hint = format!(
+                "choose another name, or delete that one first: hivemind policy delete {name} -n {namespace}"
+            );
+            problems.add(ErrorCode::PolicyExists, format!("{at}.metadata.name"), what, hint);
+        }
+        // What has ended since it was applied is told as a warning.
+        if current != Some(&item.spec) {
+            hivemind_policy::check_until(&at, item, now, &mut problems);
+        }
+    }
+    problems.into_result()
+}
+
 /// Adds to each policy what its author should know, as if all of them were there.
 async fn warn(
     config: &ApiConfig,
@@ -152,16 +186,23 @@ async fn warn(
 ) -> Result<(), ApiError> {
     let namespaces = config.objects.list::<Namespace>(None).await?.items;
     let identities = config.objects.list::<Identity>(None).await?.items;
-    let mut world = World::of(&namespaces, &identities, existing);
+    let now = Timestamp::now();
+    let stands = |policy: &NetworkPolicy| policy.spec.until().is_none_or(|until| until > now);
+    let standing = existing.iter().filter(|policy| stands(policy));
+    let mut world = World::of(&namespaces, &identities, standing);
     world.set_dns_addresses(config.dns_addresses.clone());
-    for i in 0..applied.len() {
-        let mut others = world.clone();
-        for (j, other) in applied.iter().enumerate() {
-            if i != j {
-                others.set_policy(&other.policy);
-            }
-        }
-        applied[i].warnings = hivemind_policy::warnings(&applied[i].policy, &others);
+    let policies: Vec<_> = applied.iter().map(|item| &item.policy).filter(|policy| stands(policy)).collect();
+    let mut warnings = hivemind_policy::warnings(&policies, &world).into_iter();
+    for item in applied {
+        item.warnings = match item.policy.spec.until().filter(|until| *until <= now) {
+            None => warnings.next().unwrap_or_default(),
+            Some(until) => vec![Problem {
+                code: ErrorCode::PolicyWarning,
+                field: "spec.until".to_owned(),
+                message: format!("it has ended: nothing of it is in force since {until}"),
+                hint: "give a time to come, or delete it".to_owned(),
+            }],
+        };
     }
     Ok(())
 }

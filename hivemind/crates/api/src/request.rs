@@ -10,23 +10,24 @@ use tokio::time::timeout;
 use utoipa::IntoParams;
 
 use crate::{
-    body::{BODY_TIMEOUT, read_whole},
+    body::{BODY_BYTES_MAX, BODY_TIMEOUT, read_whole},
     fault::Fault,
     node_access::ExecRequest,
     routes::Selection,
 };
 
 /// A body of JSON, of whatever content type.
-pub(crate) struct JsonBody<T>(pub(crate) T);
+pub(crate) struct JsonBody<T, const BYTES_MAX: usize = BODY_BYTES_MAX>(pub(crate) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+impl<T: DeserializeOwned, S: Send + Sync, const BYTES_MAX: usize> FromRequest<S> for JsonBody<T, BYTES_MAX> {
     type Rejection = Fault;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Fault> {
-        let bytes = timeout(BODY_TIMEOUT, read_whole(request.into_body())).await.map_err(|_| {
-            let what = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
-            ApiError::new(ErrorCode::TimedOut, what, "send it again")
-        })??;
+        let bytes =
+            timeout(BODY_TIMEOUT, read_whole(request.into_body(), BYTES_MAX)).await.map_err(|_| {
+                let what = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
+                ApiError::new(ErrorCode::TimedOut, what, "send it again")
+            })??;
         let reader = &mut serde_json::Deserializer::from_slice(&bytes);
         let value = serde_path_to_error::deserialize(&mut *reader).map_err(|error| {
             let path = error.path().to_string();

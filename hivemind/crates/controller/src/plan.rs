@@ -12,7 +12,10 @@ use hivemind_model::{
 
 use hivemind_scheduler::{Decision, Outcome};
 
-use self::{identities::Identities, placement::Placement};
+use self::{
+    identities::{Identities, Place},
+    placement::Placement,
+};
 use crate::snapshot::Snapshot;
 
 /// One change that brings the cluster nearer to what users want.
@@ -157,9 +160,14 @@ struct Generations<'a> {
     stale: Vec<&'a Replica>,
 }
 
+/// The hash of what an app's replicas are made of now.
+fn hash_of(app: &App) -> String {
+    template_hash(&app.spec.template, &ServicePort::named(&app.spec.service.ports))
+}
+
 impl<'a> Generations<'a> {
     fn of(snapshot: &'a Snapshot, app: &'a App) -> Self {
-        let hash = template_hash(&app.spec.template);
+        let hash = hash_of(app);
         let active = snapshot.replicas_of(app).filter(|r| !r.metadata.is_deleting());
         let (present, stale) = active.partition(|r| r.spec.template_hash == hash && !snapshot.is_to_move(r));
         Generations { snapshot, present, stale }
@@ -167,7 +175,7 @@ impl<'a> Generations<'a> {
 
     /// Those of the present template, wherever they are.
     fn of_template(&self, app: &App) -> usize {
-        let hash = template_hash(&app.spec.template);
+        let hash = hash_of(app);
         self.present.iter().chain(&self.stale).filter(|r| r.spec.template_hash == hash).count()
     }
 
@@ -188,7 +196,7 @@ fn replicas_to_stop<'a>(snapshot: &'a Snapshot, app: &'a App) -> Vec<&'a Replica
         return present;
     }
     let wanted = app.spec.replicas as usize;
-    let hash = template_hash(&app.spec.template);
+    let hash = hash_of(app);
     let mut surplus = (present.len() + stale.len()).saturating_sub(wanted);
     let mut stopping = Vec::new();
     stale.sort_by_key(|r| snapshot.is_ready(r));
@@ -239,8 +247,7 @@ fn plan_new_replicas<'a>(
     if decisions.iter().all(|decision| decision.node().is_none()) {
         return homeless;
     }
-    let place = (app.metadata.namespace.as_str(), app.metadata.name.as_str(), &app.spec.template.labels);
-    let Some(identity) = identities.number_for(place, actions) else { return homeless };
+    let Some(identity) = identities.number_for(Place::of_app(app), actions) else { return homeless };
     for (name, decision) in names.into_iter().zip(decisions) {
         let Some(node) = decision.node() else { break };
         plan_volumes(snapshot, app, node, actions);
@@ -251,7 +258,7 @@ fn plan_new_replicas<'a>(
             app: app.metadata.name.clone(),
             node: node.to_owned(),
             identity,
-            template_hash: template_hash(&app.spec.template),
+            template_hash: hash_of(app),
             template: app.spec.template.clone(),
         };
         let replica = Replica { metadata, spec, status: ReplicaStatus::default() };

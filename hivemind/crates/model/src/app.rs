@@ -517,7 +517,7 @@ mod tests {
         let mut app = app();
         app.spec.service = AppService {
             headless: true,
-            ports: [5432, 0, 5432].map(|port| ServicePort { port, protocol: Protocol::Tcp }).to_vec(),
+            ports: [5432, 0, 5432].map(|port| ServicePort { port, ..ServicePort::default() }).to_vec(),
             session_affinity: Some(SessionAffinity { timeout_seconds: 86_401 }),
         };
         let port = Port { host_port: 80, container_port: 80, protocol: Protocol::Tcp };
@@ -532,6 +532,29 @@ mod tests {
                 "spec.service.sessionAffinity.timeoutSeconds",
                 "spec.service.sessionAffinity",
                 "spec.template.containers[0].ports"
+            ]
+        );
+    }
+
+    #[test]
+    fn ports_of_one_protocol_have_different_names() {
+        let mut app = app();
+        let port = |name: &str, port, protocol| ServicePort { name: Some(name.into()), port, protocol };
+        app.spec.service.ports = vec![
+            port("dns", 53, Protocol::Udp),
+            port("dns", 53, Protocol::Tcp),
+            port("http", 80, Protocol::Tcp),
+        ];
+        app.validate().unwrap();
+        assert_eq!(ServicePort::named(&app.spec.service.ports).len(), 3);
+        app.spec.service.ports.extend([port("http", 81, Protocol::Tcp), port("8080", 82, Protocol::Tcp)]);
+        let error = app.validate().unwrap_err();
+        let told: Vec<_> = error.problems.iter().map(|p| (p.field.as_str(), p.message.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                ("spec.service.ports[3]", "two ports of tcp are called \"http\""),
+                ("spec.service.ports[4]", "\"8080\" is not the name of a port"),
             ]
         );
     }

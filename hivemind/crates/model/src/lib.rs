@@ -44,8 +44,8 @@ pub use identity::{Identity, IdentitySpec, NamedPort};
 pub use image::{ImageReference, ImageReferenceError, is_sha256_digest};
 pub use metadata::Metadata;
 pub use name::{
-    DEFAULT_NAMESPACE, check_hostname, check_image, check_label, check_name, is_label_key, is_label_value,
-    normalize_hostname,
+    DEFAULT_NAMESPACE, check_hostname, check_image, check_label, check_name, check_port_name, is_label_key,
+    is_label_value, normalize_hostname,
 };
 pub use namespace::{NAMESPACE_NAME_LABEL, Namespace, SYSTEM_NAMESPACE};
 pub use net::{NetCheck, NetOutcome, NetProbe, NetStep, NetTrace};

@@ -26,6 +26,30 @@ pub fn check_name(field: &str, name: &str, max: usize, problems: &mut Problems) 
     }
 }
 
+/// The most characters of a port's name.
+const PORT_NAME_CHARS_MAX: usize = 15;
+
+/// The name of a port (RFC 6335, in lower case): 1 to 15 of a-z, 0-9 and `-`, a letter among them, beginning and ending with
+/// a letter or digit, and never two `-` one after the other.
+pub fn check_port_name(field: &str, name: &str, problems: &mut Problems) {
+    let is_name = (1..=PORT_NAME_CHARS_MAX).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && name.bytes().any(|b| b.is_ascii_lowercase())
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && !name.contains("--");
+    if !is_name {
+        problems.add(
+            ErrorCode::InvalidName,
+            field,
+            format!("{name:?} is not the name of a port"),
+            format!(
+                "use 1 to {PORT_NAME_CHARS_MAX} of a-z, 0-9 and single '-', a letter among them, for example http"
+            ),
+        );
+    }
+}
+
 /// A hostname of one or more DNS labels, 253 characters at most, such as `web.local`; a final dot is accepted.
 pub fn check_hostname(field: &str, name: &str, problems: &mut Problems) {
     let bare = name.strip_suffix('.').unwrap_or(name);

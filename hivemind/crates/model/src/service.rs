@@ -11,8 +11,10 @@ use utoipa::ToSchema;
 use crate::{
     app::Protocol,
     error::{ApiError, ErrorCode, Problem, Problems},
+    identity::NamedPort,
     metadata::Metadata,
-    name::{check_hostname, check_label, check_name, normalize_hostname},
+    name::{check_hostname, check_label, check_name, check_port_name, normalize_hostname},
+    network_policy::PolicyProtocol,
 };
 
 /// A stable name. That of an app is made and removed with the app, whose name it bears; that for a name outside
@@ -69,9 +71,12 @@ fn is_zero(number: &u32) -> bool {
 }
 
 /// A port that endpoints serve. (Connections go to every port, whether it is named here or not.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServicePort {
+    /// How policies and DNS (`_http._tcp.…`) may call it; ports of another protocol may have the same name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The port, 1 to 65535.
     pub port: u16,
     /// TCP unless said otherwise.
@@ -95,15 +100,35 @@ impl ServicePort {
             if port.port == 0 {
                 problems.add(
                     ErrorCode::OutOfRange,
-                    field,
+                    field.as_str(),
                     "nobody serves port 0",
                     "use ports from 1 to 65535",
                 );
-            } else if ports[..i].contains(port) {
+            } else if ports[..i].iter().any(|p| (p.port, p.protocol) == (port.port, port.protocol)) {
                 let what = format!("port {}/{} is named twice", port.port, port.protocol.as_str());
-                problems.add(ErrorCode::Repeated, field, what, "name it once");
+                problems.add(ErrorCode::Repeated, field.as_str(), what, "name it once");
+            }
+            let Some(name) = &port.name else { continue };
+            check_port_name(&field, name, problems);
+            if ports[..i].iter().any(|p| p.name.as_ref() == Some(name) && p.protocol == port.protocol) {
+                let what = format!("two ports of {} are called {name:?}", port.protocol.as_str());
+                problems.add(ErrorCode::Repeated, field.as_str(), what, "give one of them another name");
             }
         }
+    }
+
+    /// The ports among `ports` that have names, in the order of these.
+    pub fn named(ports: &[ServicePort]) -> Vec<NamedPort> {
+        let named = |port: &ServicePort| {
+            let protocol = match port.protocol {
+                Protocol::Tcp => PolicyProtocol::Tcp,
+                Protocol::Udp => PolicyProtocol::Udp,
+            };
+            Some(NamedPort { name: port.name.clone()?, port: port.port, protocol })
+        };
+        let mut found: Vec<NamedPort> = ports.iter().filter_map(named).collect();
+        found.sort();
+        found
     }
 }
 

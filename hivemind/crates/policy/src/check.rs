@@ -1,14 +1,19 @@
 //! Whether a policy can be what its author means. All faults at once, each at the path of its field.
 
+mod cluster;
+mod domain_name;
+mod extended;
 mod peer;
+mod port;
 mod selector;
 
 use std::collections::BTreeSet;
 
 use hivemind_model::{
-    ErrorCode, NetworkPolicy, NetworkPolicySpec, PolicyPeer, PolicyPort, PolicySpec, PortRef, Problems,
+    ErrorCode, NetworkPolicy, NetworkPolicySpec, PolicyPeer, PolicyPort, PolicySpec, PolicyType, Problems,
     check_label, check_name,
 };
+use jiff::Timestamp;
 
 /// How many rules a direction of one policy may have: what fits a rule's number.
 pub const RULES_MAX: usize = 2_046;
@@ -28,24 +33,40 @@ pub fn check(at: &str, policy: &NetworkPolicy, problems: &mut Problems) {
     for (key, value) in &policy.metadata.labels {
         check_label(&join(&metadata, &format!("labels.{key}")), key, value, problems);
     }
-    if let PolicySpec::NetworkPolicy(spec) = &policy.spec {
-        check_spec(&join(at, "spec"), spec, problems);
+    let at = join(at, "spec");
+    match &policy.spec {
+        PolicySpec::NetworkPolicy(spec) => check_spec(&at, spec, problems),
+        PolicySpec::ClusterNetworkPolicy(spec) => cluster::check(&at, spec, problems),
+        PolicySpec::Policy(spec) => extended::check(&at, spec, problems),
+    }
+}
+
+/// Adds the fault that `policy` ends before `now`, if so: applied, it would do nothing. `at` as for [`check`].
+pub fn check_until(at: &str, policy: &NetworkPolicy, now: Timestamp, problems: &mut Problems) {
+    if let Some(until) = policy.spec.until().filter(|until| *until <= now) {
+        let message = format!("it has ended: {until} is past");
+        let hint = "give a time to come, or leave it out for a policy that stays";
+        problems.add(ErrorCode::OutOfRange, join(&join(at, "spec"), "until"), message, hint);
     }
 }
 
 fn check_spec(at: &str, spec: &NetworkPolicySpec, problems: &mut Problems) {
     selector::check(&join(at, "podSelector"), &spec.pod_selector, problems);
+    check_types(at, &spec.policy_types, problems);
+    let ingress = spec.ingress.iter().map(|rule| (&rule.ports, &rule.from));
+    check_rules(&join(at, "ingress"), "from", ingress, problems);
+    let egress = spec.egress.iter().map(|rule| (&rule.ports, &rule.to));
+    check_rules(&join(at, "egress"), "to", egress, problems);
+}
+
+fn check_types(at: &str, types: &[PolicyType], problems: &mut Problems) {
     let mut seen = BTreeSet::new();
-    for (i, kind) in spec.policy_types.iter().enumerate() {
+    for (i, kind) in types.iter().enumerate() {
         if !seen.insert(kind) {
             let what = format!("{kind:?} is said twice");
             problems.add(ErrorCode::Repeated, format!("{at}.policyTypes[{i}]"), what, "say it once");
         }
     }
-    let ingress = spec.ingress.iter().map(|rule| (&rule.ports, &rule.from));
-    check_rules(&join(at, "ingress"), "from", ingress, problems);
-    let egress = spec.egress.iter().map(|rule| (&rule.ports, &rule.to));
-    check_rules(&join(at, "egress"), "to", egress, problems);
 }
 
 fn check_rules<'a>(
@@ -61,7 +82,7 @@ fn check_rules<'a>(
         check_count(&format!("{at}[{i}].{peers_field}"), peers.len(), PEERS_MAX, "peers", problems);
         combinations = combinations.saturating_add(ports.len().max(1).saturating_mul(peers.len().max(1)));
         for (j, port) in ports.iter().enumerate().take(PEERS_MAX) {
-            check_port(&format!("{at}[{i}].ports[{j}]"), port, problems);
+            port::check(&format!("{at}[{i}].ports[{j}]"), port, problems);
         }
         for (j, one) in peers.iter().enumerate().take(PEERS_MAX) {
             peer::check(&format!("{at}[{i}].{peers_field}[{j}]"), one, problems);
@@ -75,40 +96,6 @@ fn check_count(at: &str, count: usize, max: usize, what: &str, problems: &mut Pr
         let message = format!("{count} {what}: more than the {max} that are possible");
         problems.add(ErrorCode::OutOfRange, at, message, "divide it between several policies");
     }
-}
-
-fn check_port(at: &str, port: &PolicyPort, problems: &mut Problems) {
-    let number = match &port.port {
-        None => {
-            if port.end_port.is_some() {
-                problems.add(
-                    ErrorCode::OutOfRange,
-                    join(at, "endPort"),
-                    "endPort without port",
-                    "say with port where the range begins",
-                );
-            }
-            return;
-        }
-        Some(PortRef::Number(number)) => *number,
-        Some(PortRef::Name(name)) => return refuse_name(at, name, problems),
-    };
-    if !(1..=65_535).contains(&number) {
-        let what = format!("port {number} does not exist");
-        problems.add(ErrorCode::OutOfRange, join(at, "port"), what, "use 1 to 65535");
-    } else if let Some(end) = port.end_port.filter(|end| i64::from(*end) < number) {
-        let what = format!("the range ends at {end}, before it begins at {number}");
-        problems.add(ErrorCode::OutOfRange, join(at, "endPort"), what, "use a number from port on");
-    }
-}
-
-fn refuse_name(at: &str, name: &str, problems: &mut Problems) {
-    let hint = match name.parse::<u16>() {
-        Ok(number) => format!("write {number} without quotes"),
-        Err(_) => "write the port's number".to_owned(),
-    };
-    let what = format!("the port {name:?} is a name, and ports have no names here");
-    problems.add(ErrorCode::Unsupported, join(at, "port"), what, hint);
 }
 
 /// A field's path below `at`.

@@ -22,7 +22,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
-pub use check::{COMBINATIONS_MAX, EXCEPTIONS_MAX, PEERS_MAX, RULES_MAX, check};
+pub use check::{COMBINATIONS_MAX, EXCEPTIONS_MAX, PEERS_MAX, RULES_MAX, check, check_until};
 pub use compile::compile;
 pub use domain::{matches as domain_matches, parse as domain_pattern};
 pub use reference::{Judgement, OtherEnd, Outcome, Speaks, Step, Tier, judge};

@@ -4,6 +4,7 @@ mod data_path;
 mod generate;
 mod kubernetes;
 mod laws;
+mod overruled;
 mod told;
 
 use std::collections::BTreeMap;

@@ -296,6 +296,23 @@ impl World {
         self.policies.values().map(|(policy, _)| &**policy)
     }
 
+    /// The policy of that name.
+    pub(crate) fn policy(&self, namespace: &str, name: &str) -> Option<&NetworkPolicy> {
+        let found = self.policies.get(&(namespace.to_owned(), name.to_owned()));
+        found.map(|(policy, _)| &**policy)
+    }
+
+    /// The form of a policy that the compiler works with.
+    pub(crate) fn rules(&self, policy: &NetworkPolicy) -> Option<&Policy> {
+        let key = (policy.metadata.namespace.clone(), policy.metadata.name.clone());
+        self.policies.get(&key).map(|(_, rules)| &**rules)
+    }
+
+    /// The policies of the whole cluster, in the order in which they are asked.
+    pub(crate) fn cluster_policies(&self) -> impl Iterator<Item = &Policy> {
+        self.cluster.values().map(|policy| &**policy)
+    }
+
     /// The identities that a policy selects, by number.
     pub fn selected(&self, policy: &NetworkPolicy) -> Vec<u32> {
         let rules = Policy::of(policy);
@@ -318,7 +335,7 @@ impl World {
     }
 
     /// The identities of replicas that a policy in `own_namespace` applies to.
-    fn subjects(&self, own_namespace: &str, subject: &Subject) -> Touched {
+    pub(crate) fn subjects(&self, own_namespace: &str, subject: &Subject) -> Touched {
         let found = self.peers(own_namespace, subject.namespaces.as_ref(), Some(&subject.pods));
         found.into_iter().filter(|number| *number >= Identity::FIRST).collect()
     }

@@ -7,7 +7,7 @@ use crate::{Error, Key, KeyValue, LeaseId, Prefix, Result, Revision};
 /// The largest value, in bytes (1 MiB).
 pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
 /// The most operations in each of a transaction's two lists, and the most compares.
-pub const TXN_OPS_MAX: usize = 128;
+pub const TXN_OPS_MAX: usize = 8_192;
 /// The most keys that the prefix operations of one transaction may delete or return in all.
 pub const TXN_KEYS_MAX: usize = 10_000;
 

@@ -39,8 +39,9 @@ pub(crate) struct DeployArgs {
     /// Give the app's names the addresses of its replicas, and no address of their own
     #[arg(long)]
     pub(crate) headless: bool,
-    /// A port that the replicas serve, for clients that ask DNS for it (SRV); all ports are reached without it; may be repeated
-    #[arg(long = "service-port", value_name = "PORT[/udp]")]
+    /// A port that the replicas serve, and a name by which policies may call it, for example http=8080; DNS tells both (SRV); all
+    /// ports are reached without it; may be repeated
+    #[arg(long = "service-port", value_name = "[NAME=]PORT[/udp]")]
     pub(crate) service_ports: Vec<String>,
     /// Send a client that comes back within this time to the replica that it had, for example 30m [default with the flag: 3h]
     #[arg(
@@ -432,13 +433,17 @@ fn with_protocol(value: &str) -> Result<(&str, Protocol), Wrong> {
 }
 
 fn service_port(value: &str) -> Result<ServicePort, Wrong> {
-    let (port, protocol) = with_protocol(value)?;
+    let (name, ports) = match value.split_once('=') {
+        Some((name, ports)) => (Some(name.to_owned()), ports),
+        None => (None, value),
+    };
+    let (port, protocol) = with_protocol(ports)?;
     match port.parse() {
-        Ok(port) => Ok(ServicePort { port, protocol }),
+        Ok(port) => Ok(ServicePort { name, port, protocol }),
         Err(_) => wrong(
             ErrorCode::OutOfRange,
             format!("{value:?} is not a port"),
-            "write PORT or PORT/udp, for example 5432; ports are 1 to 65535",
+            "write PORT or NAME=PORT, with /udp or not, for example 5432 or http=8080/tcp; ports are 1 to 65535",
         ),
     }
 }

@@ -11,7 +11,7 @@ use crate::cli::{
     fault::Failure,
     labels,
     output::{self, Format, FormatArgs, Row},
-    rows::{app_state, joined, last_exit},
+    rows::{app_state, joined, last_exit, service_port_text},
     table::{Table, fields},
     units::age,
 };
@@ -83,6 +83,9 @@ fn describe(info: &Info<'_>, domain: &str, wide: bool, now: Timestamp) -> String
     pairs.extend(container_fields(info));
     if !metadata.labels.is_empty() {
         pairs.push(("Labels", labels::text(&metadata.labels)));
+    }
+    if !spec.service.ports.is_empty() {
+        pairs.push(("Service ports", joined(spec.service.ports.iter().map(service_port_text))));
     }
     pairs.extend(placement_fields(info.app));
     pairs.push(("Age", age(metadata.creation_timestamp, now)));

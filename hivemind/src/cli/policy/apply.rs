@@ -21,7 +21,8 @@ use crate::cli::{
 /// Flags of `policy apply`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "The files are YAML or JSON with NetworkPolicy documents of networking.k8s.io/v1, as Kubernetes has them. \
+    after_help = "The files are YAML or JSON with documents of NetworkPolicy (networking.k8s.io/v1) and ClusterNetworkPolicy \
+(policy.networking.k8s.io/v1beta1 or v1alpha2), as Kubernetes has them, of Policy (hivemind/v1), and Lists of these; at most 1,000. \
 Every fault of every file is told with its line and column, and then nothing is applied. What is unusual but \
 possible, such as a policy that cuts apps off from DNS, is told as a warning. The node's own processes, health \
 probes among them, always reach replicas.
@@ -53,7 +54,7 @@ pub(crate) struct ApplyArgs {
 
 pub(crate) async fn run(session: &Session, args: &ApplyArgs) -> Result<(), Failure> {
     let limit = timeout(&args.timeout).map_err(|problem| Failure::from(error_of(problem)))?;
-    let documents = read(session, args)?;
+    let documents = read(session, &args.files)?;
     let wanted = ApplyPolicies { items: documents.iter().map(|document| document.policy.clone()).collect() };
     let sent = if args.dry_run {
         session.client.try_policies(&wanted).await
@@ -71,8 +72,8 @@ pub(crate) async fn run(session: &Session, args: &ApplyArgs) -> Result<(), Failu
 }
 
 /// The documents of all files; all faults of all of them at once.
-fn read(session: &Session, args: &ApplyArgs) -> Result<Vec<PolicyDocument>, Failure> {
-    let (sources, unread) = files::read(&args.files);
+pub(super) fn read(session: &Session, names: &[PathBuf]) -> Result<Vec<PolicyDocument>, Failure> {
+    let (sources, unread) = files::read(names);
     let options = Options { namespace: &session.namespace, only_this_namespace: session.namespace_given };
     let Manifests { policies, faults, more_faults } = hivemind_manifest::read(&sources, options, &check);
     if more_faults > 0 {
@@ -86,7 +87,7 @@ fn read(session: &Session, args: &ApplyArgs) -> Result<Vec<PolicyDocument>, Fail
         return Err(fault(
             ErrorCode::Malformed,
             format!("{}: there is no policy to apply", names.join(", ")),
-            "write documents of kind NetworkPolicy: see hivemind policy apply --help",
+            "write documents of kind NetworkPolicy, ClusterNetworkPolicy or Policy: see hivemind policy apply --help",
         ));
     }
     Ok(policies)
@@ -112,7 +113,7 @@ fn error_of(Problem { code, field, message, hint }: Problem) -> ApiError {
 }
 
 /// The daemon's error at the places of the files, if all of it is about documents.
-fn at_places(error: ApiError, documents: &[PolicyDocument]) -> Failure {
+pub(super) fn at_places(error: ApiError, documents: &[PolicyDocument]) -> Failure {
     let place = |problem: &Problem| {
         let (index, field) = item(&problem.field)?;
         Some(documents.get(index)?.fault(Problem { field: field.to_owned(), ..problem.clone() }))
@@ -128,7 +129,7 @@ fn item(field: &str) -> Option<(usize, &str)> {
 }
 
 /// Tells warnings on standard error; programs find them in the result.
-fn warn(applied: &AppliedPolicies, documents: &[PolicyDocument], format: Format) {
+pub(super) fn warn(applied: &AppliedPolicies, documents: &[PolicyDocument], format: Format) {
     if format.is_for_programs() && format != Format::Name {
         return;
     }
@@ -154,7 +155,7 @@ fn told(applied: &AppliedPolicies, args: &ApplyArgs) -> Result<String, Failure> 
     }
 }
 
-fn line(item: &AppliedPolicy, dry_run: bool) -> String {
+pub(super) fn line(item: &AppliedPolicy, dry_run: bool) -> String {
     let NetworkPolicy { metadata, status, .. } = &item.policy;
     let done = match (item.action, dry_run) {
         (ApplyAction::Created, false) => "created",
@@ -165,6 +166,7 @@ fn line(item: &AppliedPolicy, dry_run: bool) -> String {
         (ApplyAction::Unchanged, true) => "would stay as it is",
     };
     let place = match metadata.namespace.as_str() {
+        _ if item.policy.spec.kind().is_cluster_wide() => " for the whole cluster".to_owned(),
         hivemind_model::DEFAULT_NAMESPACE => String::new(),
         other => format!(" in namespace {other}"),
     };

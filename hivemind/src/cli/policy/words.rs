@@ -1,8 +1,11 @@
 //! Policies in words.
 
+use std::fmt;
+
 use hivemind_model::{
-    LabelExpression, LabelOperator, LabelSelector, NetworkPolicy, PolicyPeer, PolicyPort, PolicyProtocol,
-    PolicySpec, PolicyType, PortRef,
+    ClusterAction, ClusterPeer, ClusterPort, ClusterPorts, ClusterProtocol, Entity, ExtendedPeer, IcmpFamily,
+    IcmpMessage, LabelExpression, LabelOperator, LabelSelector, NetworkPolicy, PolicyAction, PolicyPeer,
+    PolicyPort, PolicyProtocol, PolicySpec, PolicyType, PortRef,
 };
 
 /// Whom a selector selects: `app=web`, `tier in (a,b)`, `!old`; `all` for everyone.
@@ -61,36 +64,150 @@ pub(crate) fn subject(policy: &NetworkPolicy) -> String {
         PolicySpec::Policy(spec) => selector(&spec.pod_selector),
         PolicySpec::ClusterNetworkPolicy(spec) => match (&spec.subject.namespaces, &spec.subject.pods) {
             (_, Some(pods)) => {
-                format!(
-                    "{} of namespaces {}",
-                    selector(&pods.pod_selector),
-                    selector(&pods.namespace_selector)
-                )
+                cluster_peer(&ClusterPeer { pods: Some(pods.clone()), ..ClusterPeer::default() })
             }
-            (Some(namespaces), None) => format!("namespaces {}", selector(namespaces)),
-            (None, None) => selector(&LabelSelector::default()),
+            (namespaces, None) => cluster_peer(&ClusterPeer {
+                namespaces: Some(namespaces.clone().unwrap_or_default()),
+                ..ClusterPeer::default()
+            }),
         },
     }
 }
 
-/// What one rule allows: `app=client on 80/tcp`.
-fn rule(peers: &[PolicyPeer], ports: &[PolicyPort]) -> String {
-    let who = match peers.is_empty() {
-        true => "anyone".to_owned(),
-        false => peers.iter().map(peer).collect::<Vec<_>>().join(" or "),
-    };
-    match ports.is_empty() {
-        true => who,
-        false => format!("{who} on {}", ports.iter().map(port).collect::<Vec<_>>().join(",")),
+fn extended_peer(said: &ExtendedPeer) -> String {
+    let ExtendedPeer { pod_selector, namespace_selector, ip_block, entity, domain_name } = said;
+    match (entity, domain_name) {
+        (Some(Entity::Host), _) => "host".to_owned(),
+        (Some(Entity::Node), _) => "node".to_owned(),
+        (Some(Entity::World), _) => "world".to_owned(),
+        (Some(Entity::Cluster), _) => "cluster".to_owned(),
+        (None, Some(name)) => name.clone(),
+        (None, None) => peer(&PolicyPeer {
+            pod_selector: pod_selector.clone(),
+            namespace_selector: namespace_selector.clone(),
+            ip_block: ip_block.clone(),
+        }),
     }
 }
 
+fn cluster_peer(said: &ClusterPeer) -> String {
+    let ClusterPeer { namespaces, pods, nodes, networks, domain_names } = said;
+    let of = |pod_selector: Option<LabelSelector>, namespaces: &LabelSelector| {
+        peer(&PolicyPeer { pod_selector, namespace_selector: Some(namespaces.clone()), ip_block: None })
+    };
+    match (namespaces, pods, nodes) {
+        (Some(namespaces), _, _) => of(None, namespaces),
+        (_, Some(pods), _) => of(Some(pods.pod_selector.clone()), &pods.namespace_selector),
+        (_, _, Some(nodes)) => format!("{} nodes", selector(nodes)),
+        _ => networks.iter().chain(domain_names).cloned().collect::<Vec<_>>().join(" or "),
+    }
+}
+
+fn message(message: &IcmpMessage) -> String {
+    let name = if message.family == IcmpFamily::IPv4 { "icmp" } else { "icmpv6" };
+    let part = |what: &str, number: Option<i64>| number.map(|n| format!(" {what} {n}")).unwrap_or_default();
+    format!("{name}{}{}", part("type", message.kind), part("code", message.code))
+}
+
+fn cluster_protocol(said: &ClusterProtocol) -> String {
+    let ClusterProtocol { tcp, udp, sctp, destination_named_port } = said;
+    let ports = |protocol: &str, ports: &ClusterPorts| match &ports.destination_port {
+        Some(ClusterPort { number: Some(number), .. }) => format!("{number}/{protocol}"),
+        Some(ClusterPort { range: Some(range), .. }) => format!("{}-{}/{protocol}", range.start, range.end),
+        _ => protocol.to_owned(),
+    };
+    match (tcp, udp, sctp) {
+        (Some(tcp), _, _) => ports("tcp", tcp),
+        (_, Some(udp), _) => ports("udp", udp),
+        (_, _, Some(sctp)) => ports("sctp", sctp),
+        _ => destination_named_port.clone().unwrap_or_default(),
+    }
+}
+
+/// A rule in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rule {
+    /// What becomes of what it matches; empty where rules can only allow.
+    pub(crate) action: &'static str,
+    /// What it matches: `app=client on 80/tcp`.
+    pub(crate) said: String,
+    /// How its author calls it; most often not at all.
+    pub(crate) name: String,
+}
+
+impl Rule {
+    fn new(action: &'static str, peers: &[String], speech: &[String]) -> Self {
+        let who = if peers.is_empty() { "anyone".to_owned() } else { peers.join(" or ") };
+        let said = if speech.is_empty() { who } else { format!("{who} on {}", speech.join(",")) };
+        Rule { action, said, name: String::new() }
+    }
+
+    fn plain(peers: &[PolicyPeer], ports: &[PolicyPort]) -> Self {
+        Rule::new("", &each(peers, peer), &each(ports, port))
+    }
+
+    fn extended(
+        action: PolicyAction,
+        peers: &[ExtendedPeer],
+        ports: &[PolicyPort],
+        icmp: &[IcmpMessage],
+    ) -> Self {
+        let action = if action == PolicyAction::Deny { "deny" } else { "allow" };
+        let speech = [each(ports, port), each(icmp, message)].concat();
+        Rule::new(action, &each(peers, extended_peer), &speech)
+    }
+
+    fn cluster(
+        name: &str,
+        action: ClusterAction,
+        peers: &[ClusterPeer],
+        protocols: &[ClusterProtocol],
+    ) -> Self {
+        let action = match action {
+            ClusterAction::Accept => "accept",
+            ClusterAction::Deny => "deny",
+            ClusterAction::Pass => "pass",
+        };
+        let rule = Rule::new(action, &each(peers, cluster_peer), &each(protocols, cluster_protocol));
+        Rule { name: name.to_owned(), ..rule }
+    }
+}
+
+/// `deny world on 80/tcp`.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let space = if self.action.is_empty() { "" } else { " " };
+        write!(f, "{}{space}{}", self.action, self.said)
+    }
+}
+
+fn each<T>(all: &[T], word: impl Fn(&T) -> String) -> Vec<String> {
+    all.iter().map(word).collect()
+}
+
 /// The rules of a direction; `None` if the policy does not govern it.
-pub(crate) fn rules(policy: &NetworkPolicy, direction: PolicyType) -> Option<Vec<String>> {
-    let PolicySpec::NetworkPolicy(spec) = &policy.spec else { return None };
-    spec.governs(direction).then(|| match direction {
-        PolicyType::Ingress => spec.ingress.iter().map(|r| rule(&r.from, &r.ports)).collect(),
-        PolicyType::Egress => spec.egress.iter().map(|r| rule(&r.to, &r.ports)).collect(),
+pub(crate) fn rules(policy: &NetworkPolicy, direction: PolicyType) -> Option<Vec<Rule>> {
+    if !policy.spec.governs(direction) {
+        return None;
+    }
+    let is_ingress = direction == PolicyType::Ingress;
+    Some(match &policy.spec {
+        PolicySpec::NetworkPolicy(spec) if is_ingress => {
+            spec.ingress.iter().map(|r| Rule::plain(&r.from, &r.ports)).collect()
+        }
+        PolicySpec::NetworkPolicy(spec) => spec.egress.iter().map(|r| Rule::plain(&r.to, &r.ports)).collect(),
+        PolicySpec::Policy(spec) if is_ingress => {
+            spec.ingress.iter().map(|r| Rule::extended(r.action, &r.from, &r.ports, &r.icmp)).collect()
+        }
+        PolicySpec::Policy(spec) => {
+            spec.egress.iter().map(|r| Rule::extended(r.action, &r.to, &r.ports, &r.icmp)).collect()
+        }
+        PolicySpec::ClusterNetworkPolicy(spec) if is_ingress => {
+            spec.ingress.iter().map(|r| Rule::cluster(&r.name, r.action, &r.from, &r.protocols)).collect()
+        }
+        PolicySpec::ClusterNetworkPolicy(spec) => {
+            spec.egress.iter().map(|r| Rule::cluster(&r.name, r.action, &r.to, &r.protocols)).collect()
+        }
     })
 }
 
@@ -103,6 +220,7 @@ pub(crate) fn cell(policy: &NetworkPolicy, direction: PolicyType) -> String {
         None => "any".to_owned(),
         Some(rules) if rules.is_empty() => "none".to_owned(),
         Some(rules) => {
+            let rules: Vec<String> = rules.iter().map(Rule::to_string).collect();
             let text = rules.join("; ");
             if text.chars().count() <= CELL_CHARS_MAX {
                 text
@@ -119,13 +237,21 @@ pub(crate) fn cell(policy: &NetworkPolicy, direction: PolicyType) -> String {
 #[cfg(test)]
 mod tests {
     use hivemind_manifest::{Options, Source, read};
+    use hivemind_model::PolicyKind;
 
     use super::*;
 
+    fn briefly(policy: &NetworkPolicy, direction: PolicyType) -> Vec<String> {
+        rules(policy, direction).unwrap().iter().map(Rule::to_string).collect()
+    }
+
     fn policy(spec: &str) -> NetworkPolicy {
-        let text = format!(
-            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: a}}\nspec: {spec}\n"
-        );
+        of_kind(PolicyKind::NetworkPolicy, spec)
+    }
+
+    fn of_kind(kind: PolicyKind, spec: &str) -> NetworkPolicy {
+        let (version, kind) = (kind.api_version(), kind.name());
+        let text = format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {spec}\n");
         let options = Options { namespace: "default", only_this_namespace: false };
         let mut read = read(&[Source::new("x", text.into())], options, &|_| Vec::new());
         assert_eq!(read.faults, []);
@@ -142,7 +268,7 @@ mod tests {
         );
         assert_eq!(subject(&policy), "app=web,tier not in (a,b),!old");
         assert_eq!(
-            rules(&policy, PolicyType::Ingress).unwrap(),
+            briefly(&policy, PolicyType::Ingress),
             [
                 "app=client on 80/tcp,1-9/udp",
                 "10.0.0.0/8 except 10.1.0.0/16 or all of namespaces team=x or all of all namespaces",
@@ -161,5 +287,42 @@ mod tests {
             ("anyone on 80/tcp".into(), "any".into())
         );
         assert_eq!(subject(&policy), "all");
+    }
+
+    #[test]
+    fn rules_of_the_whole_cluster_are_told_with_what_becomes_of_what_they_match() {
+        let policy = of_kind(
+            PolicyKind::ClusterNetworkPolicy,
+            "{tier: Admin, priority: 1, subject: {pods: {podSelector: {matchLabels: {app: db}}}}, \
+             ingress: [{name: first, action: Accept, from: [{namespaces: {matchLabels: {team: x}}}, {pods: {podSelector: {}}}], \
+             protocols: [{tcp: {destinationPort: {number: 80}}}, {udp: {destinationPort: {range: {start: 1, end: 9}}}}, {destinationNamedPort: http}]}], \
+             egress: [{action: Deny, to: [{networks: [10.0.0.0/8, '::/0']}, {nodes: {matchLabels: {a: b}}}]}, \
+             {action: Pass, to: [{namespaces: {}}]}, {action: Accept, to: [{domainNames: ['*.example.org']}]}]}",
+        );
+        assert_eq!(subject(&policy), "app=db of all namespaces");
+        assert_eq!(
+            briefly(&policy, PolicyType::Ingress),
+            ["accept all of namespaces team=x or all of all namespaces on 80/tcp,1-9/udp,http"]
+        );
+        assert_eq!(rules(&policy, PolicyType::Ingress).unwrap()[0].name, "first");
+        assert_eq!(
+            briefly(&policy, PolicyType::Egress),
+            ["deny 10.0.0.0/8 or ::/0 or a=b nodes", "pass all of all namespaces", "accept *.example.org",]
+        );
+    }
+
+    #[test]
+    fn rules_that_say_more_are_told_with_all_of_it() {
+        let policy = of_kind(
+            PolicyKind::Policy,
+            "{podSelector: {}, ingress: [{action: Deny, from: [{entity: world}, {ipBlock: {cidr: 10.0.0.0/8}}], \
+             ports: [{port: http}], icmp: [{type: 8}, {family: IPv6, type: 1, code: 4}, {}]}], egress: [{to: [{domainName: a.org}]}]}",
+        );
+        assert_eq!(
+            briefly(&policy, PolicyType::Ingress),
+            ["deny world or 10.0.0.0/8 on http/tcp,icmp type 8,icmpv6 type 1 code 4,icmp"]
+        );
+        assert_eq!(briefly(&policy, PolicyType::Egress), ["allow a.org"]);
+        assert_eq!(cell(&policy, PolicyType::Egress), "allow a.org");
     }
 }

@@ -10,6 +10,7 @@ use utoipa::IntoParams;
 use super::kind::{get_route, list_route};
 use crate::{
     api::Serving,
+    body::OBJECTS_BYTES_MAX,
     fault::Outcome,
     policies,
     policy_check::{self, Question},
@@ -37,7 +38,8 @@ get_route!(
 
 /// Makes network policies, or changes those that are there
 ///
-/// All of them or, if one is refused, none. Namespaces that are not there are made with them. What an author should know
+/// At most 1,000, all of them or, if one is refused, none. One of the whole cluster is put into the namespace `hivemind-system`,
+/// whatever it says. Namespaces that are not there are made with them. What an author should know
 /// comes as warnings with each. They are enforced a moment later: `status.enforcedGeneration` of a policy says when.
 #[utoipa::path(
     post, path = "/v1/networkpolicies/apply", tag = "networkpolicies", operation_id = "applyNetworkPolicies",
@@ -46,15 +48,15 @@ get_route!(
     responses(
         (status = 200, description = "What was done with each, or would be", body = AppliedPolicies),
         (status = 400, description = "Some are not valid; all faults of all of them at once", body = ApiError),
-        (status = 409, description = "They were changed by others again and again (HM0305)", body = ApiError),
-        (status = 413, description = "The body is larger than 1 MiB", body = ApiError),
+        (status = 409, description = "A policy of another kind has the name of one of them (HM0312), or they were changed by others again and again (HM0305)", body = ApiError),
+        (status = 413, description = "The body is larger than 4 MiB", body = ApiError),
         (status = 503, description = "The disk is full, or the store failed", body = ApiError),
     )
 )]
 pub(crate) async fn apply(
     State(serving): State<Serving>,
     Params(CreateParams { dry_run }): Params<CreateParams>,
-    JsonBody(ApplyPolicies { items }): JsonBody<ApplyPolicies>,
+    JsonBody(ApplyPolicies { items }): JsonBody<ApplyPolicies, OBJECTS_BYTES_MAX>,
 ) -> Outcome<Json<AppliedPolicies>> {
     let applied = policies::apply(&serving.api.config, items, dry_run).await?;
     for item in applied.items.iter().filter(|item| !dry_run && item.action != ApplyAction::Unchanged) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hivemind_model::{ErrorCode, Identity, NetworkPolicy};
+use hivemind_model::{ErrorCode, Identity, NetworkPolicy, PolicySpec};
 use serde_json::{Value, json};
 
 use crate::harness::Server;
@@ -115,12 +115,30 @@ async fn policies_are_applied_all_together_with_their_namespaces_or_not_at_all()
 async fn a_request_of_no_policies_or_too_many_is_refused_and_as_many_as_allowed_fit() {
     let server = Server::start().await;
     let many = |count: usize| json!({"items": (0..count).map(|i| policy(&format!("p-{i}"), "web", "client")).collect::<Vec<_>>()});
-    for count in [0, 41] {
+    for count in [0, 1_001] {
         let error = server.refused("POST", APPLY, many(count), 400, ErrorCode::OutOfRange).await;
-        assert!(error.hint.contains("1 to 40"), "{error:?}");
+        assert!(error.hint.contains("1 to 1000"), "{error:?}");
     }
-    let (status, applied) = server.send("POST", APPLY, many(40)).await;
+    // Each in a namespace of its own, which comes with it: no request needs more of the store.
+    let mut most = many(1_000);
+    for (i, item) in most["items"].as_array_mut().unwrap().iter_mut().enumerate() {
+        item["metadata"]["namespace"] = json!(format!("n-{i}"));
+    }
+    let (status, applied) = server.send("POST", APPLY, most.clone()).await;
     assert_eq!(status, 200, "{applied}");
+    let revisions: BTreeSet<_> = applied["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["policy"]["metadata"]["resourceVersion"].as_u64().unwrap())
+        .collect();
+    assert_eq!(revisions.len(), 1, "one transaction");
+    most["items"][999]["spec"]["ingress"][0]["ports"][0]["port"] = json!(0);
+    most["items"][0]["spec"]["ingress"] = json!([]);
+    let error = server.refused("POST", APPLY, most, 400, ErrorCode::OutOfRange).await;
+    assert_eq!(error.field.as_deref(), Some("items[999].spec.ingress[0].ports[0].port"));
+    let first = server.get("/v1/namespaces/n-0/networkpolicies/p-0").await.1;
+    assert_eq!(first["metadata"]["generation"], 1, "one that is refused keeps all from being applied");
     server.refused("POST", APPLY, json!({"items": [{"spec": {}}]}), 400, ErrorCode::Malformed).await;
     let unknown = json!({"items": [{"metadata": {"name": "a"}, "spec": {"podSelectr": {}}}]});
     let error = server.refused("POST", APPLY, unknown, 400, ErrorCode::Malformed).await;
@@ -182,4 +200,123 @@ async fn a_namespace_with_a_policy_in_it_stays() {
     let error =
         server.refused("DELETE", "/v1/namespaces/team", NOTHING, 409, ErrorCode::NamespaceInUse).await;
     assert!(error.message.contains("network policy one"), "{error:?}");
+}
+
+/// A policy of the whole cluster that accepts everything from everybody.
+fn cluster(name: &str, priority: i64) -> Value {
+    json!({
+        "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {
+            "tier": "Admin", "priority": priority, "subject": {"namespaces": {}},
+            "ingress": [{"action": "Accept", "from": [{"namespaces": {}}]}],
+        },
+    })
+}
+
+/// A policy that denies everything from outside, until `until`.
+fn extended(name: &str, until: &str) -> Value {
+    json!({
+        "kind": "Policy",
+        "metadata": {"name": name},
+        "spec": {
+            "podSelector": {}, "until": until,
+            "ingress": [{"action": "Deny", "from": [{"entity": "world"}]}],
+        },
+    })
+}
+
+#[tokio::test]
+async fn policies_of_all_kinds_are_applied_together_listed_and_watched() {
+    let server = Server::start().await;
+    let mut watch = server.lines("/v1/networkpolicies?watch=true").await;
+    watch.expect("bookmark", "").await;
+    let applied = apply(
+        &server,
+        json!([policy("a", "web", "client"), cluster("b", 3), extended("c", "2999-01-01T00:00:00Z")]),
+    )
+    .await;
+    assert_eq!(actions(&applied), ["created", "created", "created"]);
+    let kinds = |items: &Value| -> Vec<String> {
+        let items = items.as_array().unwrap().iter();
+        items
+            .map(|item| format!("{}/{}", item["kind"], item["metadata"]["namespace"]).replace('"', ""))
+            .collect()
+    };
+    let list = server.get("/v1/networkpolicies").await.1["items"].clone();
+    let expected = ["NetworkPolicy/default", "Policy/default", "ClusterNetworkPolicy/hivemind-system"];
+    assert_eq!(kinds(&list), expected, "one of the whole cluster is in no namespace of its author's");
+    for name in ["a", "c", "b"] {
+        watch.expect("added", name).await;
+    }
+    server.refused("GET", "/v1/namespaces/shop", NOTHING, 404, ErrorCode::NamespaceNotFound).await;
+    let path = "/v1/namespaces/hivemind-system/networkpolicies/b";
+    assert_eq!(server.get(path).await.1["spec"]["priority"], 3);
+    let applied = apply(&server, json!([cluster("b", 3)])).await;
+    assert_eq!(actions(&applied), ["unchanged"]);
+    let applied = apply(&server, json!([cluster("b", 4)])).await;
+    assert_eq!(
+        (actions(&applied), &applied[0]["policy"]["metadata"]["generation"]),
+        (vec!["changed"], &json!(2))
+    );
+    watch.expect("modified", "b").await;
+    assert_eq!(server.send("DELETE", path, NOTHING).await.0, 200);
+    watch.expect("deleted", "b").await;
+}
+
+#[tokio::test]
+async fn a_name_that_another_kind_has_is_refused() {
+    let server = Server::start().await;
+    apply(&server, json!([policy("one", "web", "client"), cluster("two", 1)])).await;
+    let mut system = policy("two", "dns", "web");
+    system["metadata"]["namespace"] = json!("hivemind-system");
+    let items =
+        json!({"items": [extended("one", "2999-01-01T00:00:00Z"), policy("three", "a", "b"), system]});
+    let error = server.refused("POST", APPLY, items, 409, ErrorCode::PolicyExists).await;
+    let told: Vec<_> = error.problems.iter().map(|p| (p.field.as_str(), p.message.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            (
+                "items[0].metadata.name",
+                "the name \"one\" is that of a NetworkPolicy of namespace \"default\""
+            ),
+            (
+                "items[2].metadata.name",
+                "the name \"two\" is that of a ClusterNetworkPolicy of namespace \"hivemind-system\""
+            ),
+        ]
+    );
+    assert!(error.problems[0].hint.contains("hivemind policy delete one -n default"), "{error:?}");
+    server
+        .refused(
+            "GET",
+            "/v1/namespaces/default/networkpolicies/three",
+            NOTHING,
+            404,
+            ErrorCode::PolicyNotFound,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn a_policy_that_has_ended_is_refused_unless_it_is_there_already() {
+    let server = Server::start().await;
+    let past = "2026-01-01T00:00:00Z";
+    let items = json!({"items": [extended("one", past)]});
+    let error = server.refused("POST", APPLY, items, 400, ErrorCode::OutOfRange).await;
+    assert_eq!(error.field.as_deref(), Some("items[0].spec.until"));
+    let applied = apply(&server, json!([extended("one", "2999-01-01T00:00:00Z")])).await;
+    assert!(!applied[0].to_string().contains("has ended"));
+    let end = |policy: &mut NetworkPolicy| {
+        if let PolicySpec::Policy(spec) = &mut policy.spec {
+            spec.until = Some(past.parse().unwrap());
+        }
+        Ok(())
+    };
+    let _: NetworkPolicy = server.objects.update_with("default", "one", end).await.unwrap();
+    let applied = apply(&server, json!([extended("one", past)])).await;
+    assert_eq!(actions(&applied), ["unchanged"]);
+    let warnings = applied[0]["warnings"].to_string();
+    assert!(warnings.contains("spec.until") && warnings.contains("nothing of it is in force"), "{warnings}");
 }

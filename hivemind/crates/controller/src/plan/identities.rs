@@ -2,14 +2,44 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hivemind_model::{Identity, Metadata};
+use hivemind_model::{App, Identity, IdentitySpec, Metadata, NamedPort, Replica, ServicePort};
 
 use super::Action;
 use crate::snapshot::Snapshot;
 
-/// Namespace, app and labels. The app's name is among the labels of its replicas, so that it tells nothing apart that they
+/// What an identity stands for. The app's name is among the labels of its replicas, so that it tells nothing apart that they
 /// do not; it is for people to read.
-type Place<'a> = (&'a str, &'a str, &'a BTreeMap<String, String>);
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) app: &'a str,
+    pub(super) labels: &'a BTreeMap<String, String>,
+    /// Those that have names, in their order.
+    pub(super) ports: Vec<NamedPort>,
+}
+
+impl<'a> Place<'a> {
+    /// That of the replicas which are made for an app now.
+    pub(super) fn of_app(app: &'a App) -> Self {
+        Place {
+            namespace: &app.metadata.namespace,
+            app: &app.metadata.name,
+            labels: &app.spec.template.labels,
+            ports: ServicePort::named(&app.spec.service.ports),
+        }
+    }
+
+    /// That of a replica which an older version made: ports had no names.
+    fn of_replica(replica: &'a Replica) -> Self {
+        let Metadata { namespace, labels, .. } = &replica.metadata;
+        Place { namespace, app: &replica.spec.app, labels, ports: Vec::new() }
+    }
+
+    fn of_identity(spec: &'a IdentitySpec) -> Self {
+        let IdentitySpec { namespace, app, labels, ports, .. } = spec;
+        Place { namespace, app, labels, ports: ports.clone() }
+    }
+}
 
 /// The identities that there are and that the plan makes.
 pub(super) struct Identities<'a> {
@@ -23,11 +53,7 @@ impl<'a> Identities<'a> {
         let specs = snapshot.identities.iter().map(|identity| &identity.spec);
         Identities {
             // Of two for the same place, which only a fault can make, the older counts.
-            numbers: specs
-                .clone()
-                .rev()
-                .map(|spec| ((spec.namespace.as_str(), spec.app.as_str(), &spec.labels), spec.number))
-                .collect(),
+            numbers: specs.clone().rev().map(|spec| (Place::of_identity(spec), spec.number)).collect(),
             taken: specs.map(|spec| spec.number).collect(),
             last: snapshot.last_identity,
         }
@@ -39,8 +65,9 @@ impl<'a> Identities<'a> {
             return Some(*number);
         }
         let number = self.next_number()?;
-        let (namespace, app, labels) = place;
-        actions.push(Action::CreateIdentity(Box::new(Identity::new(number, namespace, app, labels.clone()))));
+        let mut identity = Identity::new(number, place.namespace, place.app, place.labels.clone());
+        identity.spec.ports.clone_from(&place.ports);
+        actions.push(Action::CreateIdentity(Box::new(identity)));
         self.numbers.insert(place, number);
         self.taken.insert(number);
         self.last = number;
@@ -57,10 +84,8 @@ impl<'a> Identities<'a> {
     /// Replicas without one are those that an older version made.
     pub(super) fn plan_missing(&mut self, snapshot: &'a Snapshot, actions: &mut Vec<Action>) {
         for replica in snapshot.replicas.iter().filter(|replica| replica.spec.identity == 0) {
-            let Metadata { namespace, name, labels, .. } = &replica.metadata;
-            let Some(identity) = self.number_for((namespace, &replica.spec.app, labels), actions) else {
-                return;
-            };
+            let Metadata { namespace, name, .. } = &replica.metadata;
+            let Some(identity) = self.number_for(Place::of_replica(replica), actions) else { return };
             actions.push(Action::SetReplicaIdentity {
                 namespace: namespace.clone(),
                 name: name.clone(),
@@ -73,12 +98,10 @@ impl<'a> Identities<'a> {
     pub(super) fn plan_removals(&self, snapshot: &'a Snapshot, actions: &mut Vec<Action>) {
         let mut used: BTreeSet<u32> = snapshot.replicas.iter().map(|replica| replica.spec.identity).collect();
         for replica in snapshot.replicas.iter().filter(|replica| replica.spec.identity == 0) {
-            let Metadata { namespace, labels, .. } = &replica.metadata;
-            used.extend(self.numbers.get(&(namespace.as_str(), replica.spec.app.as_str(), labels)));
+            used.extend(self.numbers.get(&Place::of_replica(replica)));
         }
         for app in snapshot.apps.iter().filter(|app| !app.metadata.is_deleting()) {
-            let Metadata { namespace, name, .. } = &app.metadata;
-            used.extend(self.numbers.get(&(namespace.as_str(), name.as_str(), &app.spec.template.labels)));
+            used.extend(self.numbers.get(&Place::of_app(app)));
         }
         let unused = snapshot.identities.iter().filter(|identity| !used.contains(&identity.spec.number));
         actions.extend(unused.map(|identity| Action::RemoveIdentity(Box::new(identity.clone()))));

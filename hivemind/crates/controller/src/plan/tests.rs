@@ -238,7 +238,7 @@ fn a_service_is_as_its_app_says_and_no_replica_is_replaced_for_it() {
             ..AppService::default()
         },
         AppService {
-            ports: vec![ServicePort { port: 5432, protocol: hivemind_model::Protocol::Tcp }],
+            ports: vec![ServicePort { port: 5432, ..ServicePort::default() }],
             ..AppService::default()
         },
         AppService::default(),
@@ -403,6 +403,25 @@ fn numbers_begin_again_only_after_the_last() {
 }
 
 #[test]
+fn other_names_of_ports_are_another_identity_whose_replicas_take_the_place_of_the_old_ones() {
+    let mut world = World::with_app(2);
+    world.settle();
+    let port = |name: &str, port| ServicePort { name: Some(name.into()), port, ..ServicePort::default() };
+    world.app().spec.service.ports = vec![port("web", 80), port("admin", 8080), ServicePort::default()];
+    world.settle();
+    assert_eq!(identities(&world), [Identity::FIRST + 1]);
+    assert!(world.active().iter().all(|replica| replica.spec.identity == Identity::FIRST + 1));
+    let spec = &world.snapshot.identities[0].spec;
+    let ports: Vec<_> = spec.ports.iter().map(|port| (port.name.as_str(), port.port)).collect();
+    assert_eq!(ports, [("admin", 8080), ("web", 80)], "in the order of names, those that have one");
+    let replicas: Vec<_> = world.active().iter().map(|replica| replica.metadata.name.clone()).collect();
+    world.app().spec.service.ports.reverse();
+    world.settle();
+    let now: Vec<_> = world.active().iter().map(|replica| replica.metadata.name.clone()).collect();
+    assert_eq!((identities(&world), now), (vec![Identity::FIRST + 1], replicas), "their order means nothing");
+}
+
+#[test]
 fn replicas_of_an_older_version_are_given_an_identity() {
     let mut world = World::with_app(2);
     world.settle();
@@ -457,7 +476,7 @@ proptest! {
         }
         world.settle();
         let wanted = world.snapshot.apps[0].spec.replicas as usize;
-        let hash = template_hash(&world.snapshot.apps[0].spec.template);
+        let hash = hash_of(&world.snapshot.apps[0]);
         prop_assert_eq!(world.active().len(), wanted);
         prop_assert!(world.active().iter().all(|r| r.spec.template_hash == hash));
         prop_assert_eq!(world.snapshot.services[0].status.endpoints.len(), wanted);

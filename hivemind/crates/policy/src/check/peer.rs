@@ -24,6 +24,12 @@ pub(super) fn check(at: &str, peer: &PolicyPeer, problems: &mut Problems) {
             "make two peers of it: a connection has to match one of them",
         );
     }
+    check_parts(at, peer, problems);
+}
+
+/// What is wrong within the fields of a peer, whichever it has.
+pub(super) fn check_parts(at: &str, peer: &PolicyPeer, problems: &mut Problems) {
+    let PolicyPeer { pod_selector, namespace_selector, ip_block } = peer;
     if let Some(pods) = pod_selector {
         selector::check(&format!("{at}.podSelector"), pods, problems);
     }

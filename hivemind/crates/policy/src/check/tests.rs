@@ -1,13 +1,15 @@
 use hivemind_model::{
     IngressRule, IpBlock, LabelExpression, LabelOperator, LabelSelector, Metadata, NetworkPolicyStatus,
-    PolicyType,
+    PolicyType, PortRef,
 };
 
 use super::*;
 
+mod cluster;
+mod extended;
+
 fn policy(spec: NetworkPolicySpec) -> NetworkPolicy {
-    let spec = spec.into();
-    NetworkPolicy { metadata: Metadata::new("default", "p"), spec, status: NetworkPolicyStatus::default() }
+    of_spec(spec)
 }
 
 fn with_rule(rule: IngressRule) -> NetworkPolicy {
@@ -23,6 +25,33 @@ fn faults(policy: &NetworkPolicy) -> Vec<(String, ErrorCode)> {
         Err(error) if error.problems.is_empty() => vec![(error.field.unwrap_or_default(), error.code)],
         Err(error) => error.problems.into_iter().map(|p| (p.field, p.code)).collect(),
     }
+}
+
+/// The field and message of every fault.
+fn told(policy: &NetworkPolicy) -> Vec<(String, String)> {
+    let mut problems = Problems::default();
+    check("", policy, &mut problems);
+    match problems.into_result() {
+        Ok(()) => Vec::new(),
+        Err(error) if error.problems.is_empty() => vec![(error.field.unwrap_or_default(), error.message)],
+        Err(error) => {
+            assert!(error.problems.iter().all(|problem| !problem.hint.is_empty()), "no hint: {error:?}");
+            error.problems.into_iter().map(|problem| (problem.field, problem.message)).collect()
+        }
+    }
+}
+
+/// Whether a policy of `spec` has the faults `expected` and no others.
+fn assert_told(spec: impl Into<PolicySpec>, expected: &[(&str, &str)]) {
+    let policy = of_spec(spec);
+    let expected: Vec<(String, String)> =
+        expected.iter().map(|(field, message)| ((*field).to_owned(), (*message).to_owned())).collect();
+    assert_eq!(told(&policy), expected, "{policy:?}");
+}
+
+fn of_spec(spec: impl Into<PolicySpec>) -> NetworkPolicy {
+    let metadata = Metadata::new("default", "p");
+    NetworkPolicy { metadata, spec: spec.into(), status: NetworkPolicyStatus::default() }
 }
 
 fn expression(key: &str, operator: LabelOperator, values: &[&str]) -> LabelExpression {
@@ -146,15 +175,26 @@ fn ports_are_numbers_that_exist() {
         (port(-1, None), "port", ErrorCode::OutOfRange),
         (port(80, Some(79)), "endPort", ErrorCode::OutOfRange),
         (alone, "endPort", ErrorCode::OutOfRange),
-        (name("http"), "port", ErrorCode::Unsupported),
-        (name("80"), "port", ErrorCode::Unsupported),
+        (name("80"), "port", ErrorCode::InvalidName),
+        (name("Http"), "port", ErrorCode::InvalidName),
+        (name("a--b"), "port", ErrorCode::InvalidName),
+        (name("a234567890123456"), "port", ErrorCode::InvalidName),
+        (PolicyPort { end_port: Some(80), ..name("http") }, "endPort", ErrorCode::OutOfRange),
     ];
     for (port, field, code) in bad {
         let found = faults(&with_rule(IngressRule { ports: vec![port.clone()], from: vec![] }));
         assert_eq!(found, [(format!("spec.ingress[0].ports[0].{field}"), code)], "{port:?}");
     }
     let sctp = PolicyPort { protocol: hivemind_model::PolicyProtocol::Sctp, ..PolicyPort::default() };
-    let good = vec![port(1, None), port(65_535, None), port(80, Some(80)), port(1, Some(65_535)), sctp];
+    let good = vec![
+        name("http"),
+        name("a23456789012345"),
+        port(1, None),
+        port(65_535, None),
+        port(80, Some(80)),
+        port(1, Some(65_535)),
+        sctp,
+    ];
     assert_eq!(faults(&with_rule(IngressRule { ports: good, from: vec![] })), []);
 }
 

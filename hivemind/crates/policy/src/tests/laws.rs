@@ -1,13 +1,13 @@
 //! What holds in every world.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use hivemind_common::policy::EGRESS;
+use hivemind_common::policy::{EGRESS, rule_number};
 use hivemind_model::{Identity, PolicyType};
 use proptest::{collection::vec, prelude::*};
 
 use super::{data_path, generate};
-use crate::{OtherEnd, Speaks, Tables, World, compile, judge};
+use crate::{OtherEnd, Speaks, Tables, World, compile, judge, warnings};
 
 /// How many random worlds; each is asked about [`QUESTIONS`] connections of each of its identities in both directions: more
 /// than a million in all.
@@ -41,6 +41,34 @@ proptest! {
                     prop_assert_eq!(allowed, meant.allowed, "{} {:?} {:?} {:?}", number, direction, other, speaks);
                     let rules = if meant.audit.is_empty() { &meant.rules } else { &meant.audit };
                     prop_assert!(rules.contains(&rule), "{rule:x} is none of {rules:x?}: {meant:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_rule_of_which_is_told_that_others_decide_before_it_decides_nothing(
+        world in generate::world(), questions in questions()
+    ) {
+        let policies: Vec<_> = world.policies().collect();
+        // Numbers of generated policies come up again in other namespaces.
+        let is_alone = |number: u32| policies.iter().filter(|p| p.status.number == number).count() == 1;
+        let mut idle = BTreeSet::new();
+        for (policy, told) in policies.iter().zip(warnings(&policies, &world)) {
+            for warning in told.iter().filter(|w| w.message.contains("never has an effect")) {
+                let (direction, index) = warning.field.trim_end_matches(']').split_once('[').unwrap();
+                let bit = if direction == "spec.egress" { EGRESS } else { 0 };
+                if is_alone(policy.status.number) {
+                    idle.insert(rule_number(policy.status.number, bit, Some(index.parse().unwrap())));
+                }
+            }
+        }
+        for number in (0..generate::IDENTITIES).map(|n| Identity::FIRST + n) {
+            for (other, speaks) in &questions {
+                for direction in [PolicyType::Ingress, PolicyType::Egress] {
+                    let meant = judge(&world, number, direction, *other, *speaks);
+                    let found = meant.rules.iter().find(|rule| idle.contains(rule));
+                    prop_assert_eq!(found, None, "{} {:?} {:?}: {:?}", number, other, speaks, meant);
                 }
             }
         }

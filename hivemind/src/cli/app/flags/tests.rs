@@ -211,9 +211,12 @@ fn how_a_service_treats_its_clients_is_read_from_the_flags() {
     assert!(service(&["--headless"]).headless);
     assert_eq!(service(&["--session-affinity"]).session_affinity, affinity(10_800));
     assert_eq!(service(&["--session-affinity=90s"]).session_affinity, affinity(90));
-    let ports = service(&["--service-port", "5432", "--service-port", "53/udp"]).ports;
-    let told: Vec<_> = ports.iter().map(|port| (port.port, port.protocol)).collect();
-    assert_eq!(told, [(5432, Protocol::Tcp), (53, Protocol::Udp)]);
+    let ports = service(&["--service-port", "5432", "--service-port", "dns=53/udp"]).ports;
+    let told: Vec<_> = ports.iter().map(|port| (port.name.as_deref(), port.port, port.protocol)).collect();
+    assert_eq!(told, [(None, 5432, Protocol::Tcp), (Some("dns"), 53, Protocol::Udp)]);
+    assert_eq!(fault("--service-port", "Http=80"), ("--service-port Http=80".to_owned(), "HM0101"));
+    assert_eq!(fault("--service-port", "=80"), ("--service-port =80".to_owned(), "HM0101"));
+    assert_eq!(fault("--service-port", "http="), ("--service-port http=".to_owned(), "HM0103"));
     assert_eq!(fault("--service-port", "70000"), ("--service-port 70000".to_owned(), "HM0103"));
     assert_eq!(fault("--service-port", "0"), ("--service-port 0".to_owned(), "HM0103"));
     assert_eq!(fault("--service-port", "53/sctp"), ("--service-port 53/sctp".to_owned(), "HM0108"));
