@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use hivemind_tests::{
     Cluster, ClusterOptions, FabricOptions, LinkOptions, NodeOptions, both_addresses, eventually, get,
+    get_unix,
 };
 use serde_json::Value;
 
@@ -25,6 +26,16 @@ fn cluster(nodes: usize) -> Result<Cluster> {
     let cluster = Cluster::start_with(nodes, &ClusterOptions { fabric, node })?;
     cluster.start_daemons()?;
     Ok(cluster)
+}
+
+/// The value of a series in the metrics of a node, at most a second old.
+fn figure(cluster: &Cluster, node: usize, series: &str) -> Result<Option<u64>> {
+    let node = cluster.node(node);
+    let socket = node.sandbox().outside(&node.socket());
+    let response = get_unix(&socket, "/metrics", Duration::from_secs(5))?;
+    ensure!(response.status == 200, "{}", response.status);
+    let mut found = response.body.lines().filter_map(|line| line.strip_prefix(series));
+    found.next().map(|value| value.parse().context("no number")).transpose()
 }
 
 fn word<'a>(object: &'a Value, pointer: &str) -> Result<&'a str> {
@@ -91,6 +102,21 @@ fn replicas_of_a_node_that_is_cut_off_run_on_the_others_and_only_there_once_it_i
 
     lost.link().cut()?;
     cluster.until_state(2, "Dead", MOVED_LIMIT)?;
+    let is_up = |told: usize, node: usize| {
+        let series = format!("hivemind_node_up{{node=\"{}\"}} ", cluster.node(node).name());
+        figure(&cluster, told, &series)
+    };
+    eventually(LIMIT, "the node to be told as down", || {
+        ensure!((is_up(0, 1)?, is_up(0, 2)?) == (Some(1), Some(0)));
+        Ok(())
+    })?;
+    assert_eq!(is_up(1, 2)?, None, "it is the server that tells of nodes");
+    eventually(LIMIT, "the lost node to know that it hears nobody", || {
+        ensure!(figure(&cluster, 2, "hivemind_cluster_connected ")? == Some(0));
+        Ok(())
+    })?;
+    assert_eq!(figure(&cluster, 1, "hivemind_cluster_connected ")?, Some(1));
+    assert!(figure(&cluster, 1, "hivemind_store_size_bytes ")? > Some(0), "a member's store has a size");
     eventually(MOVED_LIMIT, "all replicas to be on the other nodes", || {
         let now = cluster.until_up("web", 3, Duration::ZERO)?;
         ensure!(!nodes_of(&now)?.contains(lost.name()), "one is still on the lost node");
@@ -100,6 +126,10 @@ fn replicas_of_a_node_that_is_cut_off_run_on_the_others_and_only_there_once_it_i
 
     lost.link().heal()?;
     cluster.until_ready(3)?;
+    eventually(LIMIT, "the node to be told as up", || {
+        ensure!(is_up(0, 2)? == Some(1));
+        Ok(())
+    })?;
     cluster.until_up("web", 3, LIMIT)?;
     until_whole(&cluster, &["web"])?;
     eventually(LIMIT, "all replicas to answer, the node's too", || check_answers(&cluster, "web"))

@@ -186,9 +186,12 @@ impl Flows {
             (size, labels, rise)
         });
         let mut sized: Vec<_> = sized.collect();
-        sized
-            .sort_unstable_by(|(a, first, _), (b, second, _)| (Reverse(a), first).cmp(&(Reverse(b), second)));
         let mut free = self.label_sets_max.saturating_sub(self.told());
+        if free > 0 && free < sized.len() {
+            sized.sort_unstable_by(|(a, first, _), (b, second, _)| {
+                (Reverse(a), first).cmp(&(Reverse(b), second))
+            });
+        }
         for (size, labels, rise) in sized {
             if free > 0 {
                 free -= 1;
@@ -203,14 +206,15 @@ impl Flows {
 
     /// Has those that have grown larger than others take their places.
     fn exchange(&mut self) {
-        if self.waiting.is_empty() {
+        let largest = self.waiting.values().max().copied().unwrap_or(0);
+        let smallest = self.singly().map(|(labels, numbers)| self.size(labels, numbers)).min();
+        if smallest.is_none_or(|smallest| largest <= smallest.saturating_mul(LARGER)) {
             return;
         }
         let mut waiting: Vec<_> = self.waiting.iter().map(|(labels, size)| (*size, labels.clone())).collect();
         waiting.sort_unstable_by(|(a, first), (b, second)| (Reverse(a), first).cmp(&(Reverse(b), second)));
-        let told = self.totals.iter().filter(|(labels, _)| !labels.is_other());
         let mut told: Vec<_> =
-            told.map(|(labels, numbers)| (self.size(labels, numbers), labels.clone())).collect();
+            self.singly().map(|(labels, numbers)| (self.size(labels, numbers), labels.clone())).collect();
         told.sort_unstable();
         for ((large, taking), (small, giving)) in waiting.into_iter().zip(told) {
             if large <= small.saturating_mul(LARGER) {
@@ -228,15 +232,24 @@ impl Flows {
         }
     }
 
+    /// The label sets that are told singly.
+    fn singly(&self) -> impl Iterator<Item = (&Labels, &[u64; NUMBERS])> {
+        self.totals.iter().filter(|(labels, _)| !labels.is_other())
+    }
+
     /// The packets of all time of a label set that is told.
     fn size(&self, labels: &Labels, told: &[u64; NUMBERS]) -> u64 {
         self.before.get(labels).copied().unwrap_or(0).saturating_add(packets(told))
     }
 
-    /// Ports of which nothing is told or waits may be others.
+    /// Has other ports take the place of those of which nothing is told or waits, where places are few.
     fn free_ports(&mut self) {
         let (totals, waiting) = (&self.totals, &self.waiting);
+        let are_many = self.ports.len() > 2 * (totals.len() + waiting.len());
         self.ports.retain(|ends, ports| {
+            if !are_many && ports.len() < PORTS_MAX {
+                return true;
+            }
             ports.retain(|port| {
                 let labels = Labels { ends: ends.clone(), port: Port::Number(*port) };
                 totals.contains(&labels) || waiting.contains_key(&labels)
