@@ -6,10 +6,14 @@ type Schemas = components["schemas"];
 
 export type ApiError = Schemas["ApiError"];
 export type App = Schemas["App"];
+export type ClusterPeer = Schemas["ClusterPeer"];
+export type ClusterProtocol = Schemas["ClusterProtocol"];
+export type ExtendedPeer = Schemas["ExtendedPeer"];
 export type Flow = Schemas["Flow"];
 export type FlowEnd = Schemas["FlowEnd"];
 export type FlowLine = Schemas["FlowLine"];
 export type FlowVerdict = Schemas["FlowVerdict"];
+export type IcmpMessage = Schemas["IcmpMessage"];
 export type KindLine = Schemas["KindLine"];
 export type LabelSelector = Schemas["LabelSelector"];
 export type Metadata = Schemas["Metadata"];

@@ -24,6 +24,7 @@ export function endInFull(at: FlowEnd): string {
 }
 
 export function verdict(flow: Flow): string {
+  if (flow.verdict === "audited" && flow.event === "new") return "Audited";
   switch (flow.event) {
     case "closed":
       return "Closed";

@@ -1,6 +1,6 @@
 // Network policies in sentences.
 
-import type { LabelSelector, NetworkPolicy, PolicyPeer, PolicyPort } from "../api/types";
+import type { ClusterPeer, ClusterProtocol, ExtendedPeer, IcmpMessage, LabelSelector, NetworkPolicy, PolicyPeer, PolicyPort } from "../api/types";
 
 /** What a selector asks for; empty if it asks for nothing. */
 export function selector(labels: LabelSelector | null | undefined): string {
@@ -27,7 +27,7 @@ function port({ protocol, port, endPort }: PolicyPort): string {
   return endPort == null ? `${name} ${port}` : `${name} ${port} to ${endPort}`;
 }
 
-function peer({ podSelector, namespaceSelector, ipBlock }: PolicyPeer): string {
+function plainPeer({ podSelector, namespaceSelector, ipBlock }: PolicyPeer): string {
   if (ipBlock) {
     const except = ipBlock.except ?? [];
     return except.length === 0 ? ipBlock.cidr : `${ipBlock.cidr} except ${except.join(", ")}`;
@@ -39,7 +39,46 @@ function peer({ podSelector, namespaceSelector, ipBlock }: PolicyPeer): string {
   return pods === "" ? `all of ${where}` : `${pods} in ${where}`;
 }
 
+function extendedPeer(peer: ExtendedPeer): string {
+  if (peer.entity) return ENTITIES[peer.entity];
+  if (peer.domainName) return peer.domainName;
+  return plainPeer(peer);
+}
+
+const ENTITIES = {
+  host: "its own node",
+  node: "every node",
+  world: "outside of the cluster",
+  cluster: "the whole cluster",
+};
+
+function message({ family, type, code }: IcmpMessage): string {
+  const name = family === "IPv6" ? "ICMPv6" : "ICMP";
+  if (type == null) return `all of ${name}`;
+  return code == null ? `${name} type ${type}` : `${name} type ${type} code ${code}`;
+}
+
+function clusterPeer({ namespaces, pods, nodes, networks, domainNames }: ClusterPeer): string {
+  if (namespaces) return plainPeer({ namespaceSelector: namespaces });
+  if (pods) return plainPeer({ namespaceSelector: pods.namespaceSelector ?? {}, podSelector: pods.podSelector });
+  if (nodes) {
+    const which = selector(nodes);
+    return which === "" ? "every node" : `nodes ${which}`;
+  }
+  return list([...(networks ?? []), ...(domainNames ?? [])]);
+}
+
+function protocol({ tcp, udp, sctp, destinationNamedPort }: ClusterProtocol): string {
+  if (destinationNamedPort) return `port ${destinationNamedPort}`;
+  const [name, ports] = tcp ? ["TCP", tcp] : udp ? ["UDP", udp] : ["SCTP", sctp];
+  const said = ports?.destinationPort;
+  if (!said) return `all of ${name}`;
+  return said.range ? `${name} ${said.range.start} to ${said.range.end}` : `${name} ${said.number}`;
+}
+
 const list = (parts: string[]): string => parts.join(" or ");
+const what = (parts: string[]): string => (parts.length === 0 ? "anything" : list(parts));
+const whom = (parts: string[]): string => (parts.length === 0 ? "anywhere" : list(parts));
 
 interface Line {
   direction: "in" | "out";
@@ -48,32 +87,78 @@ interface Line {
   text: string;
 }
 
-/** One line for each rule; what is not in any of them is denied. */
-export function rulesOf(policy: NetworkPolicy): Line[] {
+/** What the rules of one direction say, without who takes and who makes connections. */
+interface Side {
+  governs: boolean;
+  rules: { action: string; what: string; whom: string }[];
+}
+
+const ALLOW = "";
+
+/** Whom a policy governs. */
+export function subject(policy: NetworkPolicy): string {
+  if (policy.kind !== "ClusterNetworkPolicy") return selector(policy.spec.podSelector) || "every replica of the namespace";
+  const { namespaces, pods } = policy.spec.subject;
+  return clusterPeer(namespaces ? { namespaces } : { pods });
+}
+
+/** What sets a policy apart from the others of its namespace, in a few words. */
+export function remarks(policy: NetworkPolicy): string[] {
+  if (policy.kind === "ClusterNetworkPolicy") return [`${policy.spec.tier} tier, priority ${policy.spec.priority}`];
+  if (policy.kind !== "Policy") return [];
+  const { audit, log, until } = policy.spec;
+  return [...(audit ? ["only audits"] : []), ...(log ? ["logged"] : []), ...(until ? [`until ${until}`] : [])];
+}
+
+function sides(policy: NetworkPolicy): { in: Side; out: Side } {
+  if (policy.kind === "ClusterNetworkPolicy") {
+    const { ingress, egress } = policy.spec;
+    const into = (ingress ?? []).map(({ action, from, protocols }) => ({ action, what: what((protocols ?? []).map(protocol)), whom: whom(from.map(clusterPeer)) }));
+    const out = (egress ?? []).map(({ action, to, protocols }) => ({ action, what: what((protocols ?? []).map(protocol)), whom: whom(to.map(clusterPeer)) }));
+    return { in: { governs: into.length > 0, rules: into }, out: { governs: out.length > 0, rules: out } };
+  }
+  if (policy.kind === "Policy") {
+    const { spec } = policy;
+    const types = spec.policyTypes ?? [];
+    const into = (spec.ingress ?? []).map(({ action, from, ports, icmp }) => ({
+      action: action === "Deny" ? "Deny" : ALLOW,
+      what: what([...(ports ?? []).map(port), ...(icmp ?? []).map(message)]),
+      whom: whom((from ?? []).map(extendedPeer)),
+    }));
+    const out = (spec.egress ?? []).map(({ action, to, ports, icmp }) => ({
+      action: action === "Deny" ? "Deny" : ALLOW,
+      what: what([...(ports ?? []).map(port), ...(icmp ?? []).map(message)]),
+      whom: whom((to ?? []).map(extendedPeer)),
+    }));
+    const governs = {
+      in: types.length === 0 ? into.length > 0 || out.length === 0 : types.includes("Ingress"),
+      out: types.length === 0 ? out.length > 0 : types.includes("Egress"),
+    };
+    return { in: { governs: governs.in, rules: into }, out: { governs: governs.out, rules: out } };
+  }
   const { spec } = policy;
   const types = spec.policyTypes ?? [];
-  const governs = {
-    in: types.length === 0 || types.includes("Ingress"),
-    out: types.length === 0 ? (spec.egress ?? []).length > 0 : types.includes("Egress"),
+  const into = (spec.ingress ?? []).map(({ ports, from }) => ({ action: ALLOW, what: what((ports ?? []).map(port)), whom: whom((from ?? []).map(plainPeer)) }));
+  const out = (spec.egress ?? []).map(({ ports, to }) => ({ action: ALLOW, what: what((ports ?? []).map(port)), whom: whom((to ?? []).map(plainPeer)) }));
+  return {
+    in: { governs: types.length === 0 || types.includes("Ingress"), rules: into },
+    out: { governs: types.length === 0 ? out.length > 0 : types.includes("Egress"), rules: out },
   };
+}
+
+/** One line for each rule; what none of a direction's rules allows is denied, unless all of them say what they do. */
+export function rulesOf(policy: NetworkPolicy): Line[] {
+  const { in: into, out } = sides(policy);
   const lines: Line[] = [];
-  if (governs.in) {
-    const rules = spec.ingress ?? [];
-    for (const [index, { ports, from }] of rules.entries()) {
-      const what = (ports ?? []).length === 0 ? "anything" : list((ports ?? []).map(port));
-      const whom = (from ?? []).length === 0 ? "anywhere" : list((from ?? []).map(peer));
-      lines.push({ direction: "in", index, text: `${what} from ${whom}` });
+  const tell = (direction: "in" | "out", way: string, { governs, rules }: Side) => {
+    if (!governs) return;
+    for (const [index, rule] of rules.entries()) {
+      const action = rule.action === ALLOW ? "" : `${rule.action}: `;
+      lines.push({ direction, index, text: `${action}${rule.what} ${way} ${rule.whom}` });
     }
-    if (rules.length === 0) lines.push({ direction: "in", text: "nothing" });
-  }
-  if (governs.out) {
-    const rules = spec.egress ?? [];
-    for (const [index, { ports, to }] of rules.entries()) {
-      const what = (ports ?? []).length === 0 ? "anything" : list((ports ?? []).map(port));
-      const whom = (to ?? []).length === 0 ? "anywhere" : list((to ?? []).map(peer));
-      lines.push({ direction: "out", index, text: `${what} to ${whom}` });
-    }
-    if (rules.length === 0) lines.push({ direction: "out", text: "nothing" });
-  }
+    if (rules.length === 0) lines.push({ direction, text: "nothing" });
+  };
+  tell("in", "from", into);
+  tell("out", "to", out);
   return lines;
 }
