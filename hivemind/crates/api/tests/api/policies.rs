@@ -319,4 +319,18 @@ async fn a_policy_that_has_ended_is_refused_unless_it_is_there_already() {
     assert_eq!(actions(&applied), ["unchanged"]);
     let warnings = applied[0]["warnings"].to_string();
     assert!(warnings.contains("spec.until") && warnings.contains("nothing of it is in force"), "{warnings}");
+
+    // Nobody is told that it decides before another.
+    let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
+    server.objects.create(&Identity::new(300, "default", "web", labels)).await.unwrap();
+    let allow = |name: &str| {
+        let mut policy = extended(name, "2999-01-01T00:00:00Z");
+        policy["spec"]["ingress"][0]["action"] = json!("Allow");
+        policy
+    };
+    let applied = apply(&server, json!([allow("two")])).await;
+    assert!(!applied[0].to_string().contains("never has an effect"), "{applied:?}");
+    let deny = extended("three", "2999-01-01T00:00:00Z");
+    let applied = apply(&server, json!([deny, allow("four")])).await;
+    assert!(applied[1].to_string().contains("policy three, by its rule ingress[0]"), "{applied:?}");
 }
