@@ -1,5 +1,7 @@
 //! `hivemind-supervise` itself, as `cargo xtask up` runs it.
 
+#![allow(clippy::unwrap_used, reason = "everything here is test code, also what has no test attribute")]
+
 use std::{
     io::{BufRead, BufReader},
     process::{Child, ChildStdout, Command, Stdio},

@@ -179,8 +179,11 @@ fn world(endpoints: usize, rules: Option<usize>) -> Result<World> {
 /// A block with a port of its own.
 fn rule_for_nobody(number: usize) -> IngressRule {
     let [high, low] = bytes(number / 2);
-    let cidr =
-        if number % 2 == 0 { format!("172.16.{high}.{low}/32") } else { format!("172.17.{high}.{low}/32") };
+    let cidr = if number.is_multiple_of(2) {
+        format!("172.16.{high}.{low}/32")
+    } else {
+        format!("172.17.{high}.{low}/32")
+    };
     let block = IpBlock { cidr, except: Vec::new() };
     let port = PolicyPort {
         protocol: PolicyProtocol::Tcp,
