@@ -32,6 +32,7 @@ mod registry;
 mod sandbox;
 mod story;
 mod traffic;
+mod upstream;
 mod wait;
 
 pub use background::Background;
@@ -53,4 +54,5 @@ pub use registry::Registry;
 pub use sandbox::{Sandbox, hold, remains};
 pub use story::{play, play_cluster};
 pub use traffic::{Traffic, TrafficReport};
+pub use upstream::{UPSTREAM, start_upstream};
 pub use wait::eventually;

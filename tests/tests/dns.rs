@@ -5,15 +5,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use hivemind_tests::{Background, Node, NodeOptions, eventually};
+use hivemind_tests::{Background, Node, NodeOptions, UPSTREAM, eventually};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const SERVER: &str = "169.254.20.10";
 const SERVER_V6: &str = "fd00:20::10";
 const WEB: &str = "web.default.svc.hivemind.internal";
-
-/// An upstream on the node's own loopback.
-const UPSTREAM: &str = "127.0.0.53:5300";
 
 /// More addresses than a datagram of 512 bytes holds.
 const MANY: u8 = 60;
@@ -24,35 +21,11 @@ fn node(upstreams: &[&str]) -> Result<Node> {
     Node::start(NodeOptions { daemon_flags, ..NodeOptions::default() })
 }
 
-/// Starts dnsmasq as [`UPSTREAM`], with a name that has an address and one that has many.
+/// Starts an upstream with a name that has an address and one that has many.
 fn start_upstream(node: &Node) -> Result<Background> {
-    let mut words: Vec<String> = [
-        "dnsmasq",
-        "--keep-in-foreground",
-        "--no-hosts",
-        "--no-resolv",
-        "--bind-interfaces",
-        "--conf-file=/dev/null",
-        "--user=root",
-        "--listen-address=127.0.0.53",
-        "--port=5300",
-        "--local-ttl=60",
-        "--local=/example/",
-        "--host-record=one.example,192.0.2.1",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    words.extend((1..=MANY).map(|last| format!("--host-record=many.example,198.51.100.{last}")));
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let log = node.sandbox().directory().join("upstream.log");
-    let mut upstream = node.host_process(&words, Some(&log))?;
-    let ask = ["dig", "@127.0.0.53", "-p", "5300", "+short", "+time=1", "+tries=1", "one.example", "A"];
-    upstream.until_ready(LIMIT, "the upstream", || {
-        let output = node.exec_in_node(&ask)?;
-        ensure!(output.stdout.starts_with(b"192.0.2.1"), "it says {output:?}");
-        Ok(())
-    })?;
-    Ok(upstream)
+    let one = "--host-record=one.example,192.0.2.1".to_owned();
+    let many = (1..=MANY).map(|last| format!("--host-record=many.example,198.51.100.{last}"));
+    hivemind_tests::start_upstream(node, 60, &[one].into_iter().chain(many).collect::<Vec<_>>())
 }
 
 /// What dig prints when it asks our server from the node.

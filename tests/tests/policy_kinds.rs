@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use hivemind_tests::{
-    Background, Node, NodeOptions,
+    Background, Node, NodeOptions, UPSTREAM,
     echo::{ANSWER, Echo, PORT, addresses, asks, assert_reaches, dials},
     eventually, policy_only,
 };
@@ -16,8 +16,6 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// Where the name server of the node's network answers.
-const UPSTREAM: &str = "127.0.0.53:5300";
 
 /// A policy of the whole cluster.
 fn cluster(name: &str, tier: &str, priority: u32, rest: &str) -> String {
@@ -219,33 +217,12 @@ fn what_a_policy_would_deny_is_told_if_it_is_to_audit_and_denied_if_not_until_it
 /// A name server that knows some names of the machine outside.
 fn start_upstream(node: &Node) -> Result<Background> {
     let outside = node.fabric().client_addresses();
-    let own = format!("--host-record=edge.cdn.example,{},{}", outside.ipv4, outside.ipv6);
-    let metadata = "--host-record=evil.example,169.254.169.254";
-    let words = [
-        "dnsmasq",
-        "--keep-in-foreground",
-        "--no-hosts",
-        "--no-resolv",
-        "--bind-interfaces",
-        "--conf-file=/dev/null",
-        "--user=root",
-        "--listen-address=127.0.0.53",
-        "--port=5300",
-        "--local-ttl=1",
-        "--local=/example/",
-        "--cname=www.shop.example,edge.cdn.example",
-        &own,
-        metadata,
+    let records = [
+        "--cname=www.shop.example,edge.cdn.example".to_owned(),
+        format!("--host-record=edge.cdn.example,{},{}", outside.ipv4, outside.ipv6),
+        "--host-record=evil.example,169.254.169.254".to_owned(),
     ];
-    let log = node.sandbox().directory().join("upstream.log");
-    let mut upstream = node.host_process(&words, Some(&log))?;
-    let ask = ["dig", "@127.0.0.53", "-p", "5300", "+short", "+time=1", "+tries=1", "evil.example", "A"];
-    upstream.until_ready(LIMIT, "the upstream", || {
-        let output = node.exec_in_node(&ask)?;
-        ensure!(output.stdout.starts_with(b"169.254.169.254"), "it says {output:?}");
-        Ok(())
-    })?;
-    Ok(upstream)
+    hivemind_tests::start_upstream(node, 1, &records)
 }
 
 #[test]

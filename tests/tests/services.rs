@@ -8,14 +8,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hivemind_tests::{Background, Node, NodeOptions, Place, eventually, get};
+use hivemind_tests::{Background, Node, NodeOptions, Place, UPSTREAM, eventually, get};
 use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const DNS: &str = "@169.254.20.10";
-/// An upstream on the node's own loopback.
-const UPSTREAM: &str = "127.0.0.53:5300";
 /// Draws among three replicas, all of which give the same one once in 10^9 times.
 const DRAWS: usize = 20;
 
@@ -182,30 +180,9 @@ fn is_told_in_commands(node: &Node) -> Result<()> {
 
 /// Starts dnsmasq as [`UPSTREAM`], with a name that stands for another, which has an address of each family.
 fn start_upstream(node: &Node) -> Result<Background> {
-    let words = [
-        "dnsmasq",
-        "--keep-in-foreground",
-        "--no-hosts",
-        "--no-resolv",
-        "--bind-interfaces",
-        "--conf-file=/dev/null",
-        "--user=root",
-        "--listen-address=127.0.0.53",
-        "--port=5300",
-        "--local-ttl=60",
-        "--local=/example/",
-        "--cname=db.example,primary.example",
-        "--host-record=primary.example,192.0.2.7,2001:db8::7",
-    ];
-    let log = node.sandbox().directory().join("upstream.log");
-    let mut upstream = node.host_process(&words, Some(&log))?;
-    let ask = ["dig", "@127.0.0.53", "-p", "5300", "+short", "+time=1", "+tries=1", "primary.example", "A"];
-    upstream.until_ready(LIMIT, "the upstream", || {
-        let output = node.exec_in_node(&ask)?;
-        ensure!(output.stdout.starts_with(b"192.0.2.7"), "it says {output:?}");
-        Ok(())
-    })?;
-    Ok(upstream)
+    let records =
+        ["--cname=db.example,primary.example", "--host-record=primary.example,192.0.2.7,2001:db8::7"];
+    hivemind_tests::start_upstream(node, 60, &records.map(str::to_owned))
 }
 
 #[test]
