@@ -208,6 +208,8 @@ fn what_a_policy_would_deny_is_told_if_it_is_to_audit_and_denied_if_not_until_it
     assert_reaches(&node, "stranger", "server", false)?;
     eventually(LIMIT, "the policy's time to be over", || assert_reaches(&node, "stranger", "server", true))?;
     assert!(Timestamp::now() >= until, "it ended too early");
+    let list = node.hivemind_ok(&["policy", "ls"])?;
+    ensure!(list.contains("Ended") && !list.contains("In force"), "{list}");
     // A daemon that starts later does not bring it back.
     node.daemon_kill9()?;
     node.daemon_start()?;

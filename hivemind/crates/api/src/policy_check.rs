@@ -11,7 +11,7 @@ use hivemind_common::{
 };
 use hivemind_model::{
     ApiError, App, ErrorCode, Identity, Namespace, NetworkPolicy, Node, PolicyCheck, PolicyCheckStep,
-    PolicyCheckVerdict, PolicyJudgement, PolicyType, Problems, Replica, RuleRef, SYSTEM_NAMESPACE,
+    PolicyCheckVerdict, PolicyJudgement, PolicyType, Problems, Replica, RuleRef,
 };
 use hivemind_policy::{Judgement, OtherEnd, Outcome, Speaks, Step, Tier, World, judge};
 use hivemind_store::Objects;
@@ -19,9 +19,6 @@ use jiff::Timestamp;
 
 /// How many replicas of an app are looked at.
 const REPLICAS_MAX: usize = 256;
-/// How the rule is called by which the node's own processes always reach its replicas.
-const HOST_RULE: &str = "node-to-replicas";
-
 /// Which connection is asked about.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Question<'a> {
@@ -56,7 +53,7 @@ pub(crate) async fn check(objects: &Objects, question: &Question<'_>) -> Result<
     let replicas = objects.list::<Replica>(None).await?.items;
     let now = Timestamp::now();
     let mut policies = objects.list::<NetworkPolicy>(None).await?.items;
-    policies.retain(|policy| policy.spec.until().is_none_or(|until| until > now));
+    policies.retain(|policy| !policy.spec.has_ended(now));
     let mut world = World::of(&namespaces, &identities, &policies);
     for node in &nodes {
         world.set_node(&node.metadata.name, &node.metadata.labels, &addresses_of(node));
@@ -255,12 +252,7 @@ impl Checking<'_> {
 
     fn rule(&self, number: u32) -> Option<RuleRef> {
         if number == RULE_HOST {
-            return Some(RuleRef {
-                namespace: SYSTEM_NAMESPACE.to_owned(),
-                policy: HOST_RULE.to_owned(),
-                direction: "ingress".to_owned(),
-                index: None,
-            });
+            return Some(RuleRef::node_to_replicas());
         }
         let parts = rule_parts(number)?;
         let (namespace, policy) = self.names.get(&parts.policy)?;

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::SYSTEM_NAMESPACE;
+
 /// A connection, or an attempt at one, as a node saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -136,6 +138,18 @@ pub struct RuleRef {
     /// Which rule of that direction, from 0; none if the policy governs the replica and none of its rules allows the flow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<u32>,
+}
+
+impl RuleRef {
+    /// The rule of no policy by which a node's own processes always reach its replicas.
+    pub fn node_to_replicas() -> Self {
+        RuleRef {
+            namespace: SYSTEM_NAMESPACE.to_owned(),
+            policy: "node-to-replicas".to_owned(),
+            direction: "ingress".to_owned(),
+            index: None,
+        }
+    }
 }
 
 /// One line of a stream of flows.

@@ -158,6 +158,11 @@ impl PolicySpec {
         }
     }
 
+    /// Whether it is as if it were not there at `now`.
+    pub fn has_ended(&self, now: Timestamp) -> bool {
+        self.until().is_some_and(|until| until <= now)
+    }
+
     /// Whether it has something to say about `direction`.
     pub fn governs(&self, direction: PolicyType) -> bool {
         match self {

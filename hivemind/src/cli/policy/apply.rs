@@ -8,6 +8,7 @@ use hivemind_model::{
     ApiError, AppliedPolicies, AppliedPolicy, ApplyAction, ApplyPolicies, ErrorCode, NetworkPolicy, Problem,
     Problems,
 };
+use jiff::Timestamp;
 
 use super::{enforced, files};
 use crate::cli::{
@@ -172,6 +173,7 @@ pub(super) fn line(item: &AppliedPolicy, dry_run: bool) -> String {
     };
     let state = match dry_run {
         true => String::new(),
+        false if item.policy.spec.has_ended(Timestamp::now()) => ", has ended".to_owned(),
         false if enforced::is(&item.policy) => match status.replicas {
             0 => ", in force, selects no replica yet".to_owned(),
             1 => ", in force for 1 replica".to_owned(),
@@ -201,6 +203,9 @@ mod tests {
     #[test]
     fn what_was_done_is_told_in_a_line_each() {
         use ApplyAction::{Changed, Created, Unchanged};
+        let until = Some(Timestamp::UNIX_EPOCH);
+        let mut ended = applied("default", Unchanged, 2, 0);
+        ended.policy.spec = hivemind_model::ExtendedPolicySpec { until, ..Default::default() }.into();
         for (item, dry_run, text) in [
             (applied("default", Created, 2, 3), false, "policy/web created, in force for 3 replicas\n"),
             (
@@ -214,6 +219,7 @@ mod tests {
                 "policy/web unchanged, in force, selects no replica yet\n",
             ),
             (applied("default", Changed, 1, 3), true, "policy/web would be changed\n"),
+            (ended, false, "policy/web unchanged, has ended\n"),
         ] {
             assert_eq!(line(&item, dry_run), text);
         }

@@ -7,9 +7,10 @@ use super::{enforced, words};
 use crate::cli::{fault::Colours, output::Row, table::fields, units::age};
 
 /// In one word how a policy is.
-fn state(policy: &NetworkPolicy) -> String {
+fn state(policy: &NetworkPolicy, now: Timestamp) -> String {
     match &policy.status.problem {
         _ if policy.metadata.is_deleting() => "Deleting".to_owned(),
+        _ if policy.spec.has_ended(now) => "Ended".to_owned(),
         Some(problem) if !enforced::is(policy) => problem.code.to_string(),
         _ if enforced::is(policy) => "In force".to_owned(),
         _ => "Pending".to_owned(),
@@ -34,7 +35,7 @@ impl Row for NetworkPolicy {
             self.status.replicas.to_string(),
             words::cell(self, PolicyType::Ingress),
             words::cell(self, PolicyType::Egress),
-            state(self),
+            state(self, now),
             age(self.metadata.creation_timestamp, now),
         ];
         if wide {
@@ -98,13 +99,16 @@ fn rest(policy: &NetworkPolicy, direction: PolicyType) -> &'static str {
 pub(crate) fn describe(policy: &NetworkPolicy, now: Timestamp, colours: Colours) -> String {
     let NetworkPolicy { metadata, status, .. } = policy;
     let replicas = match status.replicas {
+        _ if policy.spec.has_ended(now) => "nobody any more".to_owned(),
         0 => "no replica yet".to_owned(),
         1 => "1 replica".to_owned(),
         count => format!("{count} replicas"),
     };
     let in_force = match status.enforced_at {
-        Some(at) if enforced::is(policy) => format!("{}, for {}", state(policy), age(at, now)),
-        _ => state(policy),
+        Some(at) if enforced::is(policy) && !policy.spec.has_ended(now) => {
+            format!("{}, for {}", state(policy, now), age(at, now))
+        }
+        _ => state(policy, now),
     };
     let namespace = match policy.spec.kind().is_cluster_wide() {
         true => "-".to_owned(),
@@ -179,6 +183,20 @@ mod tests {
                 ..NetworkPolicyStatus::default()
             },
         }
+    }
+
+    #[test]
+    fn a_policy_that_has_ended_is_not_said_to_be_in_force() {
+        let until = "2026-01-01T00:02:00Z".parse().unwrap();
+        let spec = hivemind_model::ExtendedPolicySpec { until: Some(until), ..Default::default() };
+        let brief = NetworkPolicy { spec: spec.into(), ..policy() };
+        let (before, after) = ("2026-01-01T00:01:59Z".parse().unwrap(), until);
+        assert_eq!(
+            (state(&brief, before), state(&brief, after)),
+            ("In force".to_owned(), "Ended".to_owned())
+        );
+        let told = describe(&brief, after, Colours::Off);
+        assert!(told.contains("all: nobody any more\n") && told.contains("Ended\n"), "{told}");
     }
 
     #[test]

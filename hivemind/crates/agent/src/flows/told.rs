@@ -2,14 +2,9 @@
 
 use hivemind_common::policy::{RULE_HOST, rule_parts};
 use hivemind_datapath::{DropReason, FlowEvent, FlowKind, FlowPeer};
-use hivemind_model::{
-    Flow, FlowEnd, FlowEvent as Happened, FlowVerdict, Identity, RuleRef, SYSTEM_NAMESPACE,
-};
+use hivemind_model::{Flow, FlowEnd, FlowEvent as Happened, FlowVerdict, Identity, RuleRef};
 
 use super::names::Names;
-
-/// How the rule is called by which the node's own processes always reach its replicas.
-const HOST_RULE: &str = "node-to-replicas";
 
 /// The event as users see it.
 pub(crate) fn flow(event: &FlowEvent, names: &Names, node: &str) -> Flow {
@@ -122,12 +117,7 @@ fn kind(identity: u32) -> &'static str {
 
 fn rule(number: u32, names: &Names) -> Option<RuleRef> {
     if number == RULE_HOST {
-        return Some(RuleRef {
-            namespace: SYSTEM_NAMESPACE.to_owned(),
-            policy: HOST_RULE.to_owned(),
-            direction: "ingress".to_owned(),
-            index: None,
-        });
+        return Some(RuleRef::node_to_replicas());
     }
     let parts = rule_parts(number)?;
     let (namespace, policy) = match names.policy(parts.policy) {
@@ -265,7 +255,7 @@ mod tests {
 
     #[test]
     fn the_nodes_own_rule_has_a_name_and_no_rule_has_none() {
-        assert_eq!(rule(RULE_HOST, &names()).unwrap().policy, HOST_RULE);
+        assert_eq!(rule(RULE_HOST, &names()), Some(RuleRef::node_to_replicas()));
         assert_eq!(rule(0, &names()), None);
     }
 

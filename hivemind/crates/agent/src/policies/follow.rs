@@ -115,7 +115,7 @@ impl PolicyWriter {
         let now = Timestamp::now();
         let ends = policies.iter().filter_map(|policy| Some((key_of(policy), policy.spec.until()?)));
         self.ends = ends.collect();
-        let standing = policies.iter().filter(|policy| policy.spec.until().is_none_or(|until| until > now));
+        let standing = policies.iter().filter(|policy| !policy.spec.has_ended(now));
         let mut world = World::of(&namespaces, &identities, standing);
         for node in &nodes {
             world.set_node(&node.metadata.name, &node.metadata.labels, &addresses_of(node));
@@ -233,7 +233,7 @@ impl PolicyWriter {
         if let Some(until) = policy.spec.until() {
             self.ends.insert(key.clone(), until);
         }
-        self.due.append(&mut match policy.spec.until().is_some_and(|until| until <= Timestamp::now()) {
+        self.due.append(&mut match policy.spec.has_ended(Timestamp::now()) {
             true => world.remove_policy(&key.0, &key.1),
             false => world.set_policy(&policy),
         });
