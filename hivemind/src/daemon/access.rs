@@ -141,6 +141,7 @@ impl NodeAccess for LocalNode {
         problems.extend(containerd.is_none().then(problems::containerd));
         problems.extend(statistics.maps.iter().filter_map(|map| problems::map(map, &heaviest)));
         problems.extend(self.cluster.status().await?.problems);
+        problems.extend(problems::flow_log(self.agent.flow_log()));
         problems.extend(problems::flows(self.agent.flow_losses(), Timestamp::now()));
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").into(),

@@ -1,6 +1,6 @@
 //! What is wrong with the node, in words.
 
-use hivemind_agent::FlowLosses;
+use hivemind_agent::{FlowLogStatistics, FlowLosses};
 use hivemind_common::name as map_name;
 use hivemind_datapath::MapStatistics;
 use hivemind_model::{EndConnections, ErrorCode, Problem};
@@ -11,6 +11,20 @@ const FILL_MAX_PERCENT: u64 = 90;
 
 /// How long a loss of flows is told.
 const LOSS_TOLD_FOR: SignedDuration = SignedDuration::from_mins(5);
+
+/// Flows cannot be kept on disk.
+pub(crate) fn flow_log(statistics: FlowLogStatistics) -> Option<Problem> {
+    statistics.is_failing.then(|| {
+        problem(
+            ErrorCode::StoreFailed,
+            format!(
+                "flows cannot be kept on disk ({} attempts failed); their totals wait in the kernel",
+                statistics.failures
+            ),
+            "see whether the disk with the data directory has room; it goes on by itself",
+        )
+    })
+}
 
 /// containerd does not answer.
 pub(crate) fn containerd() -> Problem {
