@@ -1,5 +1,7 @@
 //! The log as a whole: what is written is read, within its size, and whatever became of its files.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::{
     collections::BTreeMap,
     fs,
