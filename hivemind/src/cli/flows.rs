@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use futures::StreamExt;
 use hivemind_client::{FlowOptions, Selection};
-use hivemind_model::{App, ErrorCode, FlowLine, FlowVerdict};
+use hivemind_model::{App, ErrorCode, FlowLine, FlowVerdict, FlowWords};
 
 use super::{
     Session,
@@ -15,6 +15,9 @@ use super::{
     near::near,
     output::{self, note},
 };
+
+/// How many flows a node remembers.
+const REMEMBERED_MAX: u64 = 4096;
 
 /// Flags of `flows`.
 #[derive(Args, Debug)]
@@ -25,13 +28,20 @@ carried). only-client/ingress[0] names the rule that allowed it; only-client/ing
 governs the replica and has no rule that allows it. Bytes and packets are those that who began it sent, and those that \
 came back.
 
-An end is an app, namespace/app, host (the node's own processes), dns, world, unknown, an address or a block of \
-addresses. Flows of all namespaces are shown; with -n, apps without a namespace are of that one.
+An end is an app, NAMESPACE/APP, NAMESPACE/* (all of a namespace), node/NAME (the processes of a node), host (those of the \
+node that tells), dns, world, unknown, an address or a block of addresses. Flows of all namespaces are shown; with -n, \
+apps without a namespace are of that one.
+
+With --since, events are shown if the nodes remember them that far back. If they do not, what is on disk is shown instead: a \
+line for each minute, pair of ends, protocol and port, with exact totals; which of the two it is is said on standard \
+error.
 
 Examples:
   hivemind flows --follow
   hivemind flows --verdict denied --to web-app
   hivemind flows --from 10.0.0.0/8 --tail 20
+  hivemind flows --to 'shop/*' --port 8000-8099/tcp --since 1h
+  hivemind flows --reason no_backend --since 2026-01-31T12:00:00Z
   hivemind flows -f -o wide                                     with the node of each end
   hivemind flows -f -o json | jq -r 'select(.type == \"flow\") | .object.reason'"
 )]
@@ -42,15 +52,27 @@ pub(crate) struct FlowsArgs {
     /// Only flows to this
     #[arg(long, value_name = "END")]
     to: Option<String>,
+    /// Only flows to this port: 80, 80/tcp, 8000-8099
+    #[arg(long, value_name = "PORTS")]
+    port: Option<String>,
+    /// Only flows of this protocol: tcp, udp, icmp, icmpv6, sctp, or its number
+    #[arg(long, value_name = "PROTOCOL")]
+    protocol: Option<String>,
     /// Only flows that were judged so
     #[arg(long, value_enum)]
     verdict: Option<Verdict>,
+    /// Only flows that were refused for this reason, as -o json tells it: policy_ingress, no_backend, …
+    #[arg(long, value_name = "REASON")]
+    reason: Option<String>,
+    /// Only what happened since then: 30s, 30m, 1h, 2d ago, or a time (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
     /// Go on with new flows as they come, until Ctrl-C
     #[arg(long, short = 'f')]
     follow: bool,
-    /// Of what is known already, only the last N
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    tail: u64,
+    /// Of what is known already, only the last N [default: 100; with --since all that are remembered]
+    #[arg(long, value_name = "N")]
+    tail: Option<u64>,
     /// How to print; errors too are JSON with json
     #[arg(long = "output", short = 'o', value_name = "FORMAT", value_enum, default_value_t)]
     format: FlowFormat,
@@ -62,7 +84,7 @@ enum FlowFormat {
     /// A line each.
     #[default]
     Compact,
-    /// The same with the node of each end.
+    /// The same with the node of each end and the round trip.
     Wide,
     /// The API's JSON, one object a line.
     Json,
@@ -92,7 +114,7 @@ impl FlowsArgs {
 
     /// Prints flows to their end, or until nobody wants them any more.
     pub(crate) async fn run(&self, session: &Session) -> Outcome {
-        let options = FlowOptions {
+        let words = FlowWords {
             from: self.from.as_deref().map(|end| in_namespace(session, end)),
             to: self.to.as_deref().map(|end| in_namespace(session, end)),
             verdict: self.verdict.map(|verdict| match verdict {
@@ -101,14 +123,37 @@ impl FlowsArgs {
                 Verdict::Dropped => FlowVerdict::Dropped,
                 Verdict::Audited => FlowVerdict::Audited,
             }),
-            follow: self.follow,
-            tail: Some(self.tail),
+            port: self.port.clone(),
+            protocol: self.protocol.clone(),
+            reason: self.reason.clone(),
+            since: self.since.clone(),
+            until: None,
         };
+        let tail = self.tail.or(self.since.is_some().then_some(REMEMBERED_MAX));
+        let options = FlowOptions { words, follow: self.follow, tail };
         let mut flows = session.client.flows(&options).await.map_err(at_flag)?;
         let mut printer = line::Printer::new(Colours::for_stdout(), self.format == FlowFormat::Wide);
-        let mut any = false;
+        let (mut any, mut told_from_disk, mut said_events) = (false, false, false);
         while let Some(item) = flows.next().await {
             let item = item?;
+            if let FlowLine::Reach(reach) = &item {
+                let too_short = !reach.complete && !told_from_disk;
+                if too_short && !self.follow {
+                    told_from_disk = true;
+                    note(&format!(
+                        "node {} remembers its events since {} only: these are the records of minutes that are on disk",
+                        reach.node,
+                        reach.since.strftime("%Y-%m-%dT%H:%M:%SZ")
+                    ));
+                    flows = session.client.flow_history(&options.words).await.map_err(at_flag)?;
+                } else if too_short {
+                    note(&format!("node {} remembers its events since {} only", reach.node, reach.since));
+                } else if !said_events {
+                    said_events = true;
+                    note("the nodes remember their events that far back: these are they");
+                }
+                continue;
+            }
             any = true;
             output::print(&match self.format {
                 FlowFormat::Compact | FlowFormat::Wide => printer.text(&item),
@@ -124,7 +169,7 @@ impl FlowsArgs {
         }
         if !any && self.format != FlowFormat::Json {
             note("no such flows are known; --follow shows those to come");
-            for end in options.from.iter().chain(&options.to) {
+            for end in options.words.from.iter().chain(&options.words.to) {
                 note_stranger(session, end).await?;
             }
         }
@@ -175,7 +220,7 @@ fn is_name(end: &str) -> bool {
 /// The API's parameters are flags here.
 fn at_flag(mut error: hivemind_model::ApiError) -> Failure {
     let flag = |field: &str| match field {
-        "from" | "to" | "verdict" | "tail" => format!("--{field}"),
+        "from" | "to" | "port" | "protocol" | "verdict" | "reason" | "since" | "tail" => format!("--{field}"),
         other => other.to_owned(),
     };
     error.field = error.field.as_deref().map(flag);

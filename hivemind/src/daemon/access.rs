@@ -15,8 +15,8 @@ use hivemind_api::{
 };
 use hivemind_dns::DnsServer;
 use hivemind_model::{
-    ApiError, App, DropCount, ErrorCode, EventCount, ExecExit, FlowLine, ImageSummary, ImportResult, LogLine,
-    MapFill, NetCheck, NetTrace, Port, Replica, Status, Volume,
+    ApiError, App, DropCount, ErrorCode, EventCount, ExecExit, FlowLine, FlowSelection, ImageSummary,
+    ImportResult, LogLine, MapFill, NetCheck, NetTrace, Port, Replica, Status, Volume,
 };
 use hivemind_observe::Format;
 use hivemind_runtime::{ExecSession, ExecSpec, TerminalSize};
@@ -145,6 +145,7 @@ impl NodeAccess for LocalNode {
             maps: &statistics.maps,
             heaviest: &heaviest,
             losses: self.agent.flow_losses(),
+            flow_log: self.agent.flow_log(),
             cluster: self.cluster.status().await?.problems,
         });
         Ok(Status {
@@ -198,9 +199,15 @@ impl NodeAccess for LocalNode {
         &self,
         request: FlowsRequest,
     ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError> {
-        let FlowsRequest { from, to, verdict, follow, tail } = request;
-        let [from, to] = [from, to].map(|end| end.map(|end| end.to_string()));
-        self.agent.flows(&FlowQuery { from, to, verdict, follow, tail }).await
+        let FlowsRequest { selection, follow, tail } = request;
+        self.agent.flows(&FlowQuery { selection, follow, tail }).await
+    }
+
+    async fn flow_history(
+        &self,
+        selection: FlowSelection,
+    ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError> {
+        Ok(self.agent.flow_history(selection))
     }
 
     async fn trace(&self, request: TraceRequest) -> Result<NetTrace, ApiError> {

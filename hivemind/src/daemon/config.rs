@@ -132,6 +132,9 @@ pub(crate) struct DaemonArgs {
     /// After how many seconds without a sign of life of a node its replicas are started on others, 1 to 3600 [default: 30]
     #[arg(long, env = "HIVEMIND_NODE_GRACE", value_name = "SECONDS")]
     pub(crate) node_grace: Option<u64>,
+    /// How much of the flows by minute is kept on disk, in MB, 1 to 65536, or 0 for none; the oldest go first [default: 64]
+    #[arg(long, env = "HIVEMIND_FLOW_LOG_SIZE", value_name = "MB")]
+    pub(crate) flow_log_size: Option<u64>,
     /// Which parts of the data path's work are done, as a sum of 1 (policy), 2 (tracking) and 4 (telemetry): to measure
     /// what each costs
     #[arg(long, hide = true, value_name = "BITS")]
@@ -225,6 +228,8 @@ pub(crate) struct Config {
     /// `None`: what the cluster has, else the overlay.
     pub(crate) routing: Option<Routing>,
     pub(crate) node_grace: Duration,
+    /// Zero: nothing is kept.
+    pub(crate) flow_log_size_bytes: u64,
     pub(crate) datapath_features: u32,
     pub(crate) log_level: String,
 }
@@ -305,6 +310,7 @@ impl Config {
             node_port: args.node_port.unwrap_or(4484),
             routing: args.routing.map(Routing::from),
             node_grace: Duration::from_secs(args.node_grace.unwrap_or(30)),
+            flow_log_size_bytes: flow_log_size(args.flow_log_size, &mut problems),
             datapath_features: args.datapath_features.unwrap_or(hivemind_datapath::Config::FEATURES),
             log_level: args.log_level.unwrap_or_else(|| "info".into()),
             run_dir,
@@ -414,12 +420,23 @@ impl DaemonArgs {
             node_port: self.node_port.or(other.node_port),
             routing: self.routing.or(other.routing),
             node_grace: self.node_grace.or(other.node_grace),
+            flow_log_size: self.flow_log_size.or(other.flow_log_size),
             datapath_features: self.datapath_features.or(other.datapath_features),
             log_level: self.log_level.or(other.log_level),
             socket: self.socket.or(other.socket),
             teardown: self.teardown,
         }
     }
+}
+
+/// The size of the log of flows, in bytes.
+fn flow_log_size(size_mb: Option<u64>, problems: &mut Problems) -> u64 {
+    let size_mb = size_mb.unwrap_or(64);
+    if size_mb > 65_536 {
+        let what = format!("a log of flows of {size_mb} MB is out of range");
+        problems.add(ErrorCode::InvalidConfig, "--flow-log-size", what, "give 1 to 65536 MB, or 0 for none");
+    }
+    size_mb.saturating_mul(1 << 20)
 }
 
 fn read_file(path: &Path, must_exist: bool) -> Result<DaemonArgs, ApiError> {

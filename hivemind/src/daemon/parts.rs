@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hivemind_agent::{Agent, AgentConfig, BeforeForgetting, Zone};
+use hivemind_agent::{Agent, AgentConfig, BeforeForgetting, FlowLogConfig, Zone};
 use hivemind_api::{Api, ApiConfig, ClusterAccess, Role, ServiceRanges};
 use hivemind_controller::{Controller, ControllerConfig};
 use hivemind_datapath::{Datapath, Guarded, MapSizes, Protocol};
@@ -111,6 +111,10 @@ pub(crate) async fn start(config: &Config, inherited: Inherited) -> Result<Parts
         zone,
         server: bond.link.is_none(),
         may_start,
+        flow_log: FlowLogConfig {
+            directory: config.data_dir.join("flows"),
+            size_max_bytes: config.flow_log_size_bytes,
+        },
         run_dir: config.run_dir.join("replicas"),
     };
     let scrapes = Arc::new(Scrapes::new(config));

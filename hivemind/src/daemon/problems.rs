@@ -1,6 +1,6 @@
 //! What is wrong with the node, in words.
 
-use hivemind_agent::FlowLosses;
+use hivemind_agent::{FlowLogStatistics, FlowLosses};
 use hivemind_common::name as map_name;
 use hivemind_datapath::MapStatistics;
 use hivemind_model::{App, EndConnections, ErrorCode, Problem};
@@ -21,6 +21,7 @@ pub(crate) struct Seen<'a> {
     /// Who has the most connections, if that was asked.
     pub(crate) heaviest: &'a [EndConnections],
     pub(crate) losses: FlowLosses,
+    pub(crate) flow_log: FlowLogStatistics,
     /// What is wrong with the cluster.
     pub(crate) cluster: Vec<Problem>,
 }
@@ -31,8 +32,23 @@ pub(crate) fn all(seen: Seen<'_>) -> Vec<Problem> {
     all.extend((!seen.containerd).then(containerd));
     all.extend(seen.maps.iter().filter_map(|fill| map(fill, seen.heaviest)));
     all.extend(seen.cluster);
+    all.extend(flow_log(seen.flow_log));
     all.extend(flows(seen.losses, Timestamp::now()));
     all
+}
+
+/// Flows cannot be kept on disk.
+fn flow_log(statistics: FlowLogStatistics) -> Option<Problem> {
+    statistics.is_failing.then(|| {
+        problem(
+            ErrorCode::StoreFailed,
+            format!(
+                "flows cannot be kept on disk ({} attempts failed); their totals wait in the kernel",
+                statistics.failures
+            ),
+            "see whether the disk with the data directory has room; it goes on by itself",
+        )
+    })
 }
 
 /// containerd does not answer.

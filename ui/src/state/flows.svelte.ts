@@ -86,6 +86,8 @@ class Flows {
       this.lost += line.object.events;
       return;
     }
+    // Past minutes and how far back events reach come only to who asks for them.
+    if (line.type !== "flow") return;
     const flow = line.object;
     if (this.app !== "" && !touches(flow, this.app)) return;
     const refusal = flow.verdict !== "allowed";

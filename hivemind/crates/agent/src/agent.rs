@@ -25,7 +25,7 @@ use tracing::{info, warn};
 use crate::{
     addresses::AddressPool,
     fault,
-    flows::Flows,
+    flows::{FlowLogConfig, Flows},
     node::{self, Told},
     policies::{BeforeForgetting, Policies, PolicyWriter},
     remote,
@@ -59,6 +59,8 @@ pub struct AgentConfig {
     /// Cancelled once replicas that do not run may be started; until then only what runs is looked after. Before a node
     /// that comes back has heard what is still its own, it must not start what runs elsewhere by now.
     pub may_start: CancellationToken,
+    /// Where flows are kept, and how much of them.
+    pub flow_log: FlowLogConfig,
     /// A directory for replicas' `resolv.conf` and `hosts`, gone at the next boot.
     pub run_dir: PathBuf,
 }
@@ -151,6 +153,21 @@ impl Agent {
         );
         let services = writer.start(stop.clone(), &mut tasks);
         let (dns_v4, dns_v6) = config.zone.dns;
+        let flows = Flows::start(
+            Arc::clone(&datapath),
+            &objects,
+            config.node.clone(),
+            config.flow_log.clone(),
+            &stop,
+            &mut tasks,
+        );
+        let minutes = Arc::clone(&flows.minutes);
+        let before_forgetting: BeforeForgetting = Arc::new(move |gone| {
+            let (minutes, others) = (Arc::clone(&minutes), before_forgetting(gone));
+            Box::pin(async move {
+                futures::join!(minutes.count(), others);
+            })
+        });
         let writer = PolicyWriter::new(
             Arc::clone(&datapath),
             objects.clone(),
@@ -159,7 +176,6 @@ impl Agent {
             before_forgetting,
         );
         let policies = writer.start(config.node.clone(), stop.clone(), &mut tasks);
-        let flows = Flows::start(Arc::clone(&datapath), &objects, config.node.clone(), &stop, &mut tasks);
         let mut pool = AddressPool::new(config.replica_ranges.0, config.replica_ranges.1);
         for endpoint in datapath.endpoints() {
             pool.claim(endpoint.spec.ipv4);

@@ -1,12 +1,12 @@
 //! Flows: what the data path tells, in words.
 //!
-//! The data path speaks of numbers and addresses. [`names`] follows the objects that they stand for, [`selector`] says
-//! which flows somebody wants, and here is the log of the last [`LOG_MAX`] of them, for those who ask later. The log keeps
+//! The data path speaks of numbers and addresses. [`names`] follows the objects that they stand for, and here is the log of the last [`LOG_MAX`] of them, for those who ask later. The log keeps
 //! numbers; they become words only for whoever reads. Where events were lost, it keeps how many.
 
+mod minutes;
 pub(crate) mod names;
 mod policy_log;
-mod selector;
+pub(crate) mod round_trips;
 pub(crate) mod told;
 
 use std::{
@@ -16,8 +16,8 @@ use std::{
 
 use futures::stream::{self, BoxStream, StreamExt};
 use hivemind_common::drop_reason::DropReason;
-use hivemind_datapath::{Datapath, FlowEvent, FlowItem, FlowKind, FlowPeer};
-use hivemind_model::{ApiError, FlowLine, FlowLoss, FlowVerdict};
+use hivemind_datapath::{Datapath, FlowEvent, FlowEvents, FlowItem, FlowKind, FlowPeer};
+use hivemind_model::{ApiError, FlowLine, FlowLoss, FlowReach, FlowSelection};
 use hivemind_store::Objects;
 use jiff::Timestamp;
 use tokio::{
@@ -30,11 +30,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    minutes::Minutes,
     names::{Names, follow_names},
     policy_log::PolicyLog,
-    selector::Selector,
+    round_trips::RoundTrips,
 };
 use crate::{Agent, ends::log_heaviest, fault};
+
+pub use minutes::{FlowLogConfig, FlowLogStatistics};
 
 /// How many flows are kept for those who ask later.
 pub(crate) const LOG_MAX: usize = 4096;
@@ -45,12 +48,8 @@ const WAITING_MAX: usize = 1024;
 /// Which flows are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlowQuery {
-    /// Only those that this began: `app`, `namespace/app`, `host`, `dns`, `world`, `unknown`, an address or a CIDR.
-    pub from: Option<String>,
-    /// Only those with this at the other end; as `from`.
-    pub to: Option<String>,
-    /// Only those that were judged so.
-    pub verdict: Option<FlowVerdict>,
+    /// Only these.
+    pub selection: FlowSelection,
     /// Whether to go on with new ones as they come.
     pub follow: bool,
     /// At most this many of the last ones that are known already.
@@ -62,7 +61,9 @@ pub(crate) struct Flows {
     datapath: Arc<Datapath>,
     node: String,
     names: Arc<Mutex<Names>>,
+    round_trips: Arc<RoundTrips>,
     log: Arc<Log>,
+    pub(crate) minutes: Arc<Minutes>,
 }
 
 /// Flows that were not told.
@@ -75,6 +76,7 @@ pub struct FlowLosses {
 }
 
 struct Log {
+    began: Timestamp,
     kept: Mutex<VecDeque<Kept>>,
     lost: Mutex<FlowLosses>,
     items: broadcast::Sender<FlowItem>,
@@ -85,6 +87,15 @@ struct Log {
 enum Kept {
     Event(FlowEvent),
     Lost(Loss),
+}
+
+impl Kept {
+    fn time(&self) -> Timestamp {
+        match self {
+            Kept::Event(event) => event.time,
+            Kept::Lost(loss) => loss.time,
+        }
+    }
 }
 
 /// Events that were lost before `time`, when that was seen.
@@ -106,20 +117,35 @@ impl Flows {
         datapath: Arc<Datapath>,
         objects: &Objects,
         node: String,
+        kept: FlowLogConfig,
         stop: &CancellationToken,
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let (items, _) = broadcast::channel(WAITING_MAX);
-        let log = Arc::new(Log { kept: Mutex::default(), lost: Mutex::default(), items });
+        let log = Arc::new(Log::new(items));
         let names = Arc::new(Mutex::new(Names::default()));
         let full = Arc::new(Notify::new());
+        let round_trips = Arc::default();
+        let minutes = Arc::new(Minutes::new(
+            kept,
+            Arc::clone(&datapath),
+            Arc::clone(&names),
+            Arc::clone(&round_trips),
+            node.clone(),
+        ));
         let policy_log = PolicyLog::new(Arc::clone(&names), node.clone());
-        let kept =
-            Keeping { datapath: Arc::clone(&datapath), log: Arc::clone(&log), full: Arc::clone(&full) };
-        tasks.spawn(keep(kept, policy_log, stop.clone()));
+        let keeping = Keeping {
+            events: datapath.flow_events(),
+            log: Arc::clone(&log),
+            minutes: Arc::clone(&minutes),
+            full: Arc::clone(&full),
+            policy_log,
+        };
+        tasks.spawn(keep(keeping, stop.clone()));
+        tasks.spawn(Arc::clone(&minutes).keep(stop.clone()));
         log_heaviest(Arc::clone(&datapath), objects.clone(), full, stop.clone(), tasks);
         follow_names(objects, &names, stop, tasks);
-        Flows { datapath, node, names, log }
+        Flows { datapath, node, names, round_trips, log, minutes }
     }
 
     pub(crate) fn names(&self) -> std::sync::MutexGuard<'_, Names> {
@@ -128,6 +154,10 @@ impl Flows {
 }
 
 impl Log {
+    fn new(items: broadcast::Sender<FlowItem>) -> Self {
+        Log { began: Timestamp::now(), kept: Mutex::default(), lost: Mutex::default(), items }
+    }
+
     fn kept(&self) -> std::sync::MutexGuard<'_, VecDeque<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -161,14 +191,15 @@ impl Log {
 
 /// What [`keep`] works with.
 struct Keeping {
-    datapath: Arc<Datapath>,
+    events: FlowEvents,
     log: Arc<Log>,
+    minutes: Arc<Minutes>,
     full: Arc<Notify>,
+    policy_log: PolicyLog,
 }
 
 /// Keeps the log, tells `full` when a connection found no room, and has policies logged that want it.
-async fn keep(Keeping { datapath, log, full }: Keeping, mut policy_log: PolicyLog, stop: CancellationToken) {
-    let mut events = datapath.flow_events();
+async fn keep(Keeping { mut events, log, minutes, full, mut policy_log }: Keeping, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -180,6 +211,7 @@ async fn keep(Keeping { datapath, log, full }: Keeping, mut policy_log: PolicyLo
                     if let FlowItem::Event(event) = &item {
                         policy_log.note(event);
                     }
+                    minutes.note(&item);
                     log.take(item);
                 }
                 None => return,
@@ -197,29 +229,32 @@ impl Agent {
     /// is too slow is told how many it missed.
     ///
     /// # Errors
-    /// `Malformed` for a selector that cannot be read; when the data path cannot be read.
+    /// When the data path cannot be read.
     pub async fn flows(
         &self,
         query: &FlowQuery,
     ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError> {
-        let wanted = Wanted::of(query)?;
+        let wanted = query.selection.clone();
         let flows = &self.shared.flows;
+        flows.round_trips.refresh(&flows.datapath).await?;
         let (kept, items) = {
             let kept = flows.log.kept();
             (kept.iter().copied().collect::<Vec<_>>(), flows.log.items.subscribe())
         };
+        let reach = wanted.since.map(|since| reach(&kept, since, flows));
         if !query.follow {
             let live =
                 flows.datapath.connections(LOG_MAX).await.map_err(|error| fault::explain_datapath(&error))?;
             let lines = told_last(present(kept, live).iter(), query.tail, flows, &wanted);
-            return Ok(stream::iter(lines.into_iter().map(Ok)).boxed());
+            return Ok(stream::iter(reach.into_iter().chain(lines).map(Ok)).boxed());
         }
         let lines = told_last(kept.iter(), query.tail, flows, &wanted);
         let reader = Reader {
-            backlog: lines.into(),
+            backlog: reach.into_iter().chain(lines).collect(),
             items,
             wanted,
             names: Arc::clone(&flows.names),
+            round_trips: Arc::clone(&flows.round_trips),
             node: flows.node.clone(),
             stop: self.shared.stop.clone(),
         };
@@ -228,6 +263,16 @@ impl Agent {
             Some((Ok(line), reader))
         })
         .boxed())
+    }
+
+    /// What went in past minutes, as the log on disk has it, oldest first.
+    pub fn flow_history(&self, selection: FlowSelection) -> BoxStream<'static, Result<FlowLine, ApiError>> {
+        self.shared.flows.minutes.history(selection)
+    }
+
+    /// How the log of flows on disk is.
+    pub fn flow_log(&self) -> FlowLogStatistics {
+        self.shared.flows.minutes.statistics()
     }
 
     /// Flows that were not told since the agent was started.
@@ -265,8 +310,7 @@ fn present(kept: Vec<Kept>, live: Vec<FlowEvent>) -> Vec<Kept> {
     all.extend(live.into_iter().map(Kept::Event));
     all.sort_by_key(|kept| match kept {
         Kept::Event(event) if event.kind == FlowKind::Live => event.began.unwrap_or(event.time),
-        Kept::Event(event) => event.time,
-        Kept::Lost(loss) => loss.time,
+        other => other.time(),
     });
     all
 }
@@ -276,7 +320,7 @@ fn told_last<'a>(
     kept: impl DoubleEndedIterator<Item = &'a Kept>,
     max: usize,
     flows: &Flows,
-    wanted: &Wanted,
+    wanted: &FlowSelection,
 ) -> Vec<FlowLine> {
     let names = flows.names();
     let (mut lines, mut room) = (Vec::new(), max);
@@ -286,7 +330,7 @@ fn told_last<'a>(
         }
         match kept {
             Kept::Event(event) => {
-                let flow = told::flow(event, &names, &flows.node);
+                let flow = told::flow(event, &names, &flows.round_trips, &flows.node);
                 if wanted.wants(&flow) {
                     lines.push(FlowLine::Flow(Box::new(flow)));
                     room -= 1;
@@ -302,34 +346,21 @@ fn told_last<'a>(
     lines
 }
 
-/// A query that was understood.
-struct Wanted {
-    from: Option<Selector>,
-    to: Option<Selector>,
-    verdict: Option<FlowVerdict>,
-}
-
-impl Wanted {
-    fn of(query: &FlowQuery) -> Result<Self, ApiError> {
-        let read = |field: &str, word: &Option<String>| {
-            word.as_deref().map(|word| Selector::parse(field, word)).transpose()
-        };
-        Ok(Wanted { from: read("from", &query.from)?, to: read("to", &query.to)?, verdict: query.verdict })
-    }
-
-    fn wants(&self, flow: &hivemind_model::Flow) -> bool {
-        self.verdict.is_none_or(|verdict| verdict == flow.verdict)
-            && self.from.as_ref().is_none_or(|from| from.selects(&flow.source))
-            && self.to.as_ref().is_none_or(|to| to.selects(&flow.destination))
-    }
+/// How far back `kept` reaches, for somebody who wants to know what happened since then.
+fn reach(kept: &[Kept], since: Timestamp, flows: &Flows) -> FlowLine {
+    let oldest = kept.first().filter(|_| kept.len() == LOG_MAX).map(Kept::time);
+    let known_since = oldest.unwrap_or(flows.log.began);
+    let complete = known_since <= since;
+    FlowLine::Reach(FlowReach { node: flows.node.clone(), since: known_since, complete })
 }
 
 /// Somebody who follows.
 struct Reader {
     backlog: VecDeque<FlowLine>,
     items: broadcast::Receiver<FlowItem>,
-    wanted: Wanted,
+    wanted: FlowSelection,
     names: Arc<Mutex<Names>>,
+    round_trips: Arc<RoundTrips>,
     node: String,
     stop: CancellationToken,
 }
@@ -347,7 +378,7 @@ impl Reader {
             match item {
                 Ok(FlowItem::Event(event)) => {
                     let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-                    let flow = told::flow(&event, &names, &self.node);
+                    let flow = told::flow(&event, &names, &self.round_trips, &self.node);
                     if self.wanted.wants(&flow) {
                         return Some(FlowLine::Flow(Box::new(flow)));
                     }
@@ -412,7 +443,7 @@ mod tests {
     #[test]
     fn the_log_keeps_so_much_and_no_more_and_what_was_lost_as_well() {
         let (items, _) = broadcast::channel(1);
-        let log = Log { kept: Mutex::default(), lost: Mutex::default(), items };
+        let log = Log::new(items);
         for port in 0..LOG_MAX {
             log.take(FlowItem::Event(event(FlowKind::New, u16::try_from(port).unwrap(), 1)));
         }
@@ -425,7 +456,7 @@ mod tests {
     #[test]
     fn what_is_lost_is_counted() {
         let (items, _) = broadcast::channel(1);
-        let log = Log { kept: Mutex::default(), lost: Mutex::default(), items };
+        let log = Log::new(items);
         log.take(FlowItem::Event(event(FlowKind::New, 1, 1)));
         assert_eq!(*log.lost(), FlowLosses::default());
         log.take(FlowItem::Lost(3));

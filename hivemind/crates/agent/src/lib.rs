@@ -29,7 +29,7 @@ pub use agent::{Agent, AgentConfig, AgentError};
 pub use check::CheckSpec;
 pub use ends::in_words;
 pub use fault::{explain_datapath, explain_runtime};
-pub use flows::{FlowLosses, FlowQuery};
+pub use flows::{FlowLogConfig, FlowLogStatistics, FlowLosses, FlowQuery};
 pub use policies::{BeforeForgetting, GoneIdentity, POLICY_TIME_BUCKETS, PolicyTimes, Times};
 pub use services::{Zone, names};
 pub use trace::{TraceEnd, TraceQuery};

@@ -12,7 +12,7 @@ use crate::{
     Agent,
     agent::container_id,
     fault,
-    flows::{names::Names, told},
+    flows::{names::Names, round_trips::RoundTrips, told},
     services::protocol,
 };
 
@@ -121,7 +121,7 @@ fn verdict(trace: &Trace, names: &Names, node: &str) -> (FlowVerdict, String, St
     // The event says by which policy it was refused.
     let told = trace.steps.iter().rev().find_map(|step| {
         let flow = step.flow.filter(|flow| flow.kind == FlowKind::Dropped(reason))?;
-        Some(told::flow(&flow, names, node))
+        Some(told::flow(&flow, names, &RoundTrips::default(), node))
     });
     let verdict = if reason.is_denial() { FlowVerdict::Denied } else { FlowVerdict::Dropped };
     let explanation = told.map_or_else(|| reason.meaning().to_owned(), |flow| flow.explanation);
@@ -129,7 +129,7 @@ fn verdict(trace: &Trace, names: &Names, node: &str) -> (FlowVerdict, String, St
 }
 
 fn step_in_words(step: &TraceStep, names: &Names, node: &str) -> NetStep {
-    let flow = step.flow.map(|flow| told::flow(&flow, names, node));
+    let flow = step.flow.map(|flow| told::flow(&flow, names, &RoundTrips::default(), node));
     let mut found = Vec::new();
     match step.flow.map(|flow| flow.kind) {
         Some(FlowKind::Live) if step.is_reply => found.push("the connection".to_owned()),

@@ -1,20 +1,18 @@
 //! What the API needs of the node that runs the replicas.
 
 use std::{
-    fmt, io,
+    io,
     net::{IpAddr, SocketAddr},
-    str::FromStr,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use hivemind_model::{
-    ApiError, ErrorCode, ExecExit, FlowLine, FlowVerdict, ImageSummary, ImportResult, LogLine, NetCheck,
-    NetTrace, Port, Problems, Protocol, Replica, Status, TerminalSize, Volume, check_name,
+    ApiError, ExecExit, FlowLine, FlowSelection, ImageSummary, ImportResult, LogLine, NetCheck, NetTrace,
+    Port, Protocol, Replica, Status, TerminalSize, Volume,
 };
 use hivemind_observe::Format;
-use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 use crate::statistics::Statistics;
@@ -66,6 +64,13 @@ pub trait NodeAccess: Send + Sync + 'static {
     async fn flows(
         &self,
         request: FlowsRequest,
+    ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError>;
+
+    /// What went in past minutes: [`FlowLine::Minute`]s in the order in which they were written, and losses. Dropping the stream
+    /// ends it.
+    async fn flow_history(
+        &self,
+        selection: FlowSelection,
     ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError>;
 
     /// What would become of a packet. Nothing is sent, and nothing changed.
@@ -129,88 +134,12 @@ pub enum TraceTo {
 /// Which flows to tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlowsRequest {
-    /// Only those that this began.
-    pub from: Option<FlowFilter>,
-    /// Only those with this at the other end.
-    pub to: Option<FlowFilter>,
-    /// Only those that were judged so.
-    pub verdict: Option<FlowVerdict>,
+    /// Only these.
+    pub selection: FlowSelection,
     /// Whether to go on with new ones.
     pub follow: bool,
     /// At most this many of those that are remembered, the newest.
     pub tail: usize,
-}
-
-/// One end of the flows to tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FlowFilter {
-    /// Replicas of an app, in one namespace or in any.
-    App {
-        /// The namespace; `None`: any.
-        namespace: Option<String>,
-        /// The app's name.
-        app: String,
-    },
-    /// The node's own processes.
-    Host,
-    /// The DNS server that replicas ask.
-    Dns,
-    /// Whatever is neither a replica nor a node.
-    World,
-    /// What could not be told.
-    Unknown,
-    /// These addresses.
-    Net(IpNet),
-}
-
-/// As [`FlowFilter::from_str`] reads it.
-impl fmt::Display for FlowFilter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            FlowFilter::App { namespace: Some(namespace), app } => write!(f, "{namespace}/{app}"),
-            FlowFilter::App { namespace: None, app } => f.write_str(app),
-            FlowFilter::Host => f.write_str("host"),
-            FlowFilter::Dns => f.write_str("dns"),
-            FlowFilter::World => f.write_str("world"),
-            FlowFilter::Unknown => f.write_str("unknown"),
-            FlowFilter::Net(net) => net.fmt(f),
-        }
-    }
-}
-
-impl FromStr for FlowFilter {
-    type Err = ApiError;
-
-    /// Reads `host`, `dns`, `world`, `unknown`, an address, a CIDR, `app` or `namespace/app`.
-    fn from_str(text: &str) -> Result<Self, ApiError> {
-        match text {
-            "host" => return Ok(FlowFilter::Host),
-            "dns" => return Ok(FlowFilter::Dns),
-            "world" => return Ok(FlowFilter::World),
-            "unknown" => return Ok(FlowFilter::Unknown),
-            _ => {}
-        }
-        if let Ok(address) = text.parse::<IpAddr>() {
-            return Ok(FlowFilter::Net(address.into()));
-        }
-        if let Ok(net) = text.parse::<IpNet>() {
-            return Ok(FlowFilter::Net(net.trunc()));
-        }
-        let (namespace, app) = match text.split_once('/') {
-            Some((namespace, app)) => (Some(namespace.to_owned()), app.to_owned()),
-            None => (None, text.to_owned()),
-        };
-        let mut problems = Problems::default();
-        for name in namespace.iter().chain([&app]) {
-            check_name("", name, 63, &mut problems);
-        }
-        if problems.is_empty() {
-            return Ok(FlowFilter::App { namespace, app });
-        }
-        let what = format!("{text:?} is no end of a flow");
-        let hint = "name an app (or namespace/app), host, dns, world, unknown, an address or a CIDR";
-        Err(ApiError::new(ErrorCode::Malformed, what, hint))
-    }
 }
 
 /// What to run in a replica, and how.
@@ -253,35 +182,4 @@ pub enum ExecOutput {
     Stderr(Bytes),
     /// It ended; nothing comes after it.
     Exit(ExecExit),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_end_of_a_flow_is_read_as_people_write_it() {
-        let app = |namespace: Option<&str>, app: &str| FlowFilter::App {
-            namespace: namespace.map(str::to_owned),
-            app: app.to_owned(),
-        };
-        for (text, filter) in [
-            ("host", FlowFilter::Host),
-            ("dns", FlowFilter::Dns),
-            ("world", FlowFilter::World),
-            ("unknown", FlowFilter::Unknown),
-            ("web", app(None, "web")),
-            ("team/web", app(Some("team"), "web")),
-            ("team/host", app(Some("team"), "host")),
-            ("192.0.2.1", FlowFilter::Net("192.0.2.1/32".parse().unwrap())),
-            ("192.0.2.1/24", FlowFilter::Net("192.0.2.0/24".parse().unwrap())),
-            ("2001:db8::1", FlowFilter::Net("2001:db8::1/128".parse().unwrap())),
-        ] {
-            assert_eq!(text.parse::<FlowFilter>().unwrap(), filter, "{text}");
-            assert_eq!(filter.to_string().parse::<FlowFilter>().unwrap(), filter, "{filter}");
-        }
-        for text in ["", "/", "a/", "/a", "a/b/c", "Web", "192.0.2.1/33", "a b"] {
-            assert_eq!(text.parse::<FlowFilter>().unwrap_err().code, ErrorCode::Malformed, "{text}");
-        }
-    }
 }

@@ -173,18 +173,53 @@ pub(crate) struct LogParams {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct FlowParams {
-    /// Only those that this began: `app`, `namespace/app`, `host`, `dns`, `world`, `unknown`, an address or a CIDR.
+    /// Only those that this began: `app`, `namespace/app`, `namespace/*`, `node/name` (the processes of a node), `host` (those
+    /// of the node that tells), `dns`, `world`, `unknown`, an address or a CIDR.
     pub(crate) from: Option<String>,
     /// Only those with this at the other end; as `from`.
     pub(crate) to: Option<String>,
+    /// Only those to these ports: `80`, `80/tcp`, `8000-8099`.
+    pub(crate) port: Option<String>,
+    /// Only those of this protocol: `tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, or its number.
+    pub(crate) protocol: Option<String>,
     /// Only those that were judged so.
     #[param(inline)]
     pub(crate) verdict: Option<FlowVerdict>,
+    /// Only those that did not pass for this reason, a stable word such as `policy_ingress`.
+    pub(crate) reason: Option<String>,
+    /// Only what happened from then on: a time (RFC 3339), or how long ago (`30s`, `30m`, `1h`, `2d`). The first line then says
+    /// how far back the node remembers.
+    pub(crate) since: Option<String>,
     /// Whether to go on with new ones as they come.
     #[serde(default)]
     pub(crate) follow: bool,
     /// The last so many of those that are remembered, at most 4096; 100 if it is left out.
     pub(crate) tail: Option<usize>,
+}
+
+/// Which minutes' flows are wanted.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct FlowHistoryParams {
+    /// Only what happened from then on: a time (RFC 3339), or how long ago (`30s`, `30m`, `1h`, `2d`).
+    pub(crate) since: Option<String>,
+    /// Only what happened before then; as `since`.
+    pub(crate) until: Option<String>,
+    /// Only those that this began: `app`, `namespace/app`, `namespace/*`, `node/name` (the processes of a node), `host` (those
+    /// of the node that tells), `dns`, `world`, `unknown`, an address or a CIDR.
+    pub(crate) from: Option<String>,
+    /// Only those with this at the other end; as `from`.
+    pub(crate) to: Option<String>,
+    /// Only those to these ports: `80`, `80/tcp`, `8000-8099`.
+    pub(crate) port: Option<String>,
+    /// Only those of this protocol: `tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, or its number.
+    pub(crate) protocol: Option<String>,
+    /// Only those that were judged so.
+    #[param(inline)]
+    pub(crate) verdict: Option<FlowVerdict>,
+    /// Only those that did not pass for this reason, a stable word such as `policy_ingress`.
+    pub(crate) reason: Option<String>,
 }
 
 /// What to run.

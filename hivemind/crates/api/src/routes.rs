@@ -79,6 +79,7 @@ pub(crate) fn described() -> OpenApiRouter<Serving> {
         .routes(routes!(images::list))
         .routes(routes!(images::import))
         .routes(routes!(flows::flows))
+        .routes(routes!(flows::history))
         .routes(routes!(net::trace))
         .routes(routes!(net::check))
         .routes(routes!(metrics::metrics))

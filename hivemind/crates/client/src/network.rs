@@ -1,8 +1,8 @@
 //! Requests about namespaces, network policies and flows.
 
 use hivemind_model::{
-    ApiError, AppliedPolicies, ApplyPolicies, FlowLine, FlowVerdict, Namespace, NetCheck, NetTrace,
-    NetworkPolicy, PolicyCheck, Resource,
+    ApiError, AppliedPolicies, ApplyPolicies, FlowLine, FlowVerdict, FlowWords, Namespace, NetCheck,
+    NetTrace, NetworkPolicy, PolicyCheck, Resource,
 };
 use hyper::Method;
 
@@ -16,12 +16,8 @@ use crate::{
 /// Which flows to tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlowOptions {
-    /// Only those that this began: `app`, `namespace/app`, `host`, `dns`, `world`, `unknown`, an address or a CIDR.
-    pub from: Option<String>,
-    /// Only those with this at the other end; as `from`.
-    pub to: Option<String>,
-    /// Only those that were judged so.
-    pub verdict: Option<FlowVerdict>,
+    /// Only these; `until` is for [`Client::flow_history`].
+    pub words: FlowWords,
     /// Whether to go on with new ones as they come.
     pub follow: bool,
     /// At most this many of the last ones that are known already; `None`: 100.
@@ -196,13 +192,29 @@ impl Client {
     /// # Errors
     /// `Malformed` for a filter that cannot be read; the stream has its own.
     pub async fn flows(&self, options: &FlowOptions) -> Result<FlowStream, ApiError> {
-        let verdict = options.verdict.map(FlowVerdict::as_str);
-        let path = ApiPath::of("flows")
-            .query_if("from", options.from.as_deref())
-            .query_if("to", options.to.as_deref())
-            .query_if("verdict", verdict)
+        let path = narrowed(ApiPath::of("flows"), &options.words)
             .query_if("tail", options.tail.map(|tail| tail.to_string()).as_deref())
             .query_if("follow", options.follow.then_some("true"));
         self.stream(&path).await
     }
+
+    /// What went in past minutes.
+    ///
+    /// # Errors
+    /// `Malformed` for a filter that cannot be read; the stream has its own.
+    pub async fn flow_history(&self, words: &FlowWords) -> Result<FlowStream, ApiError> {
+        let path =
+            narrowed(ApiPath::of("flows").part("history"), words).query_if("until", words.until.as_deref());
+        self.stream(&path).await
+    }
+}
+
+fn narrowed(path: ApiPath, words: &FlowWords) -> ApiPath {
+    path.query_if("from", words.from.as_deref())
+        .query_if("to", words.to.as_deref())
+        .query_if("port", words.port.as_deref())
+        .query_if("protocol", words.protocol.as_deref())
+        .query_if("verdict", words.verdict.map(FlowVerdict::as_str))
+        .query_if("reason", words.reason.as_deref())
+        .query_if("since", words.since.as_deref())
 }

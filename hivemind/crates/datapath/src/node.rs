@@ -211,9 +211,9 @@ impl Node {
         let services = service::lifecycle::fill(self)?;
         let endpoints = self.endpoints().len() as u64;
         let (cells, _) = self.services().cells();
-        let ((pairs, other_pairs), round_trips, events) = {
+        let ((pairs, other_pairs), round_trips, events, counters_id) = {
             let counted = self.pairs();
-            (counted.totals()?, counted.round_trips()?, counted.events()?)
+            (counted.totals()?, counted.round_trips()?, counted.events()?, counted.counters_id)
         };
         let counted = self.verdicts().totals()?;
         let (policies, rules) = {
@@ -248,6 +248,7 @@ impl Node {
         });
         let endpoint_drops = endpoint_drops(&maps, &names)?;
         Ok(Statistics {
+            counters_id,
             maps: fill.collect(),
             drops: drops(&maps)?,
             endpoint_drops,

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -51,6 +52,97 @@ pub struct Flow {
     pub packets_sent: u64,
     /// Packets that the destination sent back so far.
     pub packets_received: u64,
+    /// The mean round trip, in microseconds, that the kernel's TCP measured between the workloads of the two ends since
+    /// the data path was made. Left out where it measured none, and of flows with the world, whose round trips are many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_us: Option<u64>,
+}
+
+/// What went between two ends over one protocol and port within a minute.
+///
+/// If `exact`, connections, bytes and packets are those of the kernel's counters, and none is missing or told twice. The shares say
+/// more of the connections, as far as they were told one by one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowMinute {
+    /// The minute at whose end it was counted, by its beginning.
+    #[schema(value_type = String, format = DateTime)]
+    pub minute: Timestamp,
+    /// How many seconds the count covers: more than 60 where nobody counted before, since the daemon was down or the disk full.
+    pub seconds: u32,
+    /// The node that counted. What goes from node to node is counted on both.
+    pub node: String,
+    /// Whether it may pass.
+    pub verdict: FlowVerdict,
+    /// Who began it; without address, port and replica.
+    pub source: FlowEnd,
+    /// With whom; the port is the one that was asked. Without address and replica.
+    pub destination: FlowEnd,
+    /// As [`Flow::protocol`].
+    pub protocol: String,
+    /// Whether the numbers are the kernel's totals. If not, they are those of events that were told.
+    pub exact: bool,
+    /// Connections that began; of what was denied, attempts; of what was dropped, packets.
+    pub connections: u64,
+    /// Bytes of IP packets that the source sent.
+    pub bytes_sent: u64,
+    /// Bytes of IP packets that the destination sent back.
+    pub bytes_received: u64,
+    /// Packets that the source sent.
+    pub packets_sent: u64,
+    /// Packets that the destination sent back.
+    pub packets_received: u64,
+    /// The mean of the round trips, in microseconds, that were measured between the two meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_us: Option<u64>,
+    /// The connections by addresses outside, reason and rules, as far as they were told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<FlowShare>,
+    /// Connections that are in no share: events that were lost, or found no room.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub untold: u64,
+}
+
+/// Connections that have the same addresses outside, reason and rules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowShare {
+    /// The source's address or block of addresses, if it is no replica; none where there were too many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub source: Option<IpNet>,
+    /// The same of the destination.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub destination: Option<IpNet>,
+    /// Why they did not pass; empty if they did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// The rule of the source's side that decided, by its name at that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_rule: Option<RuleRef>,
+    /// The rule of the destination's side that decided, by its name at that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_rule: Option<RuleRef>,
+    /// How many.
+    pub connections: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// How far back a node's events reach.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowReach {
+    /// The node.
+    pub node: String,
+    /// Since when its events are known; older ones were forgotten.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// Whether that is as far as was asked for.
+    pub complete: bool,
 }
 
 /// What happened to a flow.
@@ -99,7 +191,7 @@ impl FlowVerdict {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FlowEnd {
-    /// What it is: `replica`, `host` (the node's own processes), `dns`, `world`, `check`
+    /// What it is: `replica`, `host` (the node's own processes), `node` (another node's), `dns`, `world`, `check`
     /// (an end of a check of the network), or `unknown`.
     pub kind: String,
     /// The namespace, of a replica.
@@ -160,6 +252,10 @@ pub enum FlowLine {
     Flow(Box<Flow>),
     /// So many events were lost before this line, in the kernel or on the way.
     Lost(FlowLoss),
+    /// What went within a minute; in answers about history only.
+    Minute(Box<FlowMinute>),
+    /// How far back a node's events reach; first, where the request says since when.
+    Reach(FlowReach),
 }
 
 /// Events that could not be told.

@@ -10,6 +10,7 @@ mod app;
 mod cluster;
 mod error;
 mod flow;
+mod flow_filter;
 mod id;
 mod identity;
 mod image;
@@ -38,7 +39,10 @@ pub use cluster::{
     PolicyReport, REPORT_MAX, RenewAnswer, RenewRequest, ReplicaReport, Routing, ServiceReport, TRAFFIC_MAX,
 };
 pub use error::{ApiError, ErrorCode, ErrorKind, Problem, Problems};
-pub use flow::{Flow, FlowEnd, FlowEvent, FlowLine, FlowLoss, FlowVerdict, RuleRef};
+pub use flow::{
+    Flow, FlowEnd, FlowEvent, FlowLine, FlowLoss, FlowMinute, FlowReach, FlowShare, FlowVerdict, RuleRef,
+};
+pub use flow_filter::{FlowFilter, FlowPorts, FlowSelection, FlowWords};
 pub use id::{short_id, template_hash};
 pub use identity::{Identity, IdentitySpec, NamedPort};
 pub use image::{ImageReference, ImageReferenceError, is_sha256_digest};

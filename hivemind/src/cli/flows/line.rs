@@ -2,7 +2,11 @@
 
 use std::net::IpAddr;
 
-use hivemind_model::{DEFAULT_NAMESPACE, Flow, FlowEnd, FlowEvent, FlowLine, FlowLoss, FlowVerdict, RuleRef};
+use hivemind_model::{
+    DEFAULT_NAMESPACE, Flow, FlowEnd, FlowEvent, FlowLine, FlowLoss, FlowMinute, FlowShare, FlowVerdict,
+    RuleRef,
+};
+use ipnet::IpNet;
 
 use crate::cli::{fault::Colours, units::size};
 
@@ -26,18 +30,53 @@ impl Printer {
     pub(crate) fn text(&mut self, line: &FlowLine) -> String {
         match line {
             FlowLine::Flow(flow) => self.flow(flow),
+            FlowLine::Minute(minute) => self.minute(minute),
+            FlowLine::Reach(_) => String::new(),
             FlowLine::Lost(loss) => self.colours.paint("1;33", &lost(loss)) + "\n",
         }
     }
 
-    fn flow(&mut self, flow: &Flow) -> String {
-        let (verdict, colour) = match flow.verdict {
-            FlowVerdict::Allowed => ("allowed", "32"),
-            FlowVerdict::Denied => ("denied", "1;31"),
-            FlowVerdict::Dropped => ("dropped", "33"),
-            FlowVerdict::Audited => ("audited", "36"),
+    /// `2026-01-31T12:00Z  allowed  client -> web:80  tcp  12 connections  …`, and a line for each share that says more.
+    fn minute(&mut self, flows: &FlowMinute) -> String {
+        let (verdict, colour) = verdict(flows.verdict);
+        let [source, destination] = self.both(&flows.source, &flows.destination);
+        let noun = match (flows.verdict, flows.connections) {
+            (FlowVerdict::Allowed | FlowVerdict::Audited, 1) => "connection",
+            (FlowVerdict::Allowed | FlowVerdict::Audited, _) => "connections",
+            (FlowVerdict::Denied, 1) => "attempt",
+            (FlowVerdict::Denied, _) => "attempts",
+            (FlowVerdict::Dropped, 1) => "packet",
+            (FlowVerdict::Dropped, _) => "packets",
         };
-        let texts = [&flow.source, &flow.destination].map(|at| match self.wide && !at.node.is_empty() {
+        let about = if flows.exact { "" } else { "at least " };
+        let mut notes = vec![format!("{about}{} {noun}", flows.connections)];
+        let sent = [flows.packets_sent, flows.packets_received];
+        notes.push(carried(sent, [flows.bytes_sent, flows.bytes_received]));
+        notes.extend(self.wide.then(|| flows.rtt_us.map(round_trip)).flatten());
+        notes.extend(self.wide.then(|| format!("({})", flows.node)));
+        notes.extend((flows.seconds > 60).then(|| format!("in {} s", flows.seconds)));
+        notes.retain(|note| !note.is_empty());
+        let mut text = format!(
+            "{}  {}  {source} -> {destination}  {:<5}  {}\n",
+            flows.minute.strftime("%Y-%m-%dT%H:%MZ"),
+            self.colours.paint(colour, &format!("{verdict:<7}")),
+            flows.protocol,
+            notes.join("  "),
+        );
+        flows
+            .shares
+            .iter()
+            .filter_map(|share| share_line(share, flows.verdict))
+            .for_each(|line| text += &line);
+        if flows.untold > 0 {
+            text += &format!("    {:>7}  were not told one by one\n", flows.untold);
+        }
+        text
+    }
+
+    /// Both ends, padded to their columns.
+    fn both(&mut self, source: &FlowEnd, destination: &FlowEnd) -> [String; 2] {
+        let texts = [source, destination].map(|at| match self.wide && !at.node.is_empty() {
             true => format!("{} ({})", end(at), at.node),
             false => end(at),
         });
@@ -46,20 +85,56 @@ impl Printer {
         }
         let [source, destination] = texts;
         let [from, to] = self.ends;
+        [format!("{source:<from$}"), format!("{destination:<to$}")]
+    }
+
+    fn flow(&mut self, flow: &Flow) -> String {
+        let (verdict, colour) = verdict(flow.verdict);
+        let [source, destination] = self.both(&flow.source, &flow.destination);
         let mut line = format!(
-            "{}  {}  {source:<from$} -> {destination:<to$}  {:<5} {:<7}",
+            "{}  {}  {source} -> {destination}  {:<5} {:<7}",
             // The day is of interest to programs, which have the whole time.
             flow.time.strftime("%H:%M:%S%.3f"),
             self.colours.paint(colour, &format!("{verdict:<7}")),
             flow.protocol,
             event(flow.event),
         );
+        let rtt = flow.rtt_us.filter(|_| self.wide).map(round_trip).unwrap_or_default();
         let notes: Vec<String> =
-            [why(flow), rules(flow), counts(flow)].into_iter().filter(|note| !note.is_empty()).collect();
+            [why(flow), rules(flow), counts(flow), rtt].into_iter().filter(|note| !note.is_empty()).collect();
         line.push_str(&format!("  {}", notes.join("  ")));
         line.truncate(line.trim_end().len());
         line + "\n"
     }
+}
+
+fn verdict(verdict: FlowVerdict) -> (&'static str, &'static str) {
+    match verdict {
+        FlowVerdict::Allowed => ("allowed", "32"),
+        FlowVerdict::Denied => ("denied", "1;31"),
+        FlowVerdict::Dropped => ("dropped", "33"),
+        FlowVerdict::Audited => ("audited", "36"),
+    }
+}
+
+fn round_trip(rtt_us: u64) -> String {
+    format!("rtt {}.{:03} ms", rtt_us / 1_000, rtt_us % 1_000)
+}
+
+/// What a share says beyond its record.
+fn share_line(share: &FlowShare, verdict: FlowVerdict) -> Option<String> {
+    let address = |of: &Option<IpNet>| {
+        of.map(|block| match block.prefix_len() == block.max_prefix_len() {
+            true => block.addr().to_string(),
+            false => block.to_string(),
+        })
+    };
+    let mut notes = Vec::new();
+    notes.extend(address(&share.source).map(|source| format!("from {source}")));
+    notes.extend(address(&share.destination).map(|destination| format!("to {destination}")));
+    notes.extend((!share.reason.is_empty()).then(|| share.reason.clone()));
+    notes.extend([&share.egress_rule, &share.ingress_rule].into_iter().flatten().map(|of| rule(of, verdict)));
+    (!notes.is_empty()).then(|| format!("    {:>7}  {}\n", share.connections, notes.join("  ")))
 }
 
 fn event(event: FlowEvent) -> &'static str {
@@ -124,18 +199,18 @@ fn rule(rule: &RuleRef, verdict: FlowVerdict) -> String {
 }
 
 fn counts(flow: &Flow) -> String {
+    carried([flow.packets_sent, flow.packets_received], [flow.bytes_sent, flow.bytes_received])
+}
+
+fn carried(packets: [u64; 2], bytes: [u64; 2]) -> String {
     let one = |packets: u64, bytes: u64| {
         let noun = if packets == 1 { "packet" } else { "packets" };
         format!("{packets} {noun} {}", size(bytes))
     };
-    match (flow.packets_sent, flow.packets_received) {
-        (0, 0) => String::new(),
-        (_, 0) => one(flow.packets_sent, flow.bytes_sent),
-        _ => format!(
-            "{}, back {}",
-            one(flow.packets_sent, flow.bytes_sent),
-            one(flow.packets_received, flow.bytes_received)
-        ),
+    match packets {
+        [0, 0] => String::new(),
+        [_, 0] => one(packets[0], bytes[0]),
+        _ => format!("{}, back {}", one(packets[0], bytes[0]), one(packets[1], bytes[1])),
     }
 }
 
@@ -189,6 +264,7 @@ mod tests {
             bytes_received: 1_500,
             packets_sent: 6,
             packets_received: 1,
+            rtt_us: Some(1_234),
         }
     }
 

@@ -18,8 +18,8 @@ use hivemind_api::{
 };
 use hivemind_client::{Client, ExecEvent, FlowOptions, LogOptions, NodeLink, TraceOptions};
 use hivemind_model::{
-    ApiError, ErrorCode, ExecExit, FlowLine, FlowLoss, ImageSummary, ImportResult, LogLine, NetCheck,
-    NetTrace, Node, Port, Replica, Status, Volume,
+    ApiError, ErrorCode, ExecExit, FlowLine, FlowLoss, FlowSelection, ImageSummary, ImportResult, LogLine,
+    NetCheck, NetTrace, Node, Port, Replica, Status, Volume,
 };
 use hivemind_observe::Format;
 use hivemind_pki::node_name;
@@ -147,9 +147,7 @@ impl NodeAccess for Nodes {
         request: FlowsRequest,
     ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError> {
         let options = FlowOptions {
-            from: request.from.as_ref().map(ToString::to_string),
-            to: request.to.as_ref().map(ToString::to_string),
-            verdict: request.verdict,
+            words: request.selection.words(),
             follow: request.follow,
             tail: Some(request.tail as u64),
         };
@@ -169,6 +167,25 @@ impl NodeAccess for Nodes {
             return Ok(stream::select_all(streams).boxed());
         }
         Ok(newest(streams, tail).await)
+    }
+
+    async fn flow_history(
+        &self,
+        selection: FlowSelection,
+    ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError> {
+        let words = selection.words();
+        let mut streams = vec![self.local.flow_history(selection).await?];
+        for (node, client) in self.others().await? {
+            match client.flow_history(&words).await {
+                Ok(stream) => streams.push(stream.map(move |line| Ok(line_or_loss(line, &node))).boxed()),
+                Err(error) => {
+                    warn!(node, error = error.message, "The past flows of a node cannot be told");
+                    let lost = FlowLine::Lost(FlowLoss { events: 0, place: format!("node {node}") });
+                    streams.push(stream::iter([Ok(lost)]).boxed());
+                }
+            }
+        }
+        Ok(stream::select_all(streams).boxed())
     }
 
     async fn trace(&self, request: TraceRequest) -> Result<NetTrace, ApiError> {

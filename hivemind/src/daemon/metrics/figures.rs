@@ -99,6 +99,7 @@ impl Figures {
                 maps: &statistics.maps,
                 heaviest: &[],
                 losses: self.agent.flow_losses(),
+                flow_log: self.agent.flow_log(),
                 cluster: cluster.problems,
             })),
             nodes: if cluster.server {

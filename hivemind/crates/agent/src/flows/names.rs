@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use hivemind_model::{DEFAULT_NAMESPACE, Identity, NetworkPolicy, Replica, WatchKind};
+use hivemind_model::{DEFAULT_NAMESPACE, Identity, NetworkPolicy, Node, Replica, WatchKind};
 use hivemind_store::{Object, Objects};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -82,6 +82,7 @@ pub(crate) struct Names {
     identities: Table<u32, (String, String)>,
     policies: Table<u32, PolicyName>,
     replicas: Table<IpAddr, ReplicaName>,
+    nodes: Table<IpAddr, String>,
 }
 
 impl Names {
@@ -101,6 +102,11 @@ impl Names {
             .known
             .get(&address)
             .filter(|replica| replica.identity == 0 || replica.identity == identity)
+    }
+
+    /// The node that others reach at this address.
+    pub(crate) fn node(&self, address: IpAddr) -> Option<&str> {
+        self.nodes.known.get(&address).map(String::as_str)
     }
 
     /// The name of the replica that has an address, with its namespace unless that is the default one.
@@ -151,6 +157,21 @@ impl Names {
         }
     }
 
+    fn note_node(&mut self, kind: WatchKind, node: &Node) {
+        let name = &node.metadata.name;
+        for address in
+            node.spec.address.map(IpAddr::from).into_iter().chain(node.status.addresses.iter().copied())
+        {
+            match kind {
+                WatchKind::Deleted if self.nodes.known.get(&address) == Some(name) => {
+                    self.nodes.remove(address)
+                }
+                WatchKind::Deleted => {}
+                WatchKind::Added | WatchKind::Modified => self.nodes.insert(address, name.clone()),
+            }
+        }
+    }
+
     fn note_replica(&mut self, kind: WatchKind, replica: &Replica) {
         let addresses = [replica.status.ipv4.map(IpAddr::from), replica.status.ipv6.map(IpAddr::from)]
             .into_iter()
@@ -190,6 +211,7 @@ pub(crate) fn follow_names(
                 follow::<Identity>(&objects, &names, Names::note_identity),
                 follow::<NetworkPolicy>(&objects, &names, Names::note_policy),
                 follow::<Replica>(&objects, &names, Names::note_replica),
+                follow::<Node>(&objects, &names, Names::note_node),
             );
         };
         tokio::select! {

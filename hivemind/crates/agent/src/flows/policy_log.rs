@@ -10,7 +10,7 @@ use hivemind_datapath::{FlowEvent, FlowKind};
 use hivemind_model::{Flow, FlowEnd, RuleRef};
 use tracing::{info, warn};
 
-use super::{names::Names, told};
+use super::{names::Names, round_trips::RoundTrips, told};
 
 /// How many lines are written in [`SPAN`], at most; how many more there were is told after it.
 const LINES_MAX: u64 = 200;
@@ -49,7 +49,7 @@ impl PolicyLog {
             if !wants(event.egress_rule) && !wants(event.ingress_rule) {
                 return;
             }
-            told::flow(event, &names, &self.node)
+            told::flow(event, &names, &RoundTrips::default(), &self.node)
         };
         if self.may_write(Instant::now()) {
             write(&flow);

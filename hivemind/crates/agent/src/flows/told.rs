@@ -4,10 +4,13 @@ use hivemind_common::policy::{RULE_HOST, rule_parts};
 use hivemind_datapath::{DropReason, FlowEvent, FlowKind, FlowPeer};
 use hivemind_model::{Flow, FlowEnd, FlowEvent as Happened, FlowVerdict, Identity, RuleRef};
 
-use super::names::Names;
+use super::{names::Names, round_trips::RoundTrips};
+
+/// The protocol whose round trips are measured.
+pub(crate) const TCP: u8 = 6;
 
 /// The event as users see it.
-pub(crate) fn flow(event: &FlowEvent, names: &Names, node: &str) -> Flow {
+pub(crate) fn flow(event: &FlowEvent, names: &Names, round_trips: &RoundTrips, node: &str) -> Flow {
     let (happened, verdict, reason, explanation) = match event.kind {
         FlowKind::New => (Happened::New, FlowVerdict::Allowed, "", String::new()),
         FlowKind::Live => (Happened::Live, FlowVerdict::Allowed, "", String::new()),
@@ -42,6 +45,9 @@ pub(crate) fn flow(event: &FlowEvent, names: &Names, node: &str) -> Flow {
         bytes_received: event.bytes[1],
         packets_sent: event.packets[0],
         packets_received: event.packets[1],
+        rtt_us: (event.protocol == TCP)
+            .then(|| round_trips.mean_us(event.source.identity, event.destination.identity))
+            .flatten(),
     }
 }
 
@@ -79,7 +85,7 @@ fn audit(event: &FlowEvent, names: &Names) -> Option<String> {
 }
 
 /// One end of what node `here` saw.
-fn end(peer: &FlowPeer, has_ports: bool, names: &Names, here: &str) -> FlowEnd {
+pub(crate) fn end(peer: &FlowPeer, has_ports: bool, names: &Names, here: &str) -> FlowEnd {
     let mut end = FlowEnd {
         kind: kind(peer.identity).to_owned(),
         identity: peer.identity,
@@ -95,6 +101,11 @@ fn end(peer: &FlowPeer, has_ports: bool, names: &Names, here: &str) -> FlowEnd {
         if end.app.is_empty() {
             (end.namespace, end.app) = (replica.namespace.clone(), replica.app.clone());
         }
+    }
+    if peer.identity == Identity::NODE
+        && let Some(node) = peer.address.and_then(|address| names.node(address))
+    {
+        end.node = node.to_owned();
     }
     // Each node has its own.
     if matches!(peer.identity, Identity::HOST | Identity::DNS) {
@@ -115,7 +126,7 @@ fn kind(identity: u32) -> &'static str {
     }
 }
 
-fn rule(number: u32, names: &Names) -> Option<RuleRef> {
+pub(crate) fn rule(number: u32, names: &Names) -> Option<RuleRef> {
     if number == RULE_HOST {
         return Some(RuleRef::node_to_replicas());
     }
@@ -128,7 +139,7 @@ fn rule(number: u32, names: &Names) -> Option<RuleRef> {
     Some(RuleRef { namespace, policy, direction: direction.to_owned(), index: parts.index })
 }
 
-fn protocol(number: u8) -> String {
+pub(crate) fn protocol(number: u8) -> String {
     match number {
         0 => String::new(),
         1 => "icmp".to_owned(),
@@ -181,7 +192,12 @@ mod tests {
     #[test]
     fn what_is_only_told_bears_the_rule_that_would_deny_it() {
         let told = |rule| {
-            let flow = flow(&FlowEvent { ingress_rule: rule, ..event(FlowKind::New) }, &names(), "n");
+            let flow = flow(
+                &FlowEvent { ingress_rule: rule, ..event(FlowKind::New) },
+                &names(),
+                &RoundTrips::default(),
+                "n",
+            );
             (flow.verdict, flow.explanation)
         };
         assert_eq!(
@@ -198,7 +214,7 @@ mod tests {
     #[test]
     fn a_denial_is_told_from_a_drop_and_both_from_what_passes() {
         let judged = |kind| {
-            let flow = flow(&event(kind), &names(), "n");
+            let flow = flow(&event(kind), &names(), &RoundTrips::default(), "n");
             (flow.event, flow.verdict, flow.reason)
         };
         assert_eq!(
@@ -219,11 +235,14 @@ mod tests {
             ..event(FlowKind::Dropped(DropReason::PolicyIngress))
         };
         assert_eq!(
-            flow(&denied, &names(), "n").explanation,
+            flow(&denied, &names(), &RoundTrips::default(), "n").explanation,
             "no policy lets it enter its destination: shop/only-client governs the destination, and no rule allows it"
         );
         let gone = FlowEvent { ingress_rule: rule_number(9, 0, None), ..denied };
-        assert_eq!(flow(&gone, &names(), "n").explanation, "no policy lets it enter its destination");
+        assert_eq!(
+            flow(&gone, &names(), &RoundTrips::default(), "n").explanation,
+            "no policy lets it enter its destination"
+        );
     }
 
     #[test]
@@ -233,7 +252,7 @@ mod tests {
             ingress_rule: rule_number(9, 0, None),
             ..event(FlowKind::New)
         };
-        let flow = flow(&rules, &names(), "n");
+        let flow = flow(&rules, &names(), &RoundTrips::default(), "n");
         assert_eq!((flow.source.namespace.as_str(), flow.source.app.as_str()), ("shop", "web"));
         assert_eq!((flow.destination.kind.as_str(), flow.destination.port), ("world", Some(80)));
         let egress = flow.egress_rule.unwrap();
@@ -249,7 +268,7 @@ mod tests {
     fn an_end_that_is_the_nodes_own_is_on_that_node_and_the_world_on_none() {
         let mut probe = event(FlowKind::New);
         probe.source.identity = Identity::HOST;
-        let flow = flow(&probe, &names(), "n");
+        let flow = flow(&probe, &names(), &RoundTrips::default(), "n");
         assert_eq!((flow.source.node.as_str(), flow.destination.node.as_str()), ("n", ""));
     }
 
@@ -262,7 +281,7 @@ mod tests {
     #[test]
     fn a_ping_has_no_ports() {
         let ping = FlowEvent { protocol: 1, ..event(FlowKind::New) };
-        let flow = flow(&ping, &names(), "n");
+        let flow = flow(&ping, &names(), &RoundTrips::default(), "n");
         assert_eq!((flow.source.port, flow.protocol.as_str()), (None, "icmp"));
     }
 }

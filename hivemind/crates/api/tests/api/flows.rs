@@ -1,7 +1,7 @@
 //! Flows and metrics.
 
-use hivemind_api::{FlowFilter, FlowsRequest, serve_metrics};
-use hivemind_model::{ApiError, ErrorCode, FlowVerdict};
+use hivemind_api::{FlowsRequest, serve_metrics};
+use hivemind_model::{ApiError, ErrorCode, FlowFilter, FlowSelection, FlowVerdict};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,22 +13,47 @@ use crate::{harness::Server, node::lost};
 #[tokio::test]
 async fn flows_are_told_as_the_node_is_asked_for_them() {
     let server = Server::start().await;
-    let mut flows = server.lines("/v1/flows?from=team/web&to=10.0.0.1/8&verdict=denied&tail=7").await;
+    let mut flows = server
+        .lines(
+            "/v1/flows?from=team/web&to=10.0.0.1/8&verdict=denied&port=80/tcp&reason=no_policy&protocol=17\
+         &since=2026-01-31T12:00:00Z&tail=7",
+        )
+        .await;
     assert_eq!(flows.content_type, "application/x-ndjson");
     assert_eq!(flows.json().await, json!({"type": "lost", "object": {"events": 1, "place": "kernel"}}));
     assert_eq!(flows.said().await, None);
     let asked = server.node.last_flows.lock().unwrap().take();
-    let expected = FlowsRequest {
+    let selection = FlowSelection {
         from: Some(FlowFilter::App { namespace: Some("team".into()), app: "web".into() }),
         to: Some(FlowFilter::Net("10.0.0.0/8".parse().unwrap())),
+        ports: Some("80/tcp".parse().unwrap()),
+        protocol: Some("udp".into()),
         verdict: Some(FlowVerdict::Denied),
-        follow: false,
-        tail: 7,
+        reason: Some("no_policy"),
+        since: Some("2026-01-31T12:00:00Z".parse().unwrap()),
+        until: None,
     };
+    let expected = FlowsRequest { selection, follow: false, tail: 7 };
     assert_eq!(asked, Some(expected));
     server.lines("/v1/flows").await;
     let asked = server.node.last_flows.lock().unwrap().take();
     assert_eq!(asked, Some(FlowsRequest { tail: 100, ..FlowsRequest::default() }));
+}
+
+#[tokio::test]
+async fn history_is_told_as_the_node_is_asked_for_it() {
+    let server = Server::start().await;
+    let path = "/v1/flows/history?since=2026-01-31T12:00:00Z&until=2026-01-31T13:00:00Z&to=team/*";
+    let mut flows = server.lines(path).await;
+    assert_eq!(flows.json().await, json!({"type": "lost", "object": {"events": 7, "place": "log"}}));
+    assert_eq!(flows.said().await, None);
+    let expected = FlowSelection {
+        to: Some(FlowFilter::Namespace("team".into())),
+        since: Some("2026-01-31T12:00:00Z".parse().unwrap()),
+        until: Some("2026-01-31T13:00:00Z".parse().unwrap()),
+        ..FlowSelection::default()
+    };
+    assert_eq!(server.node.last_history.lock().unwrap().take(), Some(expected));
 }
 
 #[tokio::test]
@@ -56,10 +81,13 @@ async fn flows_are_followed_and_end_with_the_nodes_error() {
 #[tokio::test]
 async fn a_filter_that_cannot_be_read_is_told_with_all_others() {
     let server = Server::start().await;
-    let path = "/v1/flows?from=a/b/c&to=192.0.2.1/40&tail=5000";
-    let error = server.refused("GET", path, Value::Null, 400, ErrorCode::Malformed).await;
-    let fields: Vec<_> = error.problems.iter().map(|p| p.field.as_str()).collect();
-    assert_eq!(fields, ["from", "to", "tail"]);
+    let wrong = "from=a/b/c&to=192.0.2.1/40&port=http&protocol=x&reason=x&since=x";
+    for (path, last) in [("/v1/flows?tail=5000&", "tail"), ("/v1/flows/history?until=x&", "until")] {
+        let path = format!("{path}{wrong}");
+        let error = server.refused("GET", &path, Value::Null, 400, ErrorCode::Malformed).await;
+        let fields: Vec<_> = error.problems.iter().map(|p| p.field.as_str()).collect();
+        assert_eq!(fields, ["from", "to", "port", "protocol", "reason", "since", last]);
+    }
     for query in ["verdict=maybe", "form=web"] {
         server.refused("GET", &format!("/v1/flows?{query}"), Value::Null, 400, ErrorCode::Malformed).await;
     }

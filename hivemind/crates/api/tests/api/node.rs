@@ -18,8 +18,8 @@ use hivemind_api::{
     TraceRequest, TraceTo,
 };
 use hivemind_model::{
-    ApiError, ErrorCode, ExecExit, FlowLine, FlowLoss, FlowVerdict, ImageSummary, ImportResult, LogLine,
-    NetCheck, NetOutcome, NetProbe, NetTrace, Port, Problems, Replica, Status, Volume,
+    ApiError, ErrorCode, ExecExit, FlowLine, FlowLoss, FlowSelection, FlowVerdict, ImageSummary,
+    ImportResult, LogLine, NetCheck, NetOutcome, NetProbe, NetTrace, Port, Problems, Replica, Status, Volume,
 };
 use hivemind_observe::Format;
 use jiff::Timestamp;
@@ -40,6 +40,7 @@ pub(crate) struct TestNode {
     /// What followers of flows are told.
     pub(crate) flows: broadcast::Sender<Result<FlowLine, ApiError>>,
     pub(crate) last_flows: Mutex<Option<FlowsRequest>>,
+    pub(crate) last_history: Mutex<Option<FlowSelection>>,
     pub(crate) last_exec: Mutex<Option<ExecRequest>>,
     pub(crate) last_trace: Mutex<Option<TraceRequest>>,
     pub(crate) resizes: watch::Sender<Vec<(u16, u16)>>,
@@ -56,6 +57,7 @@ impl Default for TestNode {
             taken_ports: Mutex::default(),
             flows: broadcast::Sender::new(16),
             last_flows: Mutex::default(),
+            last_history: Mutex::default(),
             last_exec: Mutex::default(),
             last_trace: Mutex::default(),
             resizes: watch::Sender::default(),
@@ -262,6 +264,15 @@ impl NodeAccess for TestNode {
             Some((flows.recv().await.ok()?, flows))
         });
         Ok(kept.chain(live).boxed())
+    }
+
+    async fn flow_history(
+        &self,
+        selection: FlowSelection,
+    ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError> {
+        *self.last_history.lock().unwrap() = Some(selection);
+        let lost = FlowLine::Lost(FlowLoss { events: 7, place: "log".into() });
+        Ok(stream::iter([Ok(lost)]).boxed())
     }
 
     async fn trace(&self, request: TraceRequest) -> Result<NetTrace, ApiError> {

@@ -43,6 +43,7 @@ async fn the_document_names_every_route_with_its_errors() {
         "GET /v1/apps",
         "GET /v1/cluster",
         "GET /v1/flows",
+        "GET /v1/flows/history",
         "GET /v1/images",
         "GET /v1/jointokens",
         "GET /v1/namespaces",

@@ -31,21 +31,26 @@ pub(crate) struct Pairs {
     counters: PerCpuArray<MapData, PairCounters>,
     round_trips: PerCpuHashMap<MapData, RttKey, RttHistogram>,
     budgets: PerCpuArray<MapData, EventBudget>,
+    /// The kernel's number of the map of counters, which no other map has before the next boot.
+    pub(crate) counters_id: u32,
 }
 
 impl Pairs {
     /// Opens the pins that loading the object has made or found.
     pub(crate) fn open(pins: &Pins) -> Result<Self, Error> {
         let round_trips = Map::PerCpuHashMap(open(pins, name::RTT)?);
+        let counters = open(pins, name::PAIR_COUNTERS)?;
+        let counters_id = counters.info().map_err(failed(name::PAIR_COUNTERS))?.id();
         Ok(Self {
             numbers: HashMap::try_from(Map::HashMap(open(pins, name::PAIR)?)).map_err(failed(name::PAIR))?,
             free: Stack::try_from(Map::Stack(open(pins, name::PAIR_FREE)?))
                 .map_err(failed(name::PAIR_FREE))?,
-            counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, name::PAIR_COUNTERS)?))
+            counters: PerCpuArray::try_from(Map::PerCpuArray(counters))
                 .map_err(failed(name::PAIR_COUNTERS))?,
             round_trips: PerCpuHashMap::try_from(round_trips).map_err(failed(name::RTT))?,
             budgets: PerCpuArray::try_from(Map::PerCpuArray(open(pins, name::EVENT_BUDGETS)?))
                 .map_err(failed(name::EVENT_BUDGETS))?,
+            counters_id,
         })
     }
 

@@ -1,0 +1,305 @@
+//! Flows by minute, for the log on disk.
+//!
+//! At the end of each minute the kernel's counters are read: of pairs of identities with protocol, port and verdict, of what found no
+//! pair, and of dropped packets by reason. What they say beyond their marks in the log is exact; marks and records reach the disk
+//! together, so that it is told once, whatever happens to the daemon. Which addresses outside, reasons and rules there were is known
+//! from events only, which are lost under load: [`shares`] collects those, and a record says how many of its connections are in no
+//! share.
+
+mod records;
+mod shares;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::stream::{self, BoxStream, StreamExt};
+use hivemind_datapath::{Datapath, FlowEvent, FlowItem, Statistics};
+use hivemind_flowlog::{FlowLog, Marks, RECORDS_MAX, read};
+use hivemind_model::{ApiError, ErrorCode, FlowLine, FlowLoss, FlowSelection};
+use jiff::Timestamp;
+use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::{records::Turn, shares::Shares};
+use super::{
+    names::Names,
+    round_trips::{ByPair, RoundTrips, by_pair},
+};
+use crate::fault;
+
+/// How long after the end of a minute its last events are waited for.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// How many records wait for a reader that is busy.
+const WAITING_MAX: usize = 64;
+
+/// Where the log is, and how large it may become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowLogConfig {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Bytes on disk; zero: nothing is kept.
+    pub size_max_bytes: u64,
+}
+
+/// How the log is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowLogStatistics {
+    /// Bytes on disk.
+    pub size_bytes: u64,
+    /// Records that were written since the daemon began.
+    pub records: u64,
+    /// Attempts to write that failed since then.
+    pub failures: u64,
+    /// Whether the last one failed.
+    pub is_failing: bool,
+}
+
+/// Who keeps the log.
+pub(crate) struct Minutes {
+    config: FlowLogConfig,
+    datapath: Arc<Datapath>,
+    names: Arc<Mutex<Names>>,
+    round_trips: Arc<RoundTrips>,
+    node: String,
+    /// Of the minute that goes on, and of the one that ended and is not written yet.
+    shares: Mutex<Shares>,
+    statistics: Mutex<FlowLogStatistics>,
+    /// Held while a minute is written.
+    turn: tokio::sync::Mutex<Keeping>,
+}
+
+/// What is known between two minutes.
+#[derive(Default)]
+struct Keeping {
+    log: Option<FlowLog>,
+    counted: Option<Instant>,
+    round_trips: ByPair,
+}
+
+impl Minutes {
+    pub(crate) fn new(
+        config: FlowLogConfig,
+        datapath: Arc<Datapath>,
+        names: Arc<Mutex<Names>>,
+        round_trips: Arc<RoundTrips>,
+        node: String,
+    ) -> Self {
+        Minutes {
+            config,
+            datapath,
+            names,
+            round_trips,
+            node,
+            shares: Mutex::default(),
+            statistics: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn shares(&self) -> std::sync::MutexGuard<'_, Shares> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn statistics(&self) -> FlowLogStatistics {
+        *self.statistics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_kept(&self) -> bool {
+        self.config.size_max_bytes > 0
+    }
+
+    /// Takes note of an event.
+    pub(super) fn note(&self, item: &FlowItem) {
+        if let FlowItem::Event(event) = item
+            && self.is_kept()
+        {
+            self.shares().take(event, &event_ends(event));
+        }
+    }
+
+    /// Writes a record at the end of each minute, and a last one at the end.
+    pub(super) async fn keep(self: Arc<Self>, stop: CancellationToken) {
+        if !self.is_kept() {
+            return;
+        }
+        self.count().await;
+        loop {
+            // By the clock, so that minutes are whole ones; one that is set back shifts at most one of them.
+            let now = Timestamp::now();
+            let into = now.as_millisecond().rem_euclid(60_000).unsigned_abs();
+            let rest = Duration::from_millis(60_000 - into) + SETTLE;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(rest) => self.count().await,
+            }
+        }
+        self.count().await;
+    }
+
+    /// Writes what was counted since the last time. What cannot be written now is with the next.
+    pub(crate) async fn count(&self) {
+        if !self.is_kept() {
+            return;
+        }
+        let mut keeping = self.turn.lock().await;
+        match self.try_count(&mut keeping).await {
+            Ok(records) => {
+                let mut statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
+                statistics.records += records;
+                statistics.size_bytes = keeping.log.as_ref().map_or(0, FlowLog::size_bytes);
+                if std::mem::take(&mut statistics.is_failing) {
+                    info!("Flows are kept on disk again");
+                }
+            }
+            Err(error) => {
+                let mut statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
+                statistics.failures += 1;
+                if !std::mem::replace(&mut statistics.is_failing, true) {
+                    warn!(%error, "Flows cannot be kept on disk; their totals are kept in the kernel and written once it goes");
+                }
+            }
+        }
+    }
+
+    async fn try_count(&self, keeping: &mut Keeping) -> Result<u64, ApiError> {
+        let minute = minute_that_ends(Timestamp::now());
+        let statistics = self.datapath.statistics().await.map_err(|error| fault::explain_datapath(&error))?;
+        let boot =
+            tokio::fs::read_to_string("/proc/sys/kernel/random/boot_id").await.map_err(|e| failed(&e))?;
+        let epoch = format!("{}:{}", boot.trim(), statistics.counters_id);
+        let measured = by_pair(&statistics.round_trips);
+        self.round_trips.take(measured.clone());
+        let log = match keeping.log.take() {
+            Some(log) => log,
+            None => self.open(epoch, &statistics).await?,
+        };
+        let seconds = keeping.counted.map_or(60, |counted| {
+            u32::try_from(counted.elapsed().as_millis().div_ceil(1_000)).unwrap_or(u32::MAX)
+        });
+        let (records, written) = {
+            let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            let turn = Turn {
+                minute,
+                seconds,
+                node: &self.node,
+                names: &names,
+                measured: &measured,
+                measured_before: &keeping.round_trips,
+            };
+            let shares = self.shares();
+            (turn.records(&statistics, log.marks(), &shares), shares.snapshot())
+        };
+        let count = records.len() as u64;
+        let counted = Instant::now();
+        let (log, result) =
+            spawn_blocking(move || write(log, records, &statistics)).await.map_err(|e| failed(&e))?;
+        keeping.log = Some(log);
+        result.map_err(|error| failed(&error))?;
+        keeping.counted = Some(counted);
+        keeping.round_trips = measured;
+        self.shares().forget(&written);
+        Ok(count)
+    }
+
+    /// Opens the log. Where nothing was ever kept, or counters were made anew, it begins with what there is to begin with.
+    async fn open(&self, epoch: String, statistics: &Statistics) -> Result<FlowLog, ApiError> {
+        let (directory, size) = (self.config.directory.clone(), self.config.size_max_bytes);
+        let now = records::counters(statistics).collect();
+        spawn_blocking(move || {
+            let (mut log, cuts) = FlowLog::open(&directory, size)?;
+            for cut in cuts {
+                let path = cut.path.display().to_string();
+                warn!(
+                    path,
+                    bytes = cut.bytes,
+                    reason = cut.reason,
+                    "The end of the log of flows was cut off"
+                );
+            }
+            match log.marks() {
+                Some(marks) if marks.epoch == epoch => {}
+                // They began at zero.
+                Some(_) => log.begin(Marks { epoch, said: std::collections::BTreeMap::new() })?,
+                None => log.begin(Marks { epoch, said: now })?,
+            }
+            Ok(log)
+        })
+        .await
+        .map_err(|e| failed(&e))?
+        .map_err(|error: std::io::Error| failed(&error))
+    }
+
+    /// The records of the log that are wanted, oldest first.
+    pub(super) fn history(&self, selection: FlowSelection) -> BoxStream<'static, Result<FlowLine, ApiError>> {
+        let (sender, lines) = mpsc::channel(WAITING_MAX);
+        let directory = self.config.directory.clone();
+        spawn_blocking(move || tell(&directory, &selection, &sender));
+        stream::unfold(lines, |mut lines| async { Some((lines.recv().await?, lines)) }).boxed()
+    }
+}
+
+/// Tells what is wanted until nobody wants it any more.
+fn tell(directory: &Path, selection: &FlowSelection, lines: &mpsc::Sender<Result<FlowLine, ApiError>>) {
+    let reader = match read(directory, selection.since, selection.until) {
+        Ok(reader) => reader,
+        Err(error) => return drop(lines.blocking_send(Err(failed(&error)))),
+    };
+    for flows in reader {
+        let line = match flows {
+            Ok(flows) if selection.wants_minute(&flows) => FlowLine::Minute(Box::new(flows)),
+            Ok(_) => continue,
+            Err(error) => {
+                warn!(%error, cause = %error.damage, "Some of the log of flows cannot be read");
+                FlowLine::Lost(FlowLoss { events: 0, place: "log".into() })
+            }
+        };
+        if lines.blocking_send(Ok(line)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Appends the records, with the marks of their counters, and waits until they are on disk.
+fn write(
+    mut log: FlowLog,
+    records: Vec<records::Record>,
+    statistics: &Statistics,
+) -> (FlowLog, std::io::Result<()>) {
+    let exist: std::collections::BTreeSet<_> =
+        records::counters(statistics).map(|(counter, _)| counter).collect();
+    log.retain_marks(|counter| exist.contains(counter));
+    let mut records = records.into_iter().peekable();
+    while records.peek().is_some() {
+        let (mut flows, mut marks) = (Vec::new(), Vec::new());
+        for record in records.by_ref().take(RECORDS_MAX) {
+            flows.push(record.flows);
+            marks.extend(record.mark);
+        }
+        if let Err(error) = log.append(flows, marks) {
+            return (log, Err(error));
+        }
+    }
+    let synced = log.sync();
+    (log, synced)
+}
+
+/// The minute that ended last, or, in its first seconds, is ending; a count in the middle of one is for that one.
+fn minute_that_ends(now: Timestamp) -> Timestamp {
+    let settled = now.checked_sub(jiff::SignedDuration::from_secs(2)).unwrap_or(now);
+    let second = settled.as_second();
+    Timestamp::from_second(second - second.rem_euclid(60)).unwrap_or(settled)
+}
+
+fn event_ends(event: &FlowEvent) -> [Option<std::net::IpAddr>; 2] {
+    [event.source, event.destination].map(|peer| shares::outside(&peer))
+}
+
+fn failed(error: &dyn std::fmt::Display) -> ApiError {
+    let hint = "see whether the disk with the data directory has room and works";
+    ApiError::new(ErrorCode::StoreFailed, format!("the log of flows failed: {error}"), hint)
+}
