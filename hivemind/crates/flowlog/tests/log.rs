@@ -37,6 +37,7 @@ fn flows(minute: i64, connections: u64) -> FlowMinute {
         shares: vec![FlowShare {
             source: Some("192.0.2.0/24".parse().unwrap()),
             destination: None,
+            domain: String::new(),
             reason: String::new(),
             egress_rule: None,
             ingress_rule: None,

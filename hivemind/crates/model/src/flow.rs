@@ -115,6 +115,9 @@ pub struct FlowShare {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub destination: Option<IpNet>,
+    /// As [`FlowEnd::domain`], of the destination when it was told; empty where the destination is a block of addresses.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub domain: String,
     /// Why they did not pass; empty if they did.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
@@ -215,6 +218,10 @@ pub struct FlowEnd {
     /// The port, if the protocol has ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// The domain name, without a dot at its end, for which the node's DNS server last answered with this address; empty if it did
+    /// not, and for a replica.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub domain: String,
 }
 
 /// A rule of a policy.

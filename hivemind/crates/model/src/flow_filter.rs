@@ -373,6 +373,7 @@ mod tests {
             identity: 300,
             address: Some([10, 200, 0, 7].into()),
             port: Some(80),
+            domain: String::new(),
         }
     }
 

@@ -238,6 +238,7 @@ mod tests {
             identity: 256,
             address: Some("10.200.0.5".parse().unwrap()),
             port: Some(port),
+            domain: String::new(),
         }
     }
 

@@ -99,6 +99,7 @@ impl Turn<'_> {
         rest.shares = vec![FlowShare {
             source: None,
             destination: None,
+            domain: String::new(),
             reason: reason.name().to_owned(),
             egress_rule: None,
             ingress_rule: None,
@@ -121,7 +122,8 @@ impl Turn<'_> {
         let [source, destination] = common.ends;
         let [egress_rule, ingress_rule] = common.rules.map(|number| told::rule(number, self.names));
         let reason = common.reason.unwrap_or_default().to_owned();
-        FlowShare { source, destination, reason, egress_rule, ingress_rule, connections }
+        let domain = String::new();
+        FlowShare { source, destination, domain, reason, egress_rule, ingress_rule, connections }
     }
 
     /// A record without numbers.
