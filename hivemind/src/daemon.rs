@@ -81,6 +81,7 @@ async fn serve(config: Config, inherited: sockets::Inherited) -> Result<(), ApiE
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         () = parts.ended.cancelled() => {}
+        () = memory::keep_small() => {}
     }
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     info!("Stopping; containers and their traffic go on");

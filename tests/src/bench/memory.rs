@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// What is resident is settled once it has kept still for this long.
-const STILL: Duration = Duration::from_secs(3);
+/// What is resident is settled once it has kept still for this long: longer than the daemon takes to see that much is free.
+const STILL: Duration = Duration::from_secs(7);
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
