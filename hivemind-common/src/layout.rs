@@ -20,8 +20,9 @@ pub struct Previous {
 pub const PREVIOUS: Option<Previous> = if cfg!(feature = "next-layout") {
     Some(Previous { version: 6, changed: &[crate::name::CONNTRACK_V4, crate::name::CONNTRACK_V6] })
 } else {
-    // Entries of policies have more to say since, and say what they said; what rules decide was not counted.
-    Some(Previous { version: 5, changed: &[crate::name::VERDICTS] })
+    // Entries of policies have more to say since, and say what they said; what rules decide was not counted. Counters of
+    // pairs lay in a map by processor; they begin at zero again.
+    Some(Previous { version: 5, changed: &[crate::name::VERDICTS, crate::name::PAIR_COUNTERS] })
 };
 
 /// What programs of one layout never share with those of another: their scratch space, what they hand to one another, and

@@ -217,6 +217,8 @@ pub const TO_UNDERLAY: &str = "to_underlay";
 pub const TO_SERVICE: &str = "to_service";
 /// Program at the egress of the overlay's own interface: what the host's stack sends to other nodes' replicas.
 pub const TO_OVERLAY: &str = "to_overlay";
+/// Program that puts the numbers of pairs on their stack; run by the daemon with a test run, once, before all others.
+pub const FILL_PAIRS: &str = "fill_pairs";
 /// Program that collects expired connections and arms the timer; run by the daemon with a test run.
 pub const COLLECT: &str = "collect";
 /// Program at the cgroup: round-trip times and retransmissions, as the kernel's own TCP knows them.
@@ -299,6 +301,8 @@ pub const SERVICE_INTERFACE: &str = "SERVICE_INTERFACE";
 pub const MASQUERADE_PORT_FIRST: &str = "MASQ_PORT_FIRST";
 /// As [`MASQUERADE_PORT_FIRST`]: how many.
 pub const MASQUERADE_PORT_COUNT: &str = "MASQ_PORT_COUNT";
+/// Global: how many pairs each processor has counters of in `pair_counters` (u32).
+pub const PAIRS: &str = "PAIRS";
 /// Global: which parts of the work are done, bits of [`crate::telemetry::FEATURES_ALL`] (u32). For measuring what each costs.
 pub const FEATURES: &str = "FEATURES";
 

@@ -4,7 +4,7 @@ use crate::{
     end::generation,
     frame::Frame,
     functions::{Functions, collect_if_due},
-    maps::{Maps, PAIR_COUNTERS, does},
+    maps::{Maps, does, pair_counters},
     tell::begun_first,
 };
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
@@ -134,7 +134,7 @@ impl<F: Functions> Flow<F> {
         let side = self.from();
         entry.bytes[side] += bytes;
         entry.packets[side] += packets;
-        if let Some(counters) = PAIR_COUNTERS.get_ptr_mut(entry.pair) {
+        if let Some(counters) = pair_counters(entry.pair) {
             let way = entry.way_from(side);
             // SAFETY: a pointer to this CPU's slot; programs on one CPU do not preempt one another within it.
             unsafe {

@@ -6,7 +6,7 @@ use crate::{
     flow::{Flow, empty},
     frame::Frame,
     functions::{self, ASIDE, CONTINUE, Functions, OUTWARD},
-    maps::{ENDPOINT_STATE, Maps, PAIR, PAIR_COUNTERS, PAIR_FREE, POLICY, SCRATCH, does, longest},
+    maps::{ENDPOINT_STATE, Maps, PAIR, PAIR_FREE, POLICY, SCRATCH, does, longest, pair_counters},
     tell::begun_first,
     translate::meets_served,
 };
@@ -329,7 +329,7 @@ fn count_attempt<F: Maps>(
     let (source, destination) = (entry.identities[source], entry.identities[destination]);
     let protocol_and_verdict = u32::from(flow.key.protocol) | u32::from(verdict) << 8;
     let number = functions::pair_number(source, destination, port.into(), protocol_and_verdict);
-    if let Some(counters) = PAIR_COUNTERS.get_ptr_mut(number) {
+    if let Some(counters) = pair_counters(number) {
         let way = conntrack::differ(begun_by.index(), flow.from());
         // SAFETY: a pointer to this CPU's slot, as above.
         unsafe {

@@ -18,6 +18,7 @@ mod change;
 mod collect;
 mod end;
 mod examine;
+mod fill;
 mod flow;
 mod frame;
 mod functions;

@@ -3,9 +3,9 @@
 use crate::{frame::Frame, route::Lookup, step::Handed};
 use aya_ebpf::{
     Global,
-    bindings::{BPF_F_NO_PREALLOC, bpf_timer},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_timer},
     btf_maps,
-    helpers::generated::bpf_map_lookup_elem,
+    helpers::generated::{bpf_get_smp_processor_id, bpf_map_lookup_elem},
     macros::{btf_map, map},
     maps::{
         Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf, Stack,
@@ -65,6 +65,9 @@ pub(crate) static SERVICE_INTERFACE: Global<u32> = Global::new(0);
 pub(crate) static MASQ_PORT_FIRST: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static MASQ_PORT_COUNT: Global<u32> = Global::new(0);
+
+#[unsafe(no_mangle)]
+pub(crate) static PAIRS: Global<u32> = Global::new(1);
 
 #[map(name = "conntrack_v4")]
 static CONNTRACK_V4: HashMap<Key<Address4>, Entry> = HashMap::with_max_entries(1, 0);
@@ -147,7 +150,7 @@ pub(crate) static PAIR: HashMap<PairKey, u32> = HashMap::with_max_entries(1, 0);
 #[map(name = "pair_free")]
 pub(crate) static PAIR_FREE: Stack<u32> = Stack::with_max_entries(1, 0);
 #[map(name = "pair_counters")]
-pub(crate) static PAIR_COUNTERS: PerCpuArray<PairCounters> = PerCpuArray::with_max_entries(1, 0);
+static PAIR_COUNTERS: Array<PairCounters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map(name = "rtt")]
 pub(crate) static RTT: PerCpuHashMap<RttKey, RttHistogram> =
     PerCpuHashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
@@ -360,4 +363,12 @@ pub(crate) fn conntrack_pointers() -> [*mut c_void; 2] {
 #[inline(always)]
 pub(crate) fn translation_pointers() -> [*mut c_void; 2] {
     [(&raw const TRANSLATION_V4).cast_mut().cast(), (&raw const TRANSLATION_V6).cast_mut().cast()]
+}
+
+/// A pair's counters on this processor. Programs on one processor do not preempt one another within them.
+#[inline(always)]
+pub(crate) fn pair_counters(pair: u32) -> Option<*mut PairCounters> {
+    // SAFETY: the helper takes nothing.
+    let processor = unsafe { bpf_get_smp_processor_id() };
+    PAIR_COUNTERS.get_ptr_mut(processor.wrapping_mul(PAIRS.load()).wrapping_add(pair))
 }

@@ -74,8 +74,6 @@ const ENFORCE_WITHIN: Duration = Duration::from_secs(20);
 const READ_WITHIN: Duration = Duration::from_secs(2);
 /// How often addresses of domains are looked at that may go.
 const EXPIRE_EVERY: Duration = Duration::from_secs(30);
-/// How many connections are looked at then: more than the data path has room for by default.
-const CONNECTIONS_MAX: usize = 1 << 20;
 /// The file with the addresses of domains, below the run directory.
 const DOMAINS_FILE: &str = "domains.json";
 /// How many entries are compiled, at least, before they are handed over: more than the data path has room for by default, and

@@ -3,9 +3,7 @@
 use crate::{Error, bpffs::Pins};
 use aya::{
     Pod,
-    maps::{
-        Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, Stack, lpm_trie::Key,
-    },
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, lpm_trie::Key},
 };
 use hivemind_common::{
     endpoint::{AddressEntry, CollectorState, EndpointState},
@@ -112,12 +110,6 @@ fn capacities(pins: &Pins) -> Result<Vec<(&'static str, u32)>, Error> {
 /// How many entries fit into a pinned map.
 pub(crate) fn capacity_of(pins: &Pins, map: &'static str) -> Result<u32, Error> {
     Ok(open(pins, map)?.info().map_err(failed(map))?.max_entries())
-}
-
-/// A stack that is pinned as `pin`.
-pub(crate) fn stack<V: Pod>(pins: &Pins, pin: &str, map: &'static str) -> Result<Stack<MapData, V>, Error> {
-    let found = MapData::from_pin(pins.map(pin)).map_err(failed(map))?;
-    Stack::try_from(Map::Stack(found)).map_err(failed(map))
 }
 
 fn trie<K: Pod, V: Pod>(pins: &Pins, map: &'static str) -> Result<LpmTrie<MapData, K, V>, Error> {

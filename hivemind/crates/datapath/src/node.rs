@@ -213,7 +213,7 @@ impl Node {
         let (cells, _) = self.services().cells();
         let ((pairs, other_pairs), round_trips, events, counters_id) = {
             let counted = self.pairs();
-            (counted.totals()?, counted.round_trips()?, counted.events()?, counted.counters_id)
+            (counted.totals()?, counted.round_trips()?, counted.events()?, counted.counters_id())
         };
         let counted = self.verdicts().totals()?;
         let (policies, rules) = {

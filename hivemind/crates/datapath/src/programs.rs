@@ -15,6 +15,7 @@ use aya::{
     Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
     maps::ProgramArray,
     programs::{Program, ProgramError, ProgramFd, TestRun, TestRunOptions},
+    util::nr_cpus,
 };
 use hivemind_common::{
     family::{Address4, Address6},
@@ -82,7 +83,9 @@ impl Programs {
         for (map, entries) in sizes(&config.sizes) {
             loader.map_max_entries(map, entries);
         }
-        let mut globals = Globals::of(config, services)?;
+        let pairs = pair_numbers::count(pins, &config.sizes)?;
+        loader.map_max_entries(name::PAIR_COUNTERS, pairs.saturating_mul(processors()));
+        let mut globals = Globals::of(config, services, pairs)?;
         if let Purpose::TakeOver(from) = purpose {
             globals.features |= FEATURE_TAKE_OVER;
             loader.map_pin_path(name::OLD_CONNTRACK_V4, from.map(name::CONNTRACK_V4));
@@ -94,8 +97,8 @@ impl Programs {
         let numbers = PairNumbers::find(pins)?;
         loader.map_pin_path(name::PAIR_FREE, numbers.path());
         let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
-        numbers.keep(pins)?;
         verify(&mut ebpf, matches!(purpose, Purpose::TakeOver(_)))?;
+        numbers.keep(&ebpf, pins)?;
         fill_steps(&mut ebpf)?;
         Ok(Self { ebpf })
     }
@@ -141,19 +144,24 @@ impl Programs {
 
     /// Collects expired connections now, counts the live ones, and lets the timer run this object's code.
     pub(crate) fn collect(&self) -> Result<(), Error> {
-        let Some(Program::SchedClassifier(program)) = self.ebpf.program(name::COLLECT) else {
-            return Err(program_error(name::COLLECT, ProgramError::NotLoaded));
-        };
-        // The program does not look at the packet, but the kernel wants one.
-        let frame = [0; 64];
-        let options = TestRunOptions { data_in: Some(&frame), repeat: 1, ..TestRunOptions::new() };
-        let result = program.test_run(options).map_err(|error| program_error(name::COLLECT, error))?;
-        if result.return_value == 0 {
-            return Ok(());
-        }
-        let message = format!("it returned {:#x}: the timer could not be set", result.return_value);
-        Err(Error::ProgramRefused { program: name::COLLECT.to_owned(), message, verifier_log: String::new() })
+        run_alone(&self.ebpf, name::COLLECT, "the timer could not be set")
     }
+}
+
+/// Runs a program that looks at no packet. `failure` is what it means if it does not return zero.
+fn run_alone(ebpf: &Ebpf, name: &str, failure: &str) -> Result<(), Error> {
+    let Some(Program::SchedClassifier(program)) = ebpf.program(name) else {
+        return Err(program_error(name, ProgramError::NotLoaded));
+    };
+    // The kernel wants a packet all the same.
+    let frame = [0; 64];
+    let options = TestRunOptions { data_in: Some(&frame), repeat: 1, ..TestRunOptions::new() };
+    let result = program.test_run(options).map_err(|error| program_error(name, error))?;
+    if result.return_value == 0 {
+        return Ok(());
+    }
+    let message = format!("it returned {:#x}: {failure}", result.return_value);
+    Err(Error::ProgramRefused { program: name.to_owned(), message, verifier_log: String::new() })
 }
 
 /// Puts the steps that programs have in common where those find them. In place of a former build's: one at a time, which is as
@@ -181,11 +189,12 @@ struct Globals {
     features: u32,
     ports: (u32, u32),
     services: u32,
+    pairs: u32,
     ranges: Ranges,
 }
 
 impl Globals {
-    fn of(config: &Config, services: u32) -> Result<Self, Error> {
+    fn of(config: &Config, services: u32, pairs: u32) -> Result<Self, Error> {
         let (first, last) = config.masquerade_ports;
         Ok(Self {
             cookie: netns_cookie().map_err(Error::system("ask for the network namespace's cookie"))?,
@@ -193,6 +202,7 @@ impl Globals {
             features: config.features,
             ports: (u32::from(first), u32::from(last.saturating_sub(first)) + 1),
             services,
+            pairs,
             ranges: Ranges::of(config),
         })
     }
@@ -204,6 +214,7 @@ impl Globals {
         loader.override_global(name::MASQUERADE_PORT_FIRST, &self.ports.0, true);
         loader.override_global(name::MASQUERADE_PORT_COUNT, &self.ports.1, true);
         loader.override_global(name::SERVICE_INTERFACE, &self.services, true);
+        loader.override_global(name::PAIRS, &self.pairs, true);
         self.ranges.tell(loader);
     }
 }
@@ -301,8 +312,12 @@ const SET_ASIDE: u32 = 128;
 /// others gets but one, and with its next one removes the one before: the first fragment of a packet would be forgotten before
 /// the second comes. So there is room for what all processors set aside, and as much again.
 fn least_recent(entries: u32) -> u32 {
-    let processors = aya::util::nr_cpus().map_or(1, |count| u32::try_from(count).unwrap_or(u32::MAX));
-    entries.max(processors.saturating_mul(2 * SET_ASIDE))
+    entries.max(processors().saturating_mul(2 * SET_ASIDE))
+}
+
+/// How many processors the machine can have.
+pub(crate) fn processors() -> u32 {
+    nr_cpus().map_or(1, |count| u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 fn sizes(sizes: &MapSizes) -> Vec<(&'static str, u32)> {
@@ -330,8 +345,6 @@ fn sizes(sizes: &MapSizes) -> Vec<(&'static str, u32)> {
         (name::POLICY_PREFIX_V6, sizes.prefixes),
         (name::PAIR, sizes.pairs),
         (name::PAIR_FREE, sizes.pairs),
-        // One more for the collective pair.
-        (name::PAIR_COUNTERS, sizes.pairs.saturating_add(1)),
         (name::RTT, sizes.round_trips),
         (name::VERDICTS, sizes.verdicts.saturating_add(OTHERS)),
         (name::TRANSLATION_V4, sizes.translations.saturating_mul(2)),

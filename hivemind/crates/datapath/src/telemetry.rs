@@ -7,6 +7,7 @@
 
 pub(crate) mod connections;
 pub(crate) mod events;
+mod pair_counters;
 pub(crate) mod pairs;
 pub(crate) mod verdicts;
 

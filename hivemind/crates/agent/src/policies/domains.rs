@@ -20,7 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use super::{CONNECTIONS_MAX, PolicyWriter, Request};
+use super::{PolicyWriter, Request};
 use crate::fault;
 
 /// How long an address stays at least.
@@ -209,11 +209,8 @@ impl PolicyWriter {
         if expired.is_empty() {
             return;
         }
-        let used = match self.datapath.connections(CONNECTIONS_MAX).await {
-            Ok(connections) => {
-                let ends = connections.iter().filter_map(|connection| connection.destination.address);
-                ends.filter(|address| expired.contains(address)).collect()
-            }
+        let used = match self.datapath.addresses_in_use(expired.clone()).await {
+            Ok(used) => used,
             // Rather a while longer than too short.
             Err(error) => {
                 warn!(

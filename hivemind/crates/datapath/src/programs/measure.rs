@@ -1,6 +1,6 @@
 //! How long the programs take for a packet, each by itself, without sockets or interfaces (BPF_PROG_TEST_RUN).
 
-use super::{OBJECT, object_error, program_error};
+use super::{OBJECT, object_error, processors, program_error};
 use crate::{Error, maps::failed, policy::rows};
 use aya::{
     Ebpf, EbpfLoader, Pod,
@@ -24,6 +24,8 @@ const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const GATEWAY_MAC: [u8; 6] = [6, 0, 0, 0, 0, 1];
 const OUTSIDE_HOST: [u8; 4] = [198, 51, 100, 7];
 const ENTRIES_MAX: u32 = 8_192;
+/// How many pairs there are, the collective one among them.
+const PAIRS: u32 = 64;
 /// New connections that are measured; fewer than fit.
 const FIRST_PACKETS: u16 = 4_000;
 
@@ -90,11 +92,13 @@ fn times(features: u32, repeat: u32) -> Result<Vec<ProgramTime>, Error> {
 fn load(features: u32) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
     loader.override_global(name::FEATURES, &features, true);
+    loader.override_global(name::PAIRS, &PAIRS, true);
     for map in name::MAPS {
         match map {
             name::DROP_COUNTERS | name::COLLECTOR | name::EVENT_BUDGETS => continue,
             name::SCRATCH | name::BINDING | name::ROUTE | name::HANDED | name::STEPS => continue,
             name::EVENTS => loader.map_max_entries(map, 1 << 20),
+            name::PAIR_COUNTERS => loader.map_max_entries(map, PAIRS.saturating_mul(processors())),
             _ => loader.map_max_entries(map, ENTRIES_MAX),
         };
     }
@@ -140,7 +144,7 @@ fn furnish(ebpf: &mut Ebpf) -> Result<(), Error> {
     }
     let map = ebpf.map_mut(name::PAIR_FREE).ok_or_else(|| missing(name::PAIR_FREE))?;
     let mut free = Stack::try_from(map).map_err(failed(name::PAIR_FREE))?;
-    (1..64_u32).try_for_each(|number| free.push(number, 0).map_err(failed(name::PAIR_FREE)))
+    (1..PAIRS).try_for_each(|number| free.push(number, 0).map_err(failed(name::PAIR_FREE)))
 }
 
 fn set<V: Pod>(ebpf: &mut Ebpf, map: &'static str, index: u32, value: V) -> Result<(), Error> {

@@ -1,12 +1,19 @@
 //! The numbers that no pair has yet: put on their stack once, when the maps are made.
 
-use crate::{
-    Error,
-    bpffs::Pins,
-    maps::{self, failed},
-};
+use super::{processors, run_alone};
+use crate::{Error, MapSizes, bpffs::Pins, maps};
+use aya::Ebpf;
 use hivemind_common::name;
 use std::{fs, io, path::PathBuf};
+
+/// How many pairs each processor has counters of, the collective one among them: as many as the map has that is there, or as
+/// one will have that is made by these sizes.
+pub(super) fn count(pins: &Pins, sizes: &MapSizes) -> Result<u32, Error> {
+    match pins.map(name::PAIR_COUNTERS).exists() {
+        true => Ok(maps::capacity_of(pins, name::PAIR_COUNTERS)? / processors()),
+        false => Ok(sizes.pairs.saturating_add(1)),
+    }
+}
 
 /// Where the stack is pinned until it holds every number.
 const UNFINISHED: &str = "pair_free_new";
@@ -38,17 +45,12 @@ impl PairNumbers {
         &self.path
     }
 
-    /// Fills the stack, if it is new, and gives it its lasting name. Before any program runs.
-    pub(super) fn keep(self, pins: &Pins) -> Result<(), Error> {
+    /// Fills the stack, if it is new, and gives it its lasting name. Before any other program runs.
+    pub(super) fn keep(self, ebpf: &Ebpf, pins: &Pins) -> Result<(), Error> {
         if !self.is_new {
             return Ok(());
         }
-        let numbers = maps::capacity_of(pins, name::PAIR_COUNTERS)?.saturating_sub(1);
-        let mut free = maps::stack::<u32>(pins, UNFINISHED, name::PAIR_FREE)?;
-        // The lowest comes off first.
-        for number in (1..=numbers.min(free.capacity())).rev() {
-            free.push(number, 0).map_err(failed(name::PAIR_FREE))?;
-        }
+        run_alone(ebpf, name::FILL_PAIRS, "the numbers of pairs could not be given out")?;
         let lasting = pins.map(name::PAIR_FREE);
         fs::rename(&self.path, &lasting).map_err(Error::system(format!("pin a map at {}", lasting.display())))
     }

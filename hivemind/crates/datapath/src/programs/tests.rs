@@ -39,6 +39,8 @@ use hivemind_policy::Tables;
 use std::net::Ipv6Addr;
 
 /// A test run's packets come in by the loopback interface.
+/// How many pairs there are, the collective one among them.
+const PAIRS: u32 = 16;
 const INTERFACE: u32 = 1;
 const PEER_INTERFACE: u32 = 77;
 const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -112,6 +114,7 @@ impl Bench {
         }
         loader.override_global(name::MASQUERADE_PORT_FIRST, &61_000_u32, true);
         loader.override_global(name::MASQUERADE_PORT_COUNT, &16_u32, true);
+        loader.override_global(name::PAIRS, &PAIRS, true);
         for map in name::MAPS {
             let entries = match map {
                 name::DROP_COUNTERS
@@ -125,6 +128,7 @@ impl Bench {
                 name::TRANSLATION_V4 | name::TRANSLATION_V6 => 64,
                 name::EVENTS => 1 << 17,
                 name::FRAGMENT_V4 | name::FRAGMENT_V6 | name::AFFINITY => 1024,
+                name::PAIR_COUNTERS => PAIRS * super::processors(),
                 name::POLICY | name::POLICY_PREFIX_V4 | name::POLICY_PREFIX_V6 => 4096,
                 _ => 16,
             };
@@ -155,7 +159,7 @@ impl Bench {
         }
         let mut free: Stack<&mut MapData, u32> =
             Stack::try_from(bench.ebpf.map_mut(name::PAIR_FREE).unwrap()).unwrap();
-        for number in (1..16).rev() {
+        for number in (1..PAIRS).rev() {
             free.push(number, 0).unwrap();
         }
         bench
@@ -230,10 +234,11 @@ impl Bench {
         let mut numbers: Vec<(PairKey, u32)> =
             self.hash::<PairKey, u32>(name::PAIR).iter().map(Result::unwrap).collect();
         numbers.push((PairKey::default(), PAIR_OTHER));
-        let counters: PerCpuArray<_, PairCounters> =
-            PerCpuArray::try_from(self.ebpf.map(name::PAIR_COUNTERS).unwrap()).unwrap();
+        let counters: Array<_, PairCounters> =
+            Array::try_from(self.ebpf.map(name::PAIR_COUNTERS).unwrap()).unwrap();
         let total = |number: u32| {
-            counters.get(&number, 0).unwrap().iter().fold(PairCounters::default(), |sum, cpu| PairCounters {
+            let by_processor = (0..super::processors()).map(|cpu| counters.get(&(cpu * PAIRS + number), 0));
+            by_processor.map(Result::unwrap).fold(PairCounters::default(), |sum, cpu| PairCounters {
                 bytes: [sum.bytes[0] + cpu.bytes[0], sum.bytes[1] + cpu.bytes[1]],
                 packets: [sum.packets[0] + cpu.packets[0], sum.packets[1] + cpu.packets[1]],
                 connections: sum.connections + cpu.connections,

@@ -83,7 +83,8 @@ impl Trial {
                 _ => loader.map_max_entries(map, ENTRIES_MAX),
             };
         }
-        let globals = Globals::of(config, services)?;
+        // The copy has no numbers to give: all that it counts is the collective pair's.
+        let globals = Globals::of(config, services, 1)?;
         globals.tell(&mut loader);
         let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
         for program in PROGRAMS.into_iter().chain(name::step::PROGRAMS) {

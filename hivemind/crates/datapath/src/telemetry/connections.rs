@@ -16,7 +16,10 @@ use hivemind_common::{
     family::{Address4, Address6},
     name,
 };
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 /// A table of connections.
 type Connections<K> = aya::maps::HashMap<MapData, K, Entry>;
@@ -27,20 +30,40 @@ const LOOKS_MAX: usize = 1 << 20;
 /// At most `max` connections that are live. Blocks for about a microsecond a connection.
 pub(crate) fn live(pins: &Pins, max: usize) -> Result<Vec<FlowEvent>, Error> {
     let mut found = Vec::new();
-    let clocks = Clocks::now();
-    let v4 = table::<Key<Address4>>(pins, name::CONNTRACK_V4)?;
-    read(&v4, name::CONNTRACK_V4, |key, entry| {
-        found.extend(told(key, entry, clocks, |address: Address4| address.octets().into()));
+    each(pins, |connection| {
+        found.push(connection);
         found.len() < max
     })?;
-    let v6 = table::<Key<Address6>>(pins, name::CONNTRACK_V6)?;
-    if found.len() < max {
-        read(&v6, name::CONNTRACK_V6, |key, entry| {
-            found.extend(told(key, entry, clocks, |address: Address6| address.octets().into()));
-            found.len() < max
-        })?;
-    }
     Ok(found)
+}
+
+/// Those of these addresses that live connections were begun with. Blocks for about a microsecond a connection.
+pub(crate) fn in_use(pins: &Pins, addresses: &BTreeSet<IpAddr>) -> Result<BTreeSet<IpAddr>, Error> {
+    let mut used = BTreeSet::new();
+    each(pins, |connection| {
+        used.extend(connection.destination.address.filter(|address| addresses.contains(address)));
+        used.len() < addresses.len()
+    })?;
+    Ok(used)
+}
+
+/// Hands every live connection to `take` until that has enough.
+fn each(pins: &Pins, mut take: impl FnMut(FlowEvent) -> bool) -> Result<(), Error> {
+    let clocks = Clocks::now();
+    let mut wants_more = true;
+    let v4 = table::<Key<Address4>>(pins, name::CONNTRACK_V4)?;
+    read(&v4, name::CONNTRACK_V4, |key, entry| {
+        let connection = told(key, entry, clocks, |address: Address4| address.octets().into());
+        wants_more = connection.is_none_or(&mut take);
+        wants_more
+    })?;
+    if !wants_more {
+        return Ok(());
+    }
+    let v6 = table::<Key<Address6>>(pins, name::CONNTRACK_V6)?;
+    read(&v6, name::CONNTRACK_V6, |key, entry| {
+        told(key, entry, clocks, |address: Address6| address.octets().into()).is_none_or(&mut take)
+    })
 }
 
 /// What one end has in the tables of connections.

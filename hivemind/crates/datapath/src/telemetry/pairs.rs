@@ -11,16 +11,13 @@ use crate::{
     bpffs::Pins,
     grace,
     maps::{failed, open},
-    telemetry::classes,
+    telemetry::{classes, pair_counters::PairTable},
 };
-use aya::{
-    maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, Stack},
-    util::nr_cpus,
-};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, Stack};
 use hivemind_common::{
     name,
     policy::ALLOW,
-    telemetry::{EventBudget, PAIR_OTHER, PairCounters, PairKey, RttHistogram, RttKey},
+    telemetry::{EventBudget, PAIR_OTHER, PairKey, RttHistogram, RttKey},
 };
 use std::{collections::BTreeSet, io};
 
@@ -28,41 +25,33 @@ use std::{collections::BTreeSet, io};
 pub(crate) struct Pairs {
     numbers: HashMap<MapData, PairKey, u32>,
     free: Stack<MapData, u32>,
-    counters: PerCpuArray<MapData, PairCounters>,
+    counters: PairTable,
     round_trips: PerCpuHashMap<MapData, RttKey, RttHistogram>,
     budgets: PerCpuArray<MapData, EventBudget>,
-    /// The kernel's number of the map of counters, which no other map has before the next boot.
-    pub(crate) counters_id: u32,
 }
 
 impl Pairs {
     /// Opens the pins that loading the object has made or found.
     pub(crate) fn open(pins: &Pins) -> Result<Self, Error> {
         let round_trips = Map::PerCpuHashMap(open(pins, name::RTT)?);
-        let counters = open(pins, name::PAIR_COUNTERS)?;
-        let counters_id = counters.info().map_err(failed(name::PAIR_COUNTERS))?.id();
         Ok(Self {
             numbers: HashMap::try_from(Map::HashMap(open(pins, name::PAIR)?)).map_err(failed(name::PAIR))?,
             free: Stack::try_from(Map::Stack(open(pins, name::PAIR_FREE)?))
                 .map_err(failed(name::PAIR_FREE))?,
-            counters: PerCpuArray::try_from(Map::PerCpuArray(counters))
-                .map_err(failed(name::PAIR_COUNTERS))?,
+            counters: PairTable::new(&open(pins, name::PAIR_COUNTERS)?)?,
             round_trips: PerCpuHashMap::try_from(round_trips).map_err(failed(name::RTT))?,
             budgets: PerCpuArray::try_from(Map::PerCpuArray(open(pins, name::EVENT_BUDGETS)?))
                 .map_err(failed(name::EVENT_BUDGETS))?,
-            counters_id,
         })
+    }
+
+    /// The kernel's number of the map of counters, which no other map has before the next boot.
+    pub(crate) fn counters_id(&self) -> u32 {
+        self.counters.id
     }
 
     fn list(&self) -> Result<Vec<(PairKey, u32)>, Error> {
         self.numbers.iter().filter_map(skip_gone(name::PAIR)).collect()
-    }
-
-    fn empty(&mut self, number: u32) -> Result<(), Error> {
-        let cpus = nr_cpus().map_err(|(what, error)| Error::system(what)(error))?;
-        let nothing = PerCpuValues::try_from(vec![PairCounters::default(); cpus])
-            .map_err(Error::system("empty a pair's counters"))?;
-        self.counters.set(number, nothing, 0).map_err(failed(name::PAIR_COUNTERS))
     }
 
     /// Forgets the pairs and round trips that one of these identities is an end of.
@@ -76,7 +65,7 @@ impl Pairs {
             grace::wait();
         }
         for (_, number) in pairs {
-            self.empty(number)?;
+            self.counters.empty(number);
             self.free.push(number, 0).map_err(failed(name::PAIR_FREE))?;
         }
         self.forget_round_trips(gone)
@@ -105,20 +94,11 @@ impl Pairs {
                 protocol: key.protocol,
                 port: u16::from_be(key.port),
                 allowed: key.verdict == ALLOW,
-                totals: self.of(number)?,
+                totals: self.counters.totals(number),
             });
         }
         pairs.sort_by_key(|pair| (pair.source, pair.destination, pair.protocol, pair.port, pair.allowed));
-        Ok((pairs, self.of(PAIR_OTHER)?))
-    }
-
-    fn of(&self, number: u32) -> Result<PairTotals, Error> {
-        let counters = self.counters.get(&number, 0).map_err(failed(name::PAIR_COUNTERS))?;
-        Ok(counters.iter().fold(PairTotals::default(), |sum, cpu| PairTotals {
-            bytes: [sum.bytes[0] + cpu.bytes[0], sum.bytes[1] + cpu.bytes[1]],
-            packets: [sum.packets[0] + cpu.packets[0], sum.packets[1] + cpu.packets[1]],
-            connections: sum.connections + cpu.connections,
-        }))
+        Ok((pairs, self.counters.totals(PAIR_OTHER)))
     }
 
     /// Round trips by pair of identities.

@@ -360,6 +360,9 @@ fn flows_are_told_with_both_ends_and_counted_to_the_last_segment() {
         let live = datapath.connections(100).await.unwrap();
         let live = live.iter().find(|flow| flow.source.port == begun.source.port).unwrap();
         assert_eq!(live.kind, FlowKind::Live);
+        let [there, nobody] = [2, 9].map(|number| IpAddr::from(replica(number).ipv4));
+        let used = datapath.addresses_in_use([there, nobody, replica(1).ipv4.into()].into()).await.unwrap();
+        assert_eq!(used, [there].into(), "only what connections were begun with");
         let pair = || async {
             let statistics = datapath.statistics().await.unwrap();
             let mut pairs = statistics.pairs.into_iter();
