@@ -3,6 +3,7 @@
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsFd,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -12,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use nix::poll::{PollFd, PollFlags, poll};
 use serde_json::Value;
 
 use crate::Node;
@@ -77,11 +79,10 @@ impl Echo {
         let end = Arc::clone(&stop);
         let tcp = std::thread::spawn(move || {
             while !end.load(Ordering::Relaxed) {
-                match connections.accept() {
-                    Ok((stream, _)) => {
-                        std::thread::spawn(move || echo(stream));
-                    }
-                    Err(_) => std::thread::sleep(Duration::from_millis(5)),
+                // Each at once: the kernel keeps but so many waiting, and drops what more come.
+                let _ = poll(&mut [PollFd::new(connections.as_fd(), PollFlags::POLLIN)], 50_u8);
+                while let Ok((stream, _)) = connections.accept() {
+                    std::thread::spawn(move || echo(stream));
                 }
             }
         });

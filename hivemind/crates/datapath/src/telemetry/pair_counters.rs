@@ -1,15 +1,19 @@
 //! The counters of pairs, mapped into the daemon's memory: what the programs count is read without a call, and emptied in place.
 
 use std::{
+    io,
     num::NonZeroUsize,
     os::fd::AsFd,
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use aya::maps::{MapData, MapError};
+use aya::maps::MapData;
 use hivemind_common::{name, telemetry::PairCounters};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::{
+    errno::Errno,
+    sys::mman::{MapFlags, ProtFlags, mmap, munmap},
+};
 
 use crate::{Error, PairTotals, maps::failed, programs::processors};
 
@@ -19,36 +23,47 @@ const _: () = assert!(WORDS == 5 && size_of::<PairCounters>().is_multiple_of(siz
 
 /// The map `pair_counters`.
 pub(super) struct PairTable {
+    map: MapData,
+    entries: u32,
+    /// The kernel's number of the map, which no other map has before the next boot.
+    pub(super) id: u32,
+}
+
+impl PairTable {
+    pub(super) fn new(map: MapData) -> Result<Self, Error> {
+        let info = map.info().map_err(failed(name::PAIR_COUNTERS))?;
+        Ok(Self { entries: info.max_entries(), id: info.id(), map })
+    }
+
+    /// Maps it for as long as what this gives is kept: not longer than it takes to read, since all of its pages, 655 kB for each
+    /// processor by default, count as the daemon's meanwhile.
+    pub(super) fn look(&self) -> Result<Look, Error> {
+        let refused = |error| Error::system("map the counters of pairs")(io::Error::from(error));
+        let bytes = self.entries as usize * size_of::<PairCounters>();
+        let length = NonZeroUsize::new(bytes).ok_or_else(|| refused(Errno::EINVAL))?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping, at an address of the kernel's choice.
+        let mapped = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, self.map.fd().as_fd(), 0) };
+        let processors = processors();
+        Ok(Look {
+            words: mapped.map_err(refused)?.cast(),
+            bytes,
+            pairs: self.entries / processors,
+            processors,
+        })
+    }
+}
+
+/// The map's memory.
+pub(super) struct Look {
     words: NonNull<AtomicU64>,
     bytes: usize,
     /// How many pairs each processor has.
     pairs: u32,
     processors: u32,
-    /// The kernel's number of the map, which no other map has before the next boot.
-    pub(super) id: u32,
 }
 
-// SAFETY: the memory stays where it is until the value is dropped, and is read and written as atomic words only.
-unsafe impl Send for PairTable {}
-// SAFETY: as above.
-unsafe impl Sync for PairTable {}
-
-impl PairTable {
-    /// Maps what a descriptor of the map stands for, which need not stay open.
-    pub(super) fn new(map: &MapData) -> Result<Self, Error> {
-        let info = map.info().map_err(failed(name::PAIR_COUNTERS))?;
-        let processors = processors();
-        let pairs = info.max_entries() / processors;
-        let bytes = info.max_entries() as usize * size_of::<PairCounters>();
-        let length =
-            NonZeroUsize::new(bytes).ok_or_else(|| failed(name::PAIR_COUNTERS)(MapError::KeyNotFound))?;
-        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping, at an address of the kernel's choice.
-        let mapped = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, map.fd().as_fd(), 0) };
-        let words = mapped.map_err(|error| Error::system("map the counters of pairs")(error.into()))?.cast();
-        Ok(Self { words, bytes, pairs, processors, id: info.id() })
-    }
-
+impl Look {
     /// The words of a pair on each processor; none of a number that no pair has.
     fn of(&self, pair: u32) -> impl Iterator<Item = &[AtomicU64]> {
         let processors = if pair < self.pairs { self.processors } else { 0 };
@@ -78,9 +93,9 @@ impl PairTable {
     }
 }
 
-impl Drop for PairTable {
+impl Drop for Look {
     fn drop(&mut self) {
-        // SAFETY: mapped by `new` with this length; nothing borrowed from it outlives the value.
+        // SAFETY: mapped with this length; nothing borrowed from it outlives the value.
         let _ = unsafe { munmap(self.words.cast(), self.bytes) };
     }
 }

@@ -38,7 +38,7 @@ impl Pairs {
             numbers: HashMap::try_from(Map::HashMap(open(pins, name::PAIR)?)).map_err(failed(name::PAIR))?,
             free: Stack::try_from(Map::Stack(open(pins, name::PAIR_FREE)?))
                 .map_err(failed(name::PAIR_FREE))?,
-            counters: PairTable::new(&open(pins, name::PAIR_COUNTERS)?)?,
+            counters: PairTable::new(open(pins, name::PAIR_COUNTERS)?)?,
             round_trips: PerCpuHashMap::try_from(round_trips).map_err(failed(name::RTT))?,
             budgets: PerCpuArray::try_from(Map::PerCpuArray(open(pins, name::EVENT_BUDGETS)?))
                 .map_err(failed(name::EVENT_BUDGETS))?,
@@ -58,15 +58,16 @@ impl Pairs {
     pub(crate) fn forget(&mut self, gone: &BTreeSet<u32>) -> Result<(), Error> {
         let is_gone = |key: &PairKey| gone.contains(&key.source) || gone.contains(&key.destination);
         let pairs: Vec<_> = self.list()?.into_iter().filter(|(key, _)| is_gone(key)).collect();
-        for (key, _) in &pairs {
-            crate::maps::forget(&mut self.numbers, name::PAIR, key)?;
-        }
         if !pairs.is_empty() {
+            let counters = self.counters.look()?;
+            for (key, _) in &pairs {
+                crate::maps::forget(&mut self.numbers, name::PAIR, key)?;
+            }
             grace::wait();
-        }
-        for (_, number) in pairs {
-            self.counters.empty(number);
-            self.free.push(number, 0).map_err(failed(name::PAIR_FREE))?;
+            for (_, number) in pairs {
+                counters.empty(number);
+                self.free.push(number, 0).map_err(failed(name::PAIR_FREE))?;
+            }
         }
         self.forget_round_trips(gone)
     }
@@ -87,6 +88,7 @@ impl Pairs {
     /// Totals of all pairs, and of those that found no number together.
     pub(crate) fn totals(&self) -> Result<(Vec<PairStatistics>, PairTotals), Error> {
         let mut pairs = Vec::new();
+        let counters = self.counters.look()?;
         for (key, number) in self.list()? {
             pairs.push(PairStatistics {
                 source: key.source,
@@ -94,11 +96,11 @@ impl Pairs {
                 protocol: key.protocol,
                 port: u16::from_be(key.port),
                 allowed: key.verdict == ALLOW,
-                totals: self.counters.totals(number),
+                totals: counters.totals(number),
             });
         }
         pairs.sort_by_key(|pair| (pair.source, pair.destination, pair.protocol, pair.port, pair.allowed));
-        Ok((pairs, self.counters.totals(PAIR_OTHER)))
+        Ok((pairs, counters.totals(PAIR_OTHER)))
     }
 
     /// Round trips by pair of identities.

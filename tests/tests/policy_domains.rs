@@ -1,0 +1,126 @@
+//! Names whose addresses go round, that lead to others by chains of aliases, or that share an address.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use hivemind_tests::{
+    Node, NodeOptions, UPSTREAM,
+    echo::{ANSWER, Echo, PORT},
+    eventually, start_upstream,
+};
+use nix::sys::signal::Signal;
+
+/// How often the name's addresses change, and how many it has at a time: 300 in all.
+const ROUNDS: u8 = 30;
+const AT_ONCE: u8 = 10;
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Addresses of the machine outside, by the round in which the name has them.
+fn address(round: u8, number: u8) -> Ipv4Addr {
+    [198, 18, round, number].into()
+}
+
+/// An app's policy: it may ask for names, and reach what `name` leads to.
+fn only(app: &str, name: &str) -> String {
+    format!(
+        "apiVersion: hivemind/v1
+kind: Policy
+metadata: {{name: {app}}}
+spec:
+  podSelector: {{matchLabels: {{app: {app}}}}}
+  egress:
+  - {{to: [{{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: hivemind-system}}}}, podSelector: {{matchLabels: {{app: dns}}}}}}]}}
+  - {{to: [{{domainName: {name}}}], ports: [{{port: {PORT}}}]}}
+"
+    )
+}
+
+/// No address.
+const NONE: [Ipv4Addr; 0] = [];
+
+/// Which of these addresses an app reaches now.
+fn reached(node: &Node, app: &str, addresses: Vec<Ipv4Addr>) -> Result<Vec<Ipv4Addr>> {
+    node.in_network_of(app, move || {
+        let reaches = |ip: &Ipv4Addr| {
+            let to = SocketAddr::new(IpAddr::V4(*ip), PORT);
+            TcpStream::connect_timeout(&to, ANSWER).is_ok()
+        };
+        addresses.into_iter().filter(reaches).collect()
+    })
+}
+
+#[test]
+fn a_name_that_goes_round_through_hundreds_of_addresses_is_reached_at_all_of_them() -> Result<()> {
+    let daemon_flags = vec!["--dns-upstream".to_owned(), UPSTREAM.to_owned()];
+    let node = Node::start(NodeOptions { daemon_flags, ..NodeOptions::default() })?;
+    let _registry = node.registry()?;
+    node.daemon_start()?;
+    let hosts = node.sandbox().directory().join("hosts");
+    let has = |round: u8| {
+        let lines: String =
+            (1..=AT_ONCE).map(|number| format!("{} pool.example\n", address(round, number))).collect();
+        fs::write(node.sandbox().outside(&hosts), lines)
+    };
+    has(0)?;
+    let records = [
+        format!("--addn-hosts={}", hosts.display()),
+        "--cname=www.shop.example,edge.cdn.example".to_owned(),
+        "--cname=edge.cdn.example,pool.example".to_owned(),
+        format!("--host-record=twin.example,{}", address(0, 1)),
+    ];
+    // Answers are good for no time at all, so that each question is asked of it.
+    let upstream = start_upstream(&node, 0, &records)?;
+    let outside = node.fabric().client();
+    outside.run(&["ip", "route", "add", "local", "198.18.0.0/16", "dev", "lo"])?;
+    node.fabric().route("198.18.0.0/16", node.fabric().client_addresses())?;
+    let sockets = outside.in_network(|| {
+        let any = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, PORT));
+        std::io::Result::Ok((UdpSocket::bind(any)?, TcpListener::bind(any)?))
+    })??;
+    let _server = Echo::serve(sockets.0, sockets.1)?;
+    for app in ["client", "twin", "nobody"] {
+        node.deploy_waiting(app, &[])?;
+    }
+    node.apply(
+        &[
+            only("client", "www.shop.example"),
+            only("twin", "twin.example"),
+            only("nobody", "'*.none.example'"),
+        ]
+        .join("---\n"),
+    )?;
+    let look =
+        |app: &str, name: &str| node.in_replica(app, &format!("nslookup {name} 169.254.20.10 2>&1; true"));
+    let all = |round: u8| (1..=AT_ONCE).map(|number| address(round, number)).collect::<Vec<_>>();
+    assert_eq!(reached(&node, "client", vec![address(0, 1)])?, NONE, "nobody asked yet");
+
+    for round in 0..ROUNDS {
+        has(round)?;
+        upstream.signal(Signal::SIGHUP)?;
+        let wanted = address(round, 1).to_string();
+        eventually(LIMIT, "the name's new addresses", || {
+            let told = look("client", "www.shop.example")?;
+            ensure!(told.lines().any(|line| line.ends_with(&format!(" {wanted}"))), "{told}");
+            Ok(())
+        })?;
+        // The first packet after the answer passes, to each of its addresses.
+        assert_eq!(reached(&node, "client", all(round))?, all(round), "round {round}");
+    }
+    // What an answer told stays allowed for five minutes, so that who has it can use it.
+    let ever: Vec<_> = (0..ROUNDS).flat_map(all).collect();
+    assert_eq!(reached(&node, "client", ever.clone())?, ever);
+    assert_eq!(reached(&node, "client", vec![address(ROUNDS, 1)])?, NONE, "nobody was told of it");
+
+    // An address that two names have is reached by who may reach one of them, once that one was asked for.
+    assert_eq!(reached(&node, "twin", vec![address(0, 1)])?, NONE);
+    look("twin", "twin.example")?;
+    assert_eq!(reached(&node, "twin", vec![address(0, 1), address(0, 2)])?, [address(0, 1)]);
+    // Asking for a name that no policy of its own means gains an app nothing.
+    look("nobody", "www.shop.example")?;
+    assert_eq!(reached(&node, "nobody", vec![address(ROUNDS - 1, 1)])?, NONE);
+    Ok(())
+}
