@@ -32,7 +32,7 @@ struct Target {
     directory: &'static str,
 }
 
-const TARGETS: [Target; 9] = [
+const TARGETS: [Target; 10] = [
     Target { name: "packet", directory: "hivemind-common" },
     Target { name: "event", directory: "hivemind/crates/datapath" },
     Target { name: "netlink", directory: "hivemind/crates/datapath" },
@@ -41,6 +41,7 @@ const TARGETS: [Target; 9] = [
     Target { name: "datagram", directory: "hivemind/crates/membership" },
     Target { name: "join", directory: "hivemind/crates/api" },
     Target { name: "segment", directory: "hivemind/crates/flowlog" },
+    Target { name: "manifest", directory: "hivemind/crates/manifest" },
     Target { name: "message", directory: "supervisor" },
 ];
 
