@@ -9,7 +9,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hivemind_tests::{Cluster, ClusterOptions, Node, NodeOptions, both_addresses, eventually, get_unix};
+use hivemind_tests::{
+    Cluster, ClusterOptions, FabricOptions, Layout, Node, NodeOptions, both_addresses, eventually, get_unix,
+};
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 
@@ -183,12 +185,14 @@ fn told_by_log(asked: &Node, node: &Node, protocol: &str, port: u16) -> Result<C
 
 /// Speaks both ways over TCP and UDP, IPv4 and IPv6, and compares what each node tells of it with what nftables counts where
 /// packets arrive: there each is one segment, since a network between them takes no aggregates.
-fn both_nodes_count_what_nftables_counts(flags: &[&str]) -> Result<()> {
+fn both_nodes_count_what_nftables_counts(routing: &str) -> Result<()> {
     let node = NodeOptions {
-        daemon_flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+        daemon_flags: ["--routing", routing].map(str::to_owned).to_vec(),
         ..NodeOptions::default()
     };
-    let cluster = Cluster::start_with(2, &ClusterOptions { node, ..ClusterOptions::default() })?;
+    // On a switch each node is the next hop to its replicas.
+    let fabric = FabricOptions { layout: Layout::Bridged, ..FabricOptions::default() };
+    let cluster = Cluster::start_with(2, &ClusterOptions { node, fabric })?;
     cluster.start_daemons()?;
     for node in cluster.nodes() {
         node.sandbox().check(&["ip", "link", "set", "dev", "eth0", "gso_max_size", "1500"])?;
@@ -252,5 +256,10 @@ fn both_nodes_count_what_nftables_counts(flags: &[&str]) -> Result<()> {
 
 #[test]
 fn in_the_overlay_bytes_and_packets_are_those_of_the_kernel_segment_by_segment() -> Result<()> {
-    both_nodes_count_what_nftables_counts(&[])
+    both_nodes_count_what_nftables_counts("overlay")
+}
+
+#[test]
+fn without_the_overlay_bytes_and_packets_are_those_of_the_kernel_segment_by_segment() -> Result<()> {
+    both_nodes_count_what_nftables_counts("direct")
 }
