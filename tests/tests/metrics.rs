@@ -310,6 +310,28 @@ fn prometheus_scrapes_the_web_port_with_a_token_until_it_is_revoked() -> Result<
 }
 
 #[test]
+fn prometheus_scrapes_the_web_port_over_tls_by_the_daemon_s_own_authority() -> Result<()> {
+    let (node, _registry) = Node::with_daemon_flags(&["--web-address", "0.0.0.0"])?;
+    let token = node.hivemind_ok(&["token", "create", "prometheus", "--role", "read-only"])?;
+    let target = SocketAddr::new(node.addresses().ipv4.into(), 4483).to_string();
+    let authority = node.sandbox().directory().join("data/tls/ca.crt");
+    let prometheus = Prometheus::start_over_tls(node.sandbox(), &target, &token, &authority)?;
+    assert_eq!(prometheus.last_error()?, "");
+    prometheus.expect("hivemind_api_requests_total{status=\"2xx\"} > bool 1", 1.0)?;
+    let left = "hivemind_certificate_expiry_timestamp_seconds{certificate=\"web\"} - time()";
+    prometheus.expect(&format!("{left} > bool 86400"), 1.0)?;
+
+    // The token counts there, too, and nothing is answered without TLS.
+    node.hivemind_ok(&["token", "revoke", "prometheus"])?;
+    prometheus.expect("up", 0.0)?;
+    assert!(prometheus.last_error()?.contains("401"), "{}", prometheus.last_error()?);
+    let at: SocketAddr = target.parse()?;
+    let plain = node.sandbox().in_network(|| get(at, "/metrics", Duration::from_secs(5)))?;
+    assert!(plain.is_err() || plain.is_ok_and(|answer| answer.status != 200), "it answers without TLS");
+    Ok(())
+}
+
+#[test]
 fn what_an_app_sent_last_is_in_the_node_s_totals_when_it_is_gone() -> Result<()> {
     let (node, _registry) = node()?;
     let all = |verdict: &str| format!("hivemind_traffic_connections_total{{verdict=\"{verdict}\"}}");
