@@ -130,7 +130,7 @@ impl<F: Functions> Flow<F> {
     /// Adds the packet to the connection's own figures and to its pair's.
     #[inline(always)]
     fn count(&self, frame: Frame, entry: &mut Entry) {
-        let (bytes, packets) = (frame.ip_bytes(), frame.segments());
+        let (bytes, packets) = frame.on_wire::<F>(self.transport, self.key.protocol);
         let side = self.from();
         entry.bytes[side] += bytes;
         entry.packets[side] += packets;

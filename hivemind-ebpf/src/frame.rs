@@ -26,6 +26,9 @@ const IDENTITY_MASK: u32 = (1 << 24) - 1;
 /// `PACKET_HOST` of <linux/if_packet.h>.
 const PACKET_HOST: u32 = 0;
 
+/// The longest packet in a frame of Ethernet that may have been filled up: to 60 bytes. Of IPv6 there are none that short.
+const FILLED_BYTES_MAX: u64 = 46;
+
 /// A frame, from its Ethernet header on.
 #[derive(Clone, Copy)]
 pub(crate) struct Frame {
@@ -79,12 +82,57 @@ impl Frame {
         u64::from(unsafe { (*self.skb).len }).saturating_sub(u64::from(ETHERNET_BYTES))
     }
 
-    /// How many packets this is on a wire: one, or the segments of one that the kernel cuts later.
+    /// What this is on a wire: bytes of IP packets, and how many packets. One that the kernel cuts later is its segments, each of
+    /// which has the headers; what fills up a frame that is too short for a wire is nobody's. The transport header begins at
+    /// `transport`.
     #[inline(always)]
-    pub(crate) fn segments(self) -> u64 {
+    pub(crate) fn on_wire<F: Family>(self, transport: u32, protocol: u8) -> (u64, u64) {
+        let bytes = self.ip_bytes();
         // SAFETY: as above.
-        let segments = unsafe { (*self.skb).gso_segs };
-        if segments == 0 { 1 } else { u64::from(segments) }
+        if unsafe { (*self.skb).gso_size } == 0 {
+            if F::VERSION == V4::VERSION
+                && bytes <= FILLED_BYTES_MAX
+                && let Some([word]) = self.glance(ETHERNET_BYTES)
+            {
+                let [_, _, high, low] = word.to_ne_bytes();
+                return (u64::from(u16::from_be_bytes([high, low])), 1);
+            }
+            return (bytes, 1);
+        }
+        let cut = crate::functions::segments(self.skb, transport, protocol.into());
+        let (headers, segments) = (cut >> 32, cut & u64::from(u32::MAX));
+        (bytes + segments.saturating_sub(1) * headers, segments)
+    }
+
+    /// Of a frame that the kernel cuts later: in the higher half the bytes of the headers that each segment has, from the IP
+    /// header on, and in the lower half how many segments there are.
+    #[inline(always)]
+    pub(crate) fn segments(self, transport: u32, protocol: u8) -> u64 {
+        // SAFETY: as above.
+        let (size, known) = unsafe { ((*self.skb).gso_size, (*self.skb).gso_segs) };
+        let network = transport.saturating_sub(ETHERNET_BYTES);
+        let headers = network + self.transport_bytes(transport, protocol);
+        // The kernel has yet to count them where something else than its own protocols made the frame, or changed its headers.
+        let segments = match known {
+            0 if size != 0 => (self.ip_bytes() as u32).saturating_sub(headers).div_ceil(size),
+            known => known,
+        };
+        u64::from(headers) << 32 | u64::from(if segments == 0 { 1 } else { segments })
+    }
+
+    /// Bytes of the transport header at an offset.
+    #[inline(always)]
+    fn transport_bytes(self, offset: u32, protocol: u8) -> u32 {
+        if protocol == packet::SCTP {
+            return 12;
+        }
+        if protocol != packet::TCP {
+            return 8;
+        }
+        match self.read(offset + 12) {
+            Some([word]) => u32::from(u32::to_ne_bytes(word)[0] >> 4) * 4,
+            None => 20,
+        }
     }
 
     /// Notes who sends, on a frame that the host's stack is to send to another node.

@@ -11,7 +11,9 @@
 
 mod single;
 
-pub(crate) use single::{collect_if_due, count_verdicts, drop_unread, extension, pair_number, send};
+pub(crate) use single::{
+    collect_if_due, count_verdicts, drop_unread, extension, pair_number, segments, send,
+};
 
 use crate::{
     flow::Flow,

@@ -131,8 +131,9 @@ pub(crate) fn settle<F: Functions>(frame: Frame, flow: &Flow<F>) -> Result<i32, 
     }
     if does(FEATURE_TELEMETRY) {
         entry.pair = count_attempt(frame, flow, entry, begun_by, ALLOW, u64::from(is_new));
-        entry.bytes[side] += frame.ip_bytes();
-        entry.packets[side] += frame.segments();
+        let (bytes, packets) = frame.on_wire::<F>(flow.transport(), flow.key.protocol);
+        entry.bytes[side] += bytes;
+        entry.packets[side] += packets;
     }
     flow.remember(entry)?;
     if does(FEATURE_TELEMETRY) && is_new {
@@ -331,10 +332,11 @@ fn count_attempt<F: Maps>(
     let number = functions::pair_number(source, destination, port.into(), protocol_and_verdict);
     if let Some(counters) = pair_counters(number) {
         let way = conntrack::differ(begun_by.index(), flow.from());
+        let (bytes, packets) = frame.on_wire::<F>(flow.transport(), flow.key.protocol);
         // SAFETY: a pointer to this CPU's slot, as above.
         unsafe {
-            (*counters).bytes[way] += frame.ip_bytes();
-            (*counters).packets[way] += frame.segments();
+            (*counters).bytes[way] += bytes;
+            (*counters).packets[way] += packets;
             (*counters).connections += connections;
         }
     }

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt::Debug,
     hash::Hash,
+    os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
 };
 
@@ -141,6 +142,18 @@ impl PinnedMaps {
         }
         let v4 = count_of::<Address4>(self.open(name::CONNTRACK_V4)?, &is_it)?;
         Ok(v4 + count_of::<Address6>(self.open(name::CONNTRACK_V6)?, &is_it)?)
+    }
+
+    /// What a map takes in the kernel, in bytes (`memlock` of its file descriptor, as bpftool(8) tells it).
+    ///
+    /// # Errors
+    /// When the map is not there.
+    pub fn bytes(&self, map: &str) -> Result<u64> {
+        let map = self.open(map)?;
+        let about = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
+        let about = std::fs::read_to_string(&about).with_context(|| format!("cannot read {about}"))?;
+        let field = about.lines().find_map(|line| line.strip_prefix("memlock:"));
+        field.context("no memlock")?.trim().parse().context("memlock is no number")
     }
 
     fn open(&self, map: &str) -> Result<MapData> {

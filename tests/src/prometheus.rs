@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     fs,
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
     time::Duration,
 };
 
@@ -51,6 +52,21 @@ impl<'a> Prometheus<'a> {
             target,
             &format!("authorization: {{ credentials_file: {} }},", file.display()),
         )
+    }
+
+    /// As [`Prometheus::start_with_token`], over TLS with a server whose certificate is by the authority in a file inside the
+    /// machine.
+    ///
+    /// # Errors
+    /// As [`Prometheus::start`].
+    pub fn start_over_tls(sandbox: &'a Sandbox, target: &str, token: &str, authority: &Path) -> Result<Self> {
+        let file = sandbox.directory().join("prometheus-token");
+        fs::write(sandbox.outside(&file), token).context("cannot write the token")?;
+        let (token, authority) = (file.display(), authority.display());
+        let further = format!(
+            "scheme: https, tls_config: {{ ca_file: {authority} }}, authorization: {{ credentials_file: {token} }},"
+        );
+        Self::start_with(sandbox, target, &further)
     }
 
     fn start_with(sandbox: &'a Sandbox, target: &str, further: &str) -> Result<Self> {

@@ -2,15 +2,22 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-    os::unix::process::ExitStatusExt,
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    os::{fd::AsRawFd, unix::process::ExitStatusExt},
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use hivemind_tests::{Background, Node, Place, eventually, get, policy, policy_only};
-use nix::sys::signal::Signal;
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    sys::{
+        signal::Signal,
+        socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket},
+    },
+    unistd::Pid,
+};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -23,6 +30,14 @@ const METRICS_PORT: u16 = 9464;
 
 /// More refused datagrams than the kernel tells one by one, each from a port of its own.
 const FLOOD: u64 = 8_000;
+
+/// More connections than one processor tells in a second, and fewer than the kernel keeps; from which port on.
+const BEGUN: u16 = 56_000;
+const FIRST_PORT: u16 = 4_096;
+
+/// Flags of TCP.
+const SYN: u8 = 2;
+const RST: u8 = 4;
 
 /// What the daemon may hold more after a flood than before.
 const MEMORY_MORE_KB: u64 = 4 << 10;
@@ -307,6 +322,112 @@ fn counted(text: &str) -> Result<(u64, u64)> {
         }
     }
     Ok((flows, lost))
+}
+
+/// Sends the first segments of so many connections, and then those that reset them, on one processor. Their checksums are wrong,
+/// so that nobody answers.
+fn begin_and_reset(node: &Node, app: &str, to: Ipv4Addr, count: u16) -> Result<()> {
+    let sent = node.in_network_of(app, || -> Result<()> {
+        let mut one = CpuSet::new();
+        one.set(0)?;
+        sched_setaffinity(Pid::from_raw(0), &one)?;
+        let socket = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp)?;
+        let to = SockaddrIn::from(SocketAddrV4::new(to, 0));
+        for flags in [SYN, RST] {
+            for port in FIRST_PORT..FIRST_PORT + count {
+                let mut segment = [0; 20];
+                segment[..2].copy_from_slice(&port.to_be_bytes());
+                segment[2..4].copy_from_slice(&PORT.to_be_bytes());
+                (segment[12], segment[13]) = (5 << 4, flags);
+                sendto(socket.as_raw_fd(), &segment, &to, MsgFlags::empty())?;
+            }
+        }
+        Ok(())
+    })?;
+    sent.context("cannot send")
+}
+
+#[test]
+fn of_a_flood_of_connections_each_beginning_and_end_is_told_or_counted_as_lost() -> Result<()> {
+    let (node, _registry) =
+        Node::with_daemon_flags(&["--metrics-address", &format!("127.0.0.1:{METRICS_PORT}")])?;
+    for app in ["web", "client"] {
+        node.deploy_waiting(app, &[])?;
+    }
+    let web = ipv4(&node, "web")?;
+    send(&node, "client", SocketAddr::new(web, PORT), 1)?;
+    told(&node, &["--from", "client"])?;
+    // Of all classes: now and then a replica sends something else.
+    let all = || -> Result<u64> {
+        let families = ["hivemind_datapath_events_total", "hivemind_datapath_events_lost_total"];
+        families.into_iter().map(|family| metric(&node, family, &[])).sum()
+    };
+    let before_it_follows = all()?;
+    let follower = Follower::start(&node, "follower", &["--tail", "1", "-o", "json"])?;
+    follower.await_lines(1)?;
+    let following = all()?;
+    // Of the kernel, by class: told and lost.
+    let counts = |class: &str| -> Result<[u64; 2]> {
+        let label = [format!("class=\"{class}\"")];
+        let count = |family: &str| metric(&node, family, &[&label[0]]);
+        Ok([count("hivemind_datapath_events_total")?, count("hivemind_datapath_events_lost_total")?])
+    };
+    let before = [counts("new")?, counts("closed")?];
+    let IpAddr::V4(address) = web else { anyhow::bail!("{web} is not of IPv4") };
+    begin_and_reset(&node, "client", address, BEGUN)?;
+    let begun = u64::from(BEGUN);
+
+    let lost = eventually(LIMIT, "the metrics to tell of all", || {
+        let labels = ["source_app=\"client\"", "destination_app=\"web\"", "protocol=\"tcp\""];
+        let exact = metric(&node, "hivemind_flow_connections_total", &labels)?;
+        ensure!(exact == begun, "{exact} connections are counted, of {begun}");
+        let mut lost = 0;
+        for (class, before) in ["new", "closed"].into_iter().zip(before) {
+            let [told, lost_now] = counts(class)?;
+            let now = [told - before[0], lost_now - before[1]];
+            ensure!(now[0] + now[1] == begun, "{class}: {} told, {} lost, of {begun}", now[0], now[1]);
+            ensure!(now[0] > 0 && now[1] > 0, "{class}: {} told, {} lost: it was no flood", now[0], now[1]);
+            lost += now[1];
+        }
+        Ok(lost)
+    })?;
+    let status = node.json(&["status"])?;
+    let events = status["events"].as_array().context("no events")?;
+    let of_status: u64 = events.iter().filter_map(|events| events["lost"].as_u64()).sum();
+    ensure!(
+        of_status == lost + before[0][1] + before[1][1],
+        "{of_status} lost in the status, {lost} in metrics"
+    );
+    eventually(LIMIT, "the status to tell of the loss", || {
+        let problems = node.json(&["status"])?["problems"].clone();
+        ensure!(
+            problems.as_array().is_some_and(|all| all.iter().any(|one| one["code"] == "HM0514")),
+            "{problems}"
+        );
+        Ok(())
+    })?;
+
+    // Who follows is told of all: what the kernel lost, and what came faster than it read.
+    eventually(LIMIT, "all to be told to who follows, or counted", || {
+        let said = follower.said()?;
+        let is_flow = |line: &&str| line.starts_with("{\"type\":\"flow\"");
+        let told = said.lines().filter(is_flow).count() as u64 - 1;
+        let losses = said.lines().filter(|line| !is_flow(line)).map(serde_json::from_str::<Value>);
+        let (mut in_kernel, mut elsewhere) = (0, 0);
+        for loss in losses {
+            let loss = loss?;
+            let events = loss["object"]["events"].as_u64().with_context(|| format!("no loss: {loss}"))?;
+            *(if loss["object"]["place"] == "kernel" { &mut in_kernel } else { &mut elsewhere }) += events;
+        }
+        ensure!(in_kernel == lost, "{in_kernel} events were lost in the kernel, which says {lost}");
+        let (sum, now) = (told + in_kernel + elsewhere, all()?);
+        let between = now - following..=now - before_it_follows;
+        ensure!(
+            between.contains(&sum) && sum >= 2 * begun,
+            "{told} told, {in_kernel} and {elsewhere} lost, of {between:?}"
+        );
+        Ok(())
+    })
 }
 
 #[test]

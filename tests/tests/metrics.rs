@@ -1,7 +1,7 @@
 //! What a real Prometheus learns of a node: the numbers of traffic that the test made.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -213,6 +213,73 @@ fn totals_go_on_over_a_restart_of_the_daemon_and_series_go_with_their_app() -> R
 }
 
 #[test]
+fn flows_beyond_the_limit_count_together_and_no_connection_is_lost_to_the_sum() -> Result<()> {
+    // Five series for each label set of flows: two of them.
+    let (node, _registry) = node_with(&["--metrics-flow-series", "10"])?;
+    let prometheus = Prometheus::start(node.sandbox(), &format!("127.0.0.1:{PORT}"))?;
+    prometheus.expect("hivemind_flow_label_sets_capacity", 2.0)?;
+    let web = ipv4(&node, "web")?;
+    let send = |port: u16, count: u16| {
+        node.in_network_of("client", || -> Result<()> {
+            (0..count).try_for_each(|_| {
+                UdpSocket::bind("0.0.0.0:0")?.send_to(b"name", (web, port))?;
+                Ok(())
+            })
+        })?
+    };
+    let told = |port| connections("client", port, "udp", "allowed");
+    for (port, count) in [(5000, 20), (5001, 10)] {
+        send(port, count)?;
+        prometheus.expect(&told(port), count.into())?;
+    }
+    let to_web = "sum(hivemind_flow_connections_total{destination_app=~\"web|other\",protocol!=\"icmp\"})";
+    prometheus.expect(to_web, 30.0)?;
+    // Smaller than those, so without room.
+    for port in [5002, 5003, 5004] {
+        send(port, 3)?;
+    }
+    prometheus.expect("hivemind_flow_label_sets", 2.0)?;
+    prometheus.expect("hivemind_flow_label_sets_folded", 3.0)?;
+    prometheus
+        .expect("hivemind_flow_connections_total{source_app=\"other\",destination_app=\"other\"}", 9.0)?;
+    prometheus.expect_nothing(&told(5002))?;
+    // One that becomes the largest is told by its name from then on; what it had brought stays where it was.
+    send(5004, 60)?;
+    prometheus.expect("hivemind_flow_label_sets_exchanged_total", 1.0)?;
+    prometheus.expect_nothing(&told(5001))?;
+    send(5004, 5)?;
+    prometheus.expect(to_web, 104.0)?;
+    prometheus.expect("hivemind_traffic_connections_total{verdict=\"allowed\"}", 104.0)?;
+    prometheus.expect("max(resets(hivemind_traffic_connections_total[10m]))", 0.0)?;
+    prometheus.expect("max(resets(hivemind_flow_connections_total[10m]))", 0.0)?;
+    Ok(())
+}
+
+#[test]
+fn of_an_app_that_is_deleted_and_made_again_prometheus_still_adds_up_right() -> Result<()> {
+    let (node, _registry) = node()?;
+    let prometheus = Prometheus::start(node.sandbox(), &format!("127.0.0.1:{PORT}"))?;
+    let told = connections("client", 80, "tcp", "allowed");
+    let mut sum = 0;
+    for turn in 1..=3 {
+        request(&node, "client", REQUESTS)?;
+        sum += REQUESTS;
+        prometheus.expect(&told, sum.into())?;
+        if turn < 3 {
+            node.hivemind_ok(&["app", "delete", "web"])?;
+            node.hivemind_ok(&["app", "deploy", "web", "--image", "nginx:latest"])?;
+        }
+    }
+    // What it was before and what it is now are one series, since it was not gone for long.
+    prometheus.expect(&format!("resets({told}[10m])"), 0.0)?;
+    prometheus.expect(&format!("count({told})"), 1.0)?;
+    prometheus.expect("max(resets(hivemind_traffic_connections_total[10m]))", 0.0)?;
+    prometheus.expect(&format!("increase({told}[10m]) > bool 0"), 1.0)?;
+    assert_eq!(prometheus.last_error()?, "");
+    Ok(())
+}
+
+#[test]
 fn prometheus_scrapes_the_web_port_with_a_token_until_it_is_revoked() -> Result<()> {
     let (node, _registry) = Node::with_daemon_flags(&["--metrics-flow-series", "19"])?;
     let token = node.hivemind_ok(&["token", "create", "prometheus", "--role", "read-only"])?;
@@ -239,6 +306,28 @@ fn prometheus_scrapes_the_web_port_with_a_token_until_it_is_revoked() -> Result<
     node.hivemind_ok(&["token", "revoke", "prometheus"])?;
     prometheus.expect("up", 0.0)?;
     assert!(prometheus.last_error()?.contains("401"), "{}", prometheus.last_error()?);
+    Ok(())
+}
+
+#[test]
+fn prometheus_scrapes_the_web_port_over_tls_by_the_daemon_s_own_authority() -> Result<()> {
+    let (node, _registry) = Node::with_daemon_flags(&["--web-address", "0.0.0.0"])?;
+    let token = node.hivemind_ok(&["token", "create", "prometheus", "--role", "read-only"])?;
+    let target = SocketAddr::new(node.addresses().ipv4.into(), 4483).to_string();
+    let authority = node.sandbox().directory().join("data/tls/ca.crt");
+    let prometheus = Prometheus::start_over_tls(node.sandbox(), &target, &token, &authority)?;
+    assert_eq!(prometheus.last_error()?, "");
+    prometheus.expect("hivemind_api_requests_total{status=\"2xx\"} > bool 1", 1.0)?;
+    let left = "hivemind_certificate_expiry_timestamp_seconds{certificate=\"web\"} - time()";
+    prometheus.expect(&format!("{left} > bool 86400"), 1.0)?;
+
+    // The token counts there, too, and nothing is answered without TLS.
+    node.hivemind_ok(&["token", "revoke", "prometheus"])?;
+    prometheus.expect("up", 0.0)?;
+    assert!(prometheus.last_error()?.contains("401"), "{}", prometheus.last_error()?);
+    let at: SocketAddr = target.parse()?;
+    let plain = node.sandbox().in_network(|| get(at, "/metrics", Duration::from_secs(5)))?;
+    assert!(plain.is_err() || plain.is_ok_and(|answer| answer.status != 200), "it answers without TLS");
     Ok(())
 }
 

@@ -37,6 +37,14 @@ pub(crate) extern "C" fn extension(context: *mut __sk_buff, kind: u32, offset: u
     packet::extension(&Frame::of(context), kind as u8, offset & 0xffff)
 }
 
+/// See [`Frame::segments`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn segments(context: *mut __sk_buff, transport: u32, protocol: u32) -> u64 {
+    // Far beyond where headers can be, and near enough for Linux 6.1, which forgets what a sum was compared for.
+    Frame::of(context).segments(transport & 0xfff, protocol as u8)
+}
+
 /// See [`judge::pair_number`]. The port is in network order; the verdict's sixteen bits are above the protocol's eight.
 #[unsafe(no_mangle)]
 #[inline(never)]

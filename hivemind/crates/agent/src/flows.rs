@@ -16,17 +16,11 @@ use std::{
 
 use futures::stream::{self, BoxStream, StreamExt};
 use hivemind_common::drop_reason::DropReason;
-use hivemind_datapath::{Datapath, FlowEvent, FlowEvents, FlowItem, FlowKind, FlowPeer};
+use hivemind_datapath::{Datapath, FlowEvent, FlowEvents, FlowFeed, FlowItem, FlowKind, FlowPeer};
 use hivemind_model::{ApiError, FlowLine, FlowLoss, FlowReach, FlowSelection};
 use hivemind_store::Objects;
 use jiff::Timestamp;
-use tokio::{
-    sync::{
-        Notify,
-        broadcast::{self, error::RecvError},
-    },
-    task::JoinSet,
-};
+use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -79,7 +73,7 @@ struct Log {
     began: Timestamp,
     kept: Mutex<VecDeque<Kept>>,
     lost: Mutex<FlowLosses>,
-    items: broadcast::Sender<FlowItem>,
+    items: FlowFeed,
 }
 
 /// One thing that the log keeps.
@@ -121,8 +115,7 @@ impl Flows {
         stop: &CancellationToken,
         tasks: &mut JoinSet<()>,
     ) -> Self {
-        let (items, _) = broadcast::channel(WAITING_MAX);
-        let log = Arc::new(Log::new(items));
+        let log = Arc::new(Log::new(FlowFeed::new(WAITING_MAX)));
         let names = Arc::new(Mutex::new(Names::default()));
         let full = Arc::new(Notify::new());
         let round_trips = Arc::default();
@@ -154,7 +147,7 @@ impl Flows {
 }
 
 impl Log {
-    fn new(items: broadcast::Sender<FlowItem>) -> Self {
+    fn new(items: FlowFeed) -> Self {
         Log { began: Timestamp::now(), kept: Mutex::default(), lost: Mutex::default(), items }
     }
 
@@ -185,7 +178,7 @@ impl Log {
             kept.pop_front();
         }
         kept.push_back(new);
-        let _ = self.items.send(item);
+        self.items.send(item);
     }
 }
 
@@ -357,7 +350,7 @@ fn reach(kept: &[Kept], since: Timestamp, flows: &Flows) -> FlowLine {
 /// Somebody who follows.
 struct Reader {
     backlog: VecDeque<FlowLine>,
-    items: broadcast::Receiver<FlowItem>,
+    items: FlowEvents,
     wanted: FlowSelection,
     names: Arc<Mutex<Names>>,
     round_trips: Arc<RoundTrips>,
@@ -373,21 +366,18 @@ impl Reader {
         loop {
             let item = tokio::select! {
                 () = self.stop.cancelled() => return None,
-                item = self.items.recv() => item,
+                item = self.items.next() => item?,
             };
             match item {
-                Ok(FlowItem::Event(event)) => {
+                FlowItem::Event(event) => {
                     let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
                     let flow = told::flow(&event, &names, &self.round_trips, &self.node);
                     if self.wanted.wants(&flow) {
                         return Some(FlowLine::Flow(Box::new(flow)));
                     }
                 }
-                Ok(FlowItem::Lost(events)) | Err(RecvError::Lagged(events)) => {
-                    return Some(lost(events, STREAM));
-                }
-                Ok(FlowItem::LostInKernel(events)) => return Some(lost(events, KERNEL)),
-                Err(RecvError::Closed) => return None,
+                FlowItem::Lost(events) => return Some(lost(events, STREAM)),
+                FlowItem::LostInKernel(events) => return Some(lost(events, KERNEL)),
             }
         }
     }
@@ -442,8 +432,7 @@ mod tests {
 
     #[test]
     fn the_log_keeps_so_much_and_no_more_and_what_was_lost_as_well() {
-        let (items, _) = broadcast::channel(1);
-        let log = Log::new(items);
+        let log = Log::new(FlowFeed::new(1));
         for port in 0..LOG_MAX {
             log.take(FlowItem::Event(event(FlowKind::New, u16::try_from(port).unwrap(), 1)));
         }
@@ -455,8 +444,7 @@ mod tests {
 
     #[test]
     fn what_is_lost_is_counted() {
-        let (items, _) = broadcast::channel(1);
-        let log = Log::new(items);
+        let log = Log::new(FlowFeed::new(1));
         log.take(FlowItem::Event(event(FlowKind::New, 1, 1)));
         assert_eq!(*log.lost(), FlowLosses::default());
         log.take(FlowItem::Lost(3));

@@ -58,6 +58,7 @@ pub use service::{BackendSpec, Protocol, PublishedPort, ServicePort, ServicePort
 pub use statistics::{ConnectionUse, DropStatistics, EndpointDrops, MapStatistics, Statistics, Whose};
 pub use telemetry::{
     EventStatistics, FlowEvent, FlowItem, FlowKind, FlowPeer, PairStatistics, PairTotals,
-    RoundTripStatistics, VerdictStatistics, events::FlowEvents,
+    RoundTripStatistics, VerdictStatistics,
+    feed::{FlowEvents, FlowFeed},
 };
 pub use trace::{Trace, TraceDone, TraceFrom, TraceSpec, TraceStep, TraceTuple, TraceVerdict};

@@ -2,11 +2,12 @@
 //! totals of pairs.
 //!
 //! Nothing here changes what happens to a packet. [`events`] reads the ring buffer and hands what is in it to whoever
-//! listens; [`connections`] reads the tables of connections; [`pairs`] and
+//! listens, through a [`feed`]; [`connections`] reads the tables of connections; [`pairs`] and
 //! [`verdicts`] read and tidy up the counters.
 
 pub(crate) mod connections;
 pub(crate) mod events;
+pub(crate) mod feed;
 mod pair_counters;
 pub(crate) mod pairs;
 pub(crate) mod verdicts;

@@ -42,10 +42,12 @@ impl EndDrops {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashMap, time::Duration};
+    use std::{
+        collections::{HashMap, HashSet},
+        time::Duration,
+    };
 
     use super::*;
-    use crate::AppSample;
 
     fn app(namespace: &str, name: &str) -> Arc<AppName> {
         Arc::new(AppName { namespace: namespace.into(), name: name.into() })
@@ -58,7 +60,7 @@ mod tests {
     #[test]
     fn an_app_s_total_is_of_all_its_replicas_also_of_those_that_are_gone() {
         let (web, host, gone) = (app("default", "web"), app("", "host"), app("default", "gone"));
-        let apps = [AppSample { app: Arc::clone(&web), ..AppSample::default() }];
+        let apps = [Arc::clone(&web)].into();
         let (mut drops, mut ends) = (EndDrops::new(), Ends::new(Duration::ZERO));
         ends.update(Duration::ZERO, HashMap::new(), &apps);
         drops.observe(
@@ -68,7 +70,7 @@ mod tests {
         drops.observe(&ends, vec![sample("b", &web, 5), sample("", &host, 2)]);
         let told: Vec<_> = drops.sorted().into_iter().map(|((app, _), n)| (app.name.as_str(), n)).collect();
         assert_eq!(told, [("host", 2), ("web", 8)]);
-        ends.update(Duration::ZERO, HashMap::new(), &[]);
+        ends.update(Duration::ZERO, HashMap::new(), &HashSet::new());
         drops.observe(&ends, vec![]);
         assert_eq!(drops.sorted().len(), 1, "an app's series goes with it");
     }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::snapshot::{AppName, AppSample};
+use crate::snapshot::AppName;
 
 /// The reserved numbers of identities: the node's own processes, whatever is outside, the DNS server, other nodes' processes.
 const HOST: u32 = 1;
@@ -70,24 +70,23 @@ impl Ends {
         Ends { names: HashMap::new(), apps: HashMap::new(), asked: HashSet::new(), told_when_gone }
     }
 
-    /// Takes in what exists at the time `now`.
+    /// Takes in what exists at the time `now`: these apps.
     pub(crate) fn update(
         &mut self,
         now: Duration,
         identities: HashMap<u32, Arc<AppName>>,
-        apps: &[AppSample],
+        existing: &HashSet<Arc<AppName>>,
     ) {
         let asked = std::mem::take(&mut self.asked);
         self.names.retain(|number, _| asked.contains(number));
         self.names.extend(identities);
-        let existing: HashSet<_> = apps.iter().map(|sample| &sample.app).collect();
         self.apps.retain(|app, gone| {
             let is_there = existing.contains(app);
             let since = if is_there { gone.take().unwrap_or(now) } else { *gone.get_or_insert(now) };
             is_there || now.saturating_sub(since) < self.told_when_gone
         });
         self.forget_oldest();
-        self.apps.extend(existing.into_iter().map(|app| (Arc::clone(app), None)));
+        self.apps.extend(existing.iter().map(|app| (Arc::clone(app), None)));
     }
 
     fn forget_oldest(&mut self) {

@@ -47,8 +47,10 @@ impl State {
     }
 
     pub(crate) fn observe_traffic(&mut self, apps: &[AppSample], traffic: Traffic) {
-        let Traffic { at, identities, pairs, collective, round_trips } = traffic;
-        self.ends.update(at, identities, apps);
+        let Traffic { at, identities, apps_by_identity, pairs, collective, round_trips } = traffic;
+        let named = identities.values().filter(|_| apps_by_identity);
+        let existing = apps.iter().map(|sample| &sample.app).chain(named).map(Arc::clone).collect();
+        self.ends.update(at, identities, &existing);
         self.flows.observe(&mut self.ends, apps, &pairs, &collective);
         self.round_trips.observe(&mut self.ends, &round_trips);
     }

@@ -80,6 +80,8 @@ pub struct Traffic {
     pub at: Duration,
     /// The apps of the identities.
     pub identities: HashMap<u32, Arc<AppName>>,
+    /// Whether an app exists as long as it has an identity: on a node that is told of identities and not of apps.
+    pub apps_by_identity: bool,
     /// What was counted for each pair of identities.
     pub pairs: Vec<PairSample>,
     /// What was counted for pairs that found no room in the kernel.

@@ -136,7 +136,7 @@ pub(crate) async fn last_traffic(
     let mut identities = names(objects.list::<Identity>(None).await?.items);
     identities.extend(gone.iter().map(|gone| (gone.number, name(&gone.namespace, &gone.app))));
     let apps = objects.list::<App>(None).await?.items;
-    Ok((apps.iter().map(app).collect(), traffic(&statistics, identities)))
+    Ok((apps.iter().map(app).collect(), traffic(&statistics, identities, apps.is_empty())))
 }
 
 fn name(namespace: &str, name: &str) -> Arc<AppName> {
@@ -253,10 +253,17 @@ fn api_sample(counted: ApiStatistics) -> ApiSample {
     ApiSample { requests, watches, watches_given_up, access_failures, sessions }
 }
 
-fn traffic(statistics: &Statistics, identities: HashMap<u32, Arc<AppName>>) -> Traffic {
+/// What the kernel counted. Without an app, this is a node that joined, which is told of identities and not of apps; or else
+/// there are no identities for long either.
+fn traffic(
+    statistics: &Statistics,
+    identities: HashMap<u32, Arc<AppName>>,
+    is_without_apps: bool,
+) -> Traffic {
     Traffic {
         at: BEGAN.elapsed(),
         identities,
+        apps_by_identity: is_without_apps,
         pairs: statistics.pairs.iter().map(pair).collect(),
         collective: counters(&statistics.other_pairs),
         round_trips: round_trips(&statistics.round_trips),
@@ -264,7 +271,7 @@ fn traffic(statistics: &Statistics, identities: HashMap<u32, Arc<AppName>>) -> T
 }
 
 fn add_datapath(snapshot: &mut Snapshot, statistics: Statistics, identities: HashMap<u32, Arc<AppName>>) {
-    snapshot.traffic = traffic(&statistics, identities);
+    snapshot.traffic = traffic(&statistics, identities, snapshot.apps.is_empty());
     let Statistics { maps, drops, events, verdicts, .. } = statistics;
     let drops = drops.iter().map(|drop| Figure { name: drop.reason.name(), value: drop.packets });
     snapshot.drops = drops.collect();

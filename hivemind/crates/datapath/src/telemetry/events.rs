@@ -8,7 +8,10 @@ use crate::{
     Error, FlowEvent, FlowItem, FlowKind, FlowPeer,
     bpffs::Pins,
     maps::{failed, open},
-    telemetry::pairs::lost_in_kernel,
+    telemetry::{
+        feed::{FlowEvents, FlowFeed},
+        pairs::lost_in_kernel,
+    },
 };
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use hivemind_common::{
@@ -21,11 +24,11 @@ use nix::time::{ClockId, clock_gettime};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd, RawFd},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::broadcast::{self, error::RecvError},
     task::JoinHandle,
 };
 
@@ -41,27 +44,10 @@ const AT_ONCE_MAX: usize = 512;
 /// How often it is looked whether the kernel lost any.
 const LOSSES_EVERY: Duration = Duration::from_secs(1);
 
-/// A source of events, in the order in which they happened on each processor.
-#[derive(Debug)]
-pub struct FlowEvents {
-    items: broadcast::Receiver<FlowItem>,
-}
-
-impl FlowEvents {
-    /// The next event, or news of a loss; `None` when the data path is closed. May be dropped while it waits.
-    pub async fn next(&mut self) -> Option<FlowItem> {
-        match self.items.recv().await {
-            Ok(item) => Some(item),
-            Err(RecvError::Lagged(missed)) => Some(FlowItem::Lost(missed)),
-            Err(RecvError::Closed) => None,
-        }
-    }
-}
-
 /// The task that reads the buffer, for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct EventReader {
-    items: broadcast::Sender<FlowItem>,
+    items: Arc<FlowFeed>,
     task: JoinHandle<()>,
 }
 
@@ -72,17 +58,17 @@ impl EventReader {
             RingBuf::try_from(Map::RingBuf(open(pins, name::EVENTS)?)).map_err(failed(name::EVENTS))?;
         let budgets = Map::PerCpuArray(open(pins, name::EVENT_BUDGETS)?);
         let budgets = PerCpuArray::try_from(budgets).map_err(failed(name::EVENT_BUDGETS))?;
-        let (items, _) = broadcast::channel(WAITING_MAX);
+        let items = Arc::new(FlowFeed::new(WAITING_MAX));
         // SAFETY: the buffer owns the map and with it one descriptor, which stays open and the same for as long as it lives.
         let ring = unsafe { AsyncFd::register_with_interest(Ring(ring), Interest::READABLE) }
             .map_err(|error| Error::system("wait for events of the kernel")(error.into()))?;
-        let task = tokio::spawn(read(ring, budgets, items.clone()));
+        let task = tokio::spawn(read(ring, budgets, Arc::clone(&items)));
         Ok(Self { items, task })
     }
 
     /// What happens from now on.
     pub(crate) fn subscribe(&self) -> FlowEvents {
-        FlowEvents { items: self.items.subscribe() }
+        self.items.subscribe()
     }
 }
 
@@ -100,11 +86,7 @@ impl AsRawFd for Ring {
     }
 }
 
-async fn read(
-    mut ring: AsyncFd<Ring>,
-    budgets: PerCpuArray<MapData, EventBudget>,
-    items: broadcast::Sender<FlowItem>,
-) {
+async fn read(mut ring: AsyncFd<Ring>, budgets: PerCpuArray<MapData, EventBudget>, items: Arc<FlowFeed>) {
     let mut known_lost = lost_in_kernel(&budgets);
     let mut looked = Instant::now();
     let mut is_settled = true;
@@ -131,8 +113,7 @@ async fn read(
             looked = Instant::now();
             let lost = lost_in_kernel(&budgets);
             if lost > known_lost {
-                // Nobody listens: nobody misses them.
-                let _ = items.send(FlowItem::LostInKernel(lost - known_lost));
+                items.send(FlowItem::LostInKernel(lost - known_lost));
             }
             known_lost = lost;
         }
@@ -145,14 +126,14 @@ async fn read(
 }
 
 /// Hands on what is in the buffer; true if that was all.
-fn drain(ring: &mut RingBuf<MapData>, items: &broadcast::Sender<FlowItem>) -> bool {
+fn drain(ring: &mut RingBuf<MapData>, items: &FlowFeed) -> bool {
     let clocks = Clocks::now();
     for _ in 0..AT_ONCE_MAX {
         let Some(item) = ring.next() else { return true };
-        if items.receiver_count() > 0
+        if items.has_readers()
             && let Some(event) = parse(&item, clocks)
         {
-            let _ = items.send(FlowItem::Event(event));
+            items.send(FlowItem::Event(event));
         }
     }
     false

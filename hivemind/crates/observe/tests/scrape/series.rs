@@ -227,6 +227,23 @@ fn series_of_an_app_that_is_gone_are_told_a_while_longer_with_what_came_last() {
     assert_eq!(at(1_160, &[&db], 9).0, Some(2.0), "it was there in between");
 }
 
+#[test]
+fn where_nobody_tells_of_apps_they_exist_as_long_as_their_identities() {
+    let metrics = Metrics::new(Bounds { told_when_gone: Duration::from_secs(60), ..AT_ONCE });
+    let (web, db) = (app("default", "web"), app("default", "db"));
+    let at = |second, identities: &[(u32, &Arc<AppName>)]| {
+        let mut now = snapshot(&[]);
+        now.traffic.at = Duration::from_secs(second);
+        now.traffic.apps_by_identity = true;
+        now.traffic.identities = identities.iter().map(|(number, app)| (*number, Arc::clone(app))).collect();
+        now.traffic.pairs = vec![pair(256, 257, 80, true, 5)];
+        scrape(&metrics, now).value(CONNECTIONS, &flow("web", "db"))
+    };
+    assert_eq!(at(1_000, &[(256, &web), (257, &db)]), Some(5.0));
+    assert_eq!(at(1_010, &[(257, &db)]), Some(5.0));
+    assert_eq!(at(1_070, &[(257, &db)]), None);
+}
+
 fn policy(namespace: &str, name: &str) -> Arc<PolicyName> {
     Arc::new(PolicyName { namespace: namespace.into(), name: name.into(), is_audit: false })
 }

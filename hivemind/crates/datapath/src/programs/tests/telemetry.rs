@@ -64,6 +64,83 @@ fn a_connection_is_told_when_it_begins_and_when_it_ends_with_exact_totals() {
     assert_eq!((totals.packets, totals.connections), ([4, 3], 1));
 }
 
+/// Runs a program on a frame that the kernel is to cut into segments of `size` bytes each, of which it says how many there are,
+/// or not yet (0).
+fn run_uncut(bench: &Bench, program: &str, frame: &[u8], size: u32, segments: u32) {
+    // Where `struct __sk_buff` of <linux/bpf.h> says so.
+    const GSO_SEGS: usize = 164;
+    const GSO_SIZE: usize = 176;
+    let mut context = [0; 192];
+    context[GSO_SEGS..][..4].copy_from_slice(&segments.to_ne_bytes());
+    context[GSO_SIZE..][..4].copy_from_slice(&size.to_ne_bytes());
+    let options =
+        TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), repeat: 1, ..TestRunOptions::new() };
+    let verdict = bench.program(program).test_run(options).unwrap().return_value;
+    assert_eq!(verdict, OK, "{program}");
+}
+
+#[test]
+fn what_the_kernel_cuts_later_counts_as_the_segments_with_the_headers_of_each() {
+    let ports = [40_000, 80];
+    for (protocol, headers) in [(TCP, [20 + 20, 20 + 32]), (UDP, [20 + 8, 20 + 8])] {
+        // Of a first packet, and of a later one; the kernel has counted the segments, or not yet.
+        for counted in [3, 0] {
+            let mut bench = Bench::new();
+            let frames = [out(protocol, ports, TCP_ACK), back(protocol, ports, TCP_ACK)];
+            let sizes = frames.each_ref().map(|frame| frame.len() as u64 - 14);
+            bench.run(name::FROM_REPLICA, &frames[0]);
+            bench.run(name::TO_REPLICA, &frames[1]);
+            let [mut long, mut long_back] = frames;
+            // An answer whose TCP header has options.
+            long_back[46] = 0x80;
+            long.resize(14 + headers[0] + 2_900, 0);
+            long_back.resize(14 + headers[1] + 2_001, 0);
+            run_uncut(&bench, name::FROM_REPLICA, &long, 1_000, counted);
+            run_uncut(&bench, name::TO_REPLICA, &long_back, 1_000, counted);
+            let pairs = bench.pairs();
+            let (_, totals) = pairs.iter().find(|(key, _)| key.protocol == protocol).unwrap();
+            assert_eq!(totals.packets, [1 + 3, 1 + 3], "{protocol}, {counted} counted");
+            let bytes = [2_900 + 3 * headers[0] as u64, 2_001 + 3 * headers[1] as u64];
+            assert_eq!(
+                totals.bytes,
+                [sizes[0] + bytes[0], sizes[1] + bytes[1]],
+                "{protocol}, {counted} counted"
+            );
+            let [entry] = bench.connections()[..] else { panic!("not one entry") };
+            assert_eq!(entry.packets, [4, 4]);
+            assert_eq!(entry.bytes.iter().sum::<u64>(), totals.bytes.iter().sum::<u64>());
+        }
+        // A connection that begins with one.
+        let mut bench = Bench::new();
+        let mut first = out(protocol, ports, TCP_ACK);
+        first.resize(14 + headers[0] + 2_000, 0);
+        run_uncut(&bench, name::FROM_REPLICA, &first, 1_000, 2);
+        let [entry] = bench.connections()[..] else { panic!("not one entry") };
+        let bytes = 2_000 + 2 * headers[0] as u64;
+        assert!(entry.packets.contains(&2) && entry.bytes.contains(&bytes), "{entry:?}");
+        let pairs = bench.pairs();
+        let (_, totals) = pairs.iter().find(|(key, _)| key.protocol == protocol).unwrap();
+        assert_eq!((totals.packets, totals.bytes), ([2, 0], [bytes, 0]));
+    }
+}
+
+#[test]
+fn what_fills_up_a_short_frame_does_not_count() {
+    let mut bench = Bench::new();
+    let [mut first, mut answer] = [out(UDP, [40_000, 53], 0), back(UDP, [40_000, 53], 0)];
+    // Of 29 and of 46 bytes, as a network card brings them.
+    first[17] = 29;
+    first.resize(60, 0);
+    answer.resize(60, 0);
+    answer[17] = 46;
+    assert_eq!(bench.run(name::FROM_REPLICA, &first).0, OK);
+    assert_eq!(bench.run(name::TO_REPLICA, &answer).0, OK);
+    assert_eq!(bench.run(name::FROM_REPLICA, &first).0, OK);
+    let pairs = bench.pairs();
+    let (_, totals) = pairs.iter().find(|(key, _)| key.protocol == UDP).unwrap();
+    assert_eq!((totals.bytes, totals.packets), ([2 * 29, 46], [2, 1]));
+}
+
 #[test]
 fn what_is_denied_is_told_with_its_rule_and_counted_for_its_pair() {
     let mut bench = Bench::new();
