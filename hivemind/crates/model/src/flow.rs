@@ -68,7 +68,7 @@ pub struct FlowMinute {
     /// The minute at whose end it was counted, by its beginning.
     #[schema(value_type = String, format = DateTime)]
     pub minute: Timestamp,
-    /// How many seconds the count covers: more than 60 where nobody counted before, since the daemon was down or the disk full.
+    /// How many seconds the count covers: more than 60 after the disk was full. The first count of a daemon says 60, however long none ran.
     pub seconds: u32,
     /// The node that counted. What goes from node to node is counted on both.
     pub node: String,
