@@ -8,6 +8,7 @@ mod document;
 mod enforced;
 mod files;
 mod lines;
+mod simulate;
 mod words;
 
 use std::process::ExitCode;
@@ -50,6 +51,8 @@ pub(crate) enum PolicyCommand {
     Get(GetArgs),
     /// Tell whether policies allow a connection, and why
     Check(check::CheckArgs),
+    /// Tell what policies would change for the flows that were recorded
+    Simulate(simulate::SimulateArgs),
     /// Delete policies; what they alone refused is allowed at once
     #[command(
         visible_alias = "rm",
@@ -76,6 +79,7 @@ impl PolicyCommand {
             PolicyCommand::Ls(args) => args.output.format,
             PolicyCommand::Get(args) => args.output.format,
             PolicyCommand::Check(args) => args.output.format,
+            PolicyCommand::Simulate(args) => args.output.format,
             PolicyCommand::Delete(_) | PolicyCommand::Diff(_) => Format::Table,
         }
     }
@@ -92,6 +96,7 @@ impl PolicyCommand {
             }
             PolicyCommand::Delete(names) => delete(session, names).await?,
             PolicyCommand::Diff(args) => return diff::run(session, args).await,
+            PolicyCommand::Simulate(args) => return simulate::run(session, args).await,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -97,7 +97,8 @@ fn protocols(question: &Question<'_>) -> Result<[Speaks; 2], ApiError> {
     Ok([0, 1].map(|i| Speaks { protocol: numbers[i], port: question.port.unwrap_or(echo[i]) }))
 }
 
-fn addresses_of(node: &Node) -> Vec<IpAddr> {
+/// The addresses of a node.
+pub(crate) fn addresses_of(node: &Node) -> Vec<IpAddr> {
     node.spec.address.map(IpAddr::from).into_iter().chain(node.status.addresses.iter().copied()).collect()
 }
 
@@ -147,7 +148,8 @@ impl Ends<'_> {
     }
 }
 
-fn addresses(replica: &Replica) -> impl Iterator<Item = IpAddr> {
+/// The addresses of a replica.
+pub(crate) fn addresses(replica: &Replica) -> impl Iterator<Item = IpAddr> {
     let status = &replica.status;
     [status.ipv4.map(IpAddr::from), status.ipv6.map(IpAddr::from)].into_iter().flatten()
 }
@@ -246,24 +248,25 @@ impl Checking<'_> {
         numbers
             .iter()
             .filter(|number| **number != RULE_NONE)
-            .filter_map(|number| self.rule(*number))
+            .filter_map(|number| rule(*number, &self.names))
             .collect()
     }
+}
 
-    fn rule(&self, number: u32) -> Option<RuleRef> {
-        if number == RULE_HOST {
-            return Some(RuleRef::node_to_replicas());
-        }
-        let parts = rule_parts(number)?;
-        let (namespace, policy) = self.names.get(&parts.policy)?;
-        let direction = if parts.egress { "egress" } else { "ingress" };
-        Some(RuleRef {
-            namespace: (*namespace).to_owned(),
-            policy: (*policy).to_owned(),
-            direction: direction.to_owned(),
-            index: parts.index,
-        })
+/// A rule by its number; `names` are namespace and name of policies by number.
+pub(crate) fn rule(number: u32, names: &BTreeMap<u32, (&str, &str)>) -> Option<RuleRef> {
+    if number == RULE_HOST {
+        return Some(RuleRef::node_to_replicas());
     }
+    let parts = rule_parts(number)?;
+    let (namespace, policy) = names.get(&parts.policy)?;
+    let direction = if parts.egress { "egress" } else { "ingress" };
+    Some(RuleRef {
+        namespace: (*namespace).to_owned(),
+        policy: (*policy).to_owned(),
+        direction: direction.to_owned(),
+        index: parts.index,
+    })
 }
 
 fn is_denied(judgements: &[PolicyJudgement]) -> bool {

@@ -2,7 +2,7 @@
 
 use hivemind_model::{
     ApiError, AppliedPolicies, ApplyPolicies, FlowLine, FlowVerdict, FlowWords, Namespace, NetCheck,
-    NetTrace, NetworkPolicy, PolicyCheck, Resource,
+    NetTrace, NetworkPolicy, PolicyCheck, PolicySimulation, Resource, SimulatePolicies,
 };
 use hyper::Method;
 
@@ -146,6 +146,23 @@ impl Client {
             .query_if("port", options.port.map(|port| port.to_string()).as_deref())
             .query_if("namespace", options.namespace.as_deref());
         self.get(&path).await
+    }
+
+    /// What policies would make of the flows that were recorded since then (`None`: one hour ago) and until then. Nothing is written.
+    ///
+    /// # Errors
+    /// As [`Client::apply_policies`]; `PolicyNotFound` of those to delete; `Malformed` of times.
+    pub async fn simulate_policies(
+        &self,
+        policies: &SimulatePolicies,
+        since: Option<&str>,
+        until: Option<&str>,
+    ) -> Result<PolicySimulation, ApiError> {
+        let path = ApiPath::of(NetworkPolicy::PLURAL)
+            .part("simulate")
+            .query_if("since", since)
+            .query_if("until", until);
+        self.change(Method::POST, &path, json(policies)?).await
     }
 
     /// Deletes a network policy.

@@ -3,7 +3,8 @@
 //! A [`World`] holds namespaces, identities, nodes and policies. [`compile()`] turns it into the [`Tables`] of one identity, by which
 //! the data path decides as [`hivemind_common::policy`] says; changing a world tells which identities have to be compiled
 //! again. [`judge`] says the same as Kubernetes' documentation does, plainly and slowly: tests hold the two against each
-//! other. [`check()`] refuses what cannot be meant, [`warnings()`] tells what may not have been.
+//! other. [`check()`] refuses what cannot be meant, [`warnings()`] tells what may not have been. [`Seen`] is who spoke to whom, as far
+//! as recorded flows tell; [`Simulation`] tells what other policies would make of that.
 //!
 //! What it does not do: follow the store or write to the kernel (the agent does), give numbers to identities (the controller
 //! does) or to policies (the API does).
@@ -13,8 +14,11 @@ mod check;
 mod cidr;
 mod compile;
 mod domain;
+mod intervals;
 mod reference;
 mod rules;
+mod seen;
+mod simulate;
 mod tables;
 mod warnings;
 mod world;
@@ -26,6 +30,8 @@ pub use check::{COMBINATIONS_MAX, EXCEPTIONS_MAX, PEERS_MAX, RULES_MAX, check, c
 pub use compile::compile;
 pub use domain::{matches as domain_matches, parse as domain_pattern};
 pub use reference::{Judgement, OtherEnd, Outcome, Speaks, Step, Tier, judge};
+pub use seen::{Between, SEEN_MAX, Seen, SeenCounts, SeenEnd, SeenPair};
+pub use simulate::{Change, Decided, Residents, Sides, Simulation};
 pub use tables::{TableEntry, TablePrefix, Tables, Transport};
 pub use warnings::warnings;
 pub use world::{Touched, World};

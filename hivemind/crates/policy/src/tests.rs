@@ -5,6 +5,7 @@ mod generate;
 mod kubernetes;
 mod laws;
 mod overruled;
+mod simulate;
 mod told;
 
 use std::collections::BTreeMap;

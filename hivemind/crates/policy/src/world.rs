@@ -180,6 +180,12 @@ impl World {
         machines.flat_map(|machine| machine.addresses.iter().copied())
     }
 
+    /// The addresses of a node; of all if none is named.
+    pub(crate) fn addresses_of_nodes(&self, name: Option<&str>) -> impl Iterator<Item = IpAddr> {
+        let wanted = self.nodes.iter().filter(move |(node, _)| name.is_none_or(|name| name == *node));
+        wanted.flat_map(|(_, machine)| machine.addresses.iter().copied())
+    }
+
     /// Says which addresses the names have that a pattern means, all of them. Those of the machine itself, of its links and of
     /// nodes count for nothing: whoever owns a name must not open these by it.
     pub fn set_domain(&mut self, pattern: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Touched {

@@ -2,8 +2,10 @@
 
 use axum::{Json, extract::State};
 use hivemind_model::{
-    ApiError, AppliedPolicies, ApplyAction, ApplyPolicies, DEFAULT_NAMESPACE, NetworkPolicy, PolicyCheck,
+    ApiError, AppliedPolicies, ApplyAction, ApplyPolicies, DEFAULT_NAMESPACE, FlowWords, NetworkPolicy,
+    PolicyCheck, PolicySimulation, Problems, SimulatePolicies,
 };
+use jiff::Timestamp;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -14,6 +16,7 @@ use crate::{
     fault::Outcome,
     policies,
     policy_check::{self, Question},
+    policy_simulation,
     request::{CreateParams, JsonBody, ListParams, Params, Place},
 };
 
@@ -110,6 +113,59 @@ pub(crate) async fn check(
         namespace,
     };
     Ok(Json(policy_check::check(serving.objects(), &question).await?))
+}
+
+/// Since when flows are looked at if the request does not say.
+const SIMULATED: &str = "1h";
+
+/// The time of which flows are looked at.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SimulateParams {
+    /// From then on: a time (RFC 3339), or how long ago (`30s`, `30m`, `1h`, `2d`); one hour ago if it is left out.
+    since: Option<String>,
+    /// Before then; as `since`.
+    until: Option<String>,
+}
+
+/// What other policies would make of recorded flows
+///
+/// As if the policies of the body were applied, and those that it names deleted: the flows that all nodes have recorded are judged
+/// by the policies as they are and as they would be. Nothing is written. Connections of ICMP are judged as echo requests. What
+/// several nodes counted may be the same connections: then a number has bounds.
+#[utoipa::path(
+    post, path = "/v1/networkpolicies/simulate", tag = "networkpolicies", operation_id = "simulateNetworkPolicies",
+    params(SimulateParams),
+    request_body = SimulatePolicies,
+    responses(
+        (status = 200, description = "What would change", body = PolicySimulation),
+        (status = 400, description = "The query or some policies are not valid; all faults of all of them at once", body = ApiError),
+        (status = 404, description = "A policy to delete is not there", body = ApiError),
+        (status = 409, description = "As of applying them", body = ApiError),
+        (status = 413, description = "The body is larger than 4 MiB", body = ApiError),
+        (status = 503, description = "The store failed, or the node cannot tell its flows", body = ApiError),
+    )
+)]
+pub(crate) async fn simulate(
+    State(serving): State<Serving>,
+    Params(SimulateParams { since, until }): Params<SimulateParams>,
+    JsonBody(wanted): JsonBody<SimulatePolicies, OBJECTS_BYTES_MAX>,
+) -> Outcome<Json<PolicySimulation>> {
+    let now = Timestamp::now();
+    let words = FlowWords {
+        since: since.or_else(|| Some(SIMULATED.to_owned())),
+        until: until.or_else(|| Some(now.to_string())),
+        ..FlowWords::default()
+    };
+    let mut problems = Problems::default();
+    let selection = words.read(now, &mut problems);
+    problems.into_result()?;
+    // It reads all of what a stream of the history would send.
+    let _place = serving.api.watches.take()?;
+    let simulation =
+        policy_simulation::simulate(&serving.api.config, serving.node(), wanted, selection).await?;
+    Ok(Json(simulation))
 }
 
 /// Deletes a network policy

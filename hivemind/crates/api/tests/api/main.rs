@@ -14,6 +14,7 @@ mod node;
 mod openapi;
 mod policies;
 mod services;
+mod simulation;
 mod streams;
 mod things;
 mod waiting;

@@ -18,7 +18,7 @@ use hivemind_api::{
     TraceRequest, TraceTo,
 };
 use hivemind_model::{
-    ApiError, ErrorCode, ExecExit, FlowLine, FlowLoss, FlowSelection, FlowVerdict, ImageSummary,
+    ApiError, ErrorCode, ExecExit, FlowLine, FlowLoss, FlowMinute, FlowSelection, FlowVerdict, ImageSummary,
     ImportResult, LogLine, NetCheck, NetOutcome, NetProbe, NetTrace, Port, Problems, Replica, Status, Volume,
 };
 use hivemind_observe::Format;
@@ -41,6 +41,8 @@ pub(crate) struct TestNode {
     pub(crate) flows: broadcast::Sender<Result<FlowLine, ApiError>>,
     pub(crate) last_flows: Mutex<Option<FlowsRequest>>,
     pub(crate) last_history: Mutex<Option<FlowSelection>>,
+    /// What was recorded; told before a loss.
+    pub(crate) recorded: Mutex<Vec<FlowMinute>>,
     pub(crate) last_exec: Mutex<Option<ExecRequest>>,
     pub(crate) last_trace: Mutex<Option<TraceRequest>>,
     pub(crate) resizes: watch::Sender<Vec<(u16, u16)>>,
@@ -58,6 +60,7 @@ impl Default for TestNode {
             flows: broadcast::Sender::new(16),
             last_flows: Mutex::default(),
             last_history: Mutex::default(),
+            recorded: Mutex::default(),
             last_exec: Mutex::default(),
             last_trace: Mutex::default(),
             resizes: watch::Sender::default(),
@@ -272,7 +275,9 @@ impl NodeAccess for TestNode {
     ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError> {
         *self.last_history.lock().unwrap() = Some(selection);
         let lost = FlowLine::Lost(FlowLoss { events: 7, place: "log".into() });
-        Ok(stream::iter([Ok(lost)]).boxed())
+        let recorded = self.recorded.lock().unwrap().clone();
+        let minutes = recorded.into_iter().map(|minute| FlowLine::Minute(Box::new(minute)));
+        Ok(stream::iter(minutes.chain([lost]).map(Ok).collect::<Vec<_>>()).boxed())
     }
 
     async fn trace(&self, request: TraceRequest) -> Result<NetTrace, ApiError> {

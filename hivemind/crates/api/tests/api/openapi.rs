@@ -81,6 +81,7 @@ async fn the_document_names_every_route_with_its_errors() {
         "POST /v1/namespaces/{namespace}/volumes",
         "POST /v1/net/check",
         "POST /v1/networkpolicies/apply",
+        "POST /v1/networkpolicies/simulate",
         "POST /v1/tokens",
         "PUT /v1/namespaces/{namespace}",
         "PUT /v1/namespaces/{namespace}/apps/{app}",
