@@ -108,9 +108,9 @@ fn an_interface_that_comes_later_is_told_and_leads_in_and_out() {
         let client = datapath.ensure_endpoint(replica(9)).await.unwrap();
         datapath.set_service(published(8080, &[1])).await.unwrap();
         let mut changes = datapath.network_changes().unwrap();
-        // Interfaces that were made before may have addresses that become valid only now.
-        let quiet = Duration::from_millis(200);
-        while timeout(quiet, changes.next()).await.is_ok() {}
+        // What becomes of interfaces that were made before, the kernel may tell up to a second later (`linkwatch`).
+        let (settled, quiet) = (Duration::from_millis(1_500), Duration::from_millis(200));
+        while timeout(settled, changes.next()).await.is_ok() {}
         // An endpoint of our own is no news.
         datapath.ensure_endpoint(replica(2)).await.unwrap();
         assert!(timeout(quiet, changes.next()).await.is_err());
