@@ -21,6 +21,7 @@ mod net;
 mod network_policy;
 mod node;
 mod policy_check;
+mod policy_suggestion;
 mod quantity;
 mod replica;
 mod resource;
@@ -64,6 +65,7 @@ pub use network_policy::{
 };
 pub use node::{Node, NodeSpec, NodeState, NodeStatus, Taint, TaintEffect};
 pub use policy_check::{PolicyCheck, PolicyCheckStep, PolicyCheckVerdict, PolicyJudgement};
+pub use policy_suggestion::{PolicySuggestion, RuleEvidence, SeenConnections, SuggestedPolicy};
 pub use quantity::{Cpu, Memory, QuantityError};
 pub use replica::{LastExit, Phase, PullProgress, Replica, ReplicaSpec, ReplicaStatus};
 pub use resource::{List, Resource, WatchEvent, WatchKind};

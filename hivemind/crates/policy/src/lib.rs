@@ -4,7 +4,7 @@
 //! the data path decides as [`hivemind_common::policy`] says; changing a world tells which identities have to be compiled
 //! again. [`judge`] says the same as Kubernetes' documentation does, plainly and slowly: tests hold the two against each
 //! other. [`check()`] refuses what cannot be meant, [`warnings()`] tells what may not have been. [`Seen`] is who spoke to whom, as far
-//! as recorded flows tell.
+//! as recorded flows tell, and [`suggest()`] the least policies that allow that.
 //!
 //! What it does not do: follow the store or write to the kernel (the agent does), give numbers to identities (the controller
 //! does) or to policies (the API does).
@@ -17,6 +17,7 @@ mod domain;
 mod reference;
 mod rules;
 mod seen;
+mod suggest;
 mod tables;
 mod warnings;
 mod world;
@@ -29,6 +30,7 @@ pub use compile::compile;
 pub use domain::{matches as domain_matches, parse as domain_pattern};
 pub use reference::{Judgement, OtherEnd, Outcome, Speaks, Step, Tier, judge};
 pub use seen::{Between, SEEN_MAX, Seen, SeenCounts, SeenEnd, SeenPair};
+pub use suggest::{SUGGESTED_RULES_MAX, SuggestFor, Suggested, suggest};
 pub use tables::{TableEntry, TablePrefix, Tables, Transport};
 pub use warnings::warnings;
 pub use world::{Touched, World};
