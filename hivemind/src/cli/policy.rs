@@ -2,12 +2,14 @@
 
 pub(crate) mod apply;
 mod check;
+mod commented;
 mod describe;
 mod diff;
 mod document;
 mod enforced;
 mod files;
 mod lines;
+mod suggest;
 mod words;
 
 use std::process::ExitCode;
@@ -50,6 +52,8 @@ pub(crate) enum PolicyCommand {
     Get(GetArgs),
     /// Tell whether policies allow a connection, and why
     Check(check::CheckArgs),
+    /// Print the least policies that allow what was seen, with what speaks for each rule
+    Suggest(suggest::SuggestArgs),
     /// Delete policies; what they alone refused is allowed at once
     #[command(
         visible_alias = "rm",
@@ -76,6 +80,7 @@ impl PolicyCommand {
             PolicyCommand::Ls(args) => args.output.format,
             PolicyCommand::Get(args) => args.output.format,
             PolicyCommand::Check(args) => args.output.format,
+            PolicyCommand::Suggest(args) => args.output.format,
             PolicyCommand::Delete(_) | PolicyCommand::Diff(_) => Format::Table,
         }
     }
@@ -90,6 +95,7 @@ impl PolicyCommand {
                     return Ok(ExitCode::from(check::DENIED));
                 }
             }
+            PolicyCommand::Suggest(args) => suggest::run(session, args).await?,
             PolicyCommand::Delete(names) => delete(session, names).await?,
             PolicyCommand::Diff(args) => return diff::run(session, args).await,
         }

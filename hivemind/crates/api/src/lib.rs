@@ -34,6 +34,7 @@ mod node_port;
 mod openapi;
 mod policies;
 mod policy_check;
+mod policy_suggest;
 mod request;
 mod role;
 mod routes;

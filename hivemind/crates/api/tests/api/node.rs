@@ -18,7 +18,7 @@ use hivemind_api::{
     TraceRequest, TraceTo,
 };
 use hivemind_model::{
-    ApiError, ErrorCode, ExecExit, FlowLine, FlowLoss, FlowSelection, FlowVerdict, ImageSummary,
+    ApiError, ErrorCode, ExecExit, FlowLine, FlowLoss, FlowMinute, FlowSelection, FlowVerdict, ImageSummary,
     ImportResult, LogLine, NetCheck, NetOutcome, NetProbe, NetTrace, Port, Problems, Replica, Status, Volume,
 };
 use hivemind_observe::Format;
@@ -41,6 +41,8 @@ pub(crate) struct TestNode {
     pub(crate) flows: broadcast::Sender<Result<FlowLine, ApiError>>,
     pub(crate) last_flows: Mutex<Option<FlowsRequest>>,
     pub(crate) last_history: Mutex<Option<FlowSelection>>,
+    /// What is told of past minutes besides a loss.
+    pub(crate) minutes: Mutex<Vec<FlowMinute>>,
     pub(crate) last_exec: Mutex<Option<ExecRequest>>,
     pub(crate) last_trace: Mutex<Option<TraceRequest>>,
     pub(crate) resizes: watch::Sender<Vec<(u16, u16)>>,
@@ -58,6 +60,7 @@ impl Default for TestNode {
             flows: broadcast::Sender::new(16),
             last_flows: Mutex::default(),
             last_history: Mutex::default(),
+            minutes: Mutex::default(),
             last_exec: Mutex::default(),
             last_trace: Mutex::default(),
             resizes: watch::Sender::default(),
@@ -272,7 +275,9 @@ impl NodeAccess for TestNode {
     ) -> Result<BoxStream<'static, Result<FlowLine, ApiError>>, ApiError> {
         *self.last_history.lock().unwrap() = Some(selection);
         let lost = FlowLine::Lost(FlowLoss { events: 7, place: "log".into() });
-        Ok(stream::iter([Ok(lost)]).boxed())
+        let minutes = self.minutes.lock().unwrap().clone();
+        let minutes = minutes.into_iter().map(|minute| Ok(FlowLine::Minute(Box::new(minute))));
+        Ok(stream::iter([Ok(lost)].into_iter().chain(minutes)).boxed())
     }
 
     async fn trace(&self, request: TraceRequest) -> Result<NetTrace, ApiError> {
