@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use hivemind_tests::{
     Node,
     echo::{Echo, PORT, addresses, asks, dials},

@@ -44,7 +44,7 @@ pub struct SuggestedPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RuleEvidence {
-    /// The connections that it was made for; some of them, if they are very many, as a note then says.
+    /// The connections that it was made for; some of them, if they are very many: `untold` says how many more.
     pub seen: Vec<SeenConnections>,
     /// In what it is wider than what was seen, in sentences; empty if it is not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
