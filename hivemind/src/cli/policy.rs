@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 mod check;
+mod commented;
 mod describe;
 mod diff;
 mod document;
@@ -9,6 +10,7 @@ mod enforced;
 mod files;
 mod lines;
 mod simulate;
+mod suggest;
 mod words;
 
 use std::process::ExitCode;
@@ -53,6 +55,8 @@ pub(crate) enum PolicyCommand {
     Check(check::CheckArgs),
     /// Tell what policies would change for the flows that were recorded
     Simulate(simulate::SimulateArgs),
+    /// Print the least policies that allow what was seen, with what speaks for each rule
+    Suggest(suggest::SuggestArgs),
     /// Delete policies; what they alone refused is allowed at once
     #[command(
         visible_alias = "rm",
@@ -80,6 +84,7 @@ impl PolicyCommand {
             PolicyCommand::Get(args) => args.output.format,
             PolicyCommand::Check(args) => args.output.format,
             PolicyCommand::Simulate(args) => args.output.format,
+            PolicyCommand::Suggest(args) => args.output.format,
             PolicyCommand::Delete(_) | PolicyCommand::Diff(_) => Format::Table,
         }
     }
@@ -94,6 +99,7 @@ impl PolicyCommand {
                     return Ok(ExitCode::from(check::DENIED));
                 }
             }
+            PolicyCommand::Suggest(args) => suggest::run(session, args).await?,
             PolicyCommand::Delete(names) => delete(session, names).await?,
             PolicyCommand::Diff(args) => return diff::run(session, args).await,
             PolicyCommand::Simulate(args) => return simulate::run(session, args).await,

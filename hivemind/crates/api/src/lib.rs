@@ -35,6 +35,7 @@ mod openapi;
 mod policies;
 mod policy_check;
 mod policy_simulation;
+mod policy_suggest;
 mod request;
 mod role;
 mod routes;

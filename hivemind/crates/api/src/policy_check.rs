@@ -47,17 +47,8 @@ struct End {
 /// All faults of the question at once; `AppNotFound` and `NothingRunning` for an end that has no address; those of the store.
 pub(crate) async fn check(objects: &Objects, question: &Question<'_>) -> Result<PolicyCheck, ApiError> {
     let protocols = protocols(question)?;
-    let namespaces = objects.list::<Namespace>(None).await?.items;
-    let identities = objects.list::<Identity>(None).await?.items;
-    let nodes = objects.list::<Node>(None).await?.items;
+    let Known { world, policies, nodes } = known(objects).await?;
     let replicas = objects.list::<Replica>(None).await?.items;
-    let now = Timestamp::now();
-    let mut policies = objects.list::<NetworkPolicy>(None).await?.items;
-    policies.retain(|policy| !policy.spec.has_ended(now));
-    let mut world = World::of(&namespaces, &identities, &policies);
-    for node in &nodes {
-        world.set_node(&node.metadata.name, &node.metadata.labels, &addresses_of(node));
-    }
     let ends = Ends { replicas: &replicas, nodes: &nodes, namespace: question.namespace };
     let from = ends.find(objects, question.from).await.map_err(|error| error.at("from"))?;
     let to = ends.find(objects, question.to).await.map_err(|error| error.at("to"))?;
@@ -66,6 +57,32 @@ pub(crate) async fn check(objects: &Objects, question: &Question<'_>) -> Result<
         .map(|policy| (policy.status.number, (&*policy.metadata.namespace, &*policy.metadata.name)))
         .collect();
     Ok(Checking { world: &world, names, protocols }.check(&from, &to, question))
+}
+
+/// What connections are judged by.
+pub(crate) struct Known {
+    pub(crate) world: World,
+    /// Those that are in force.
+    policies: Vec<NetworkPolicy>,
+    nodes: Vec<Node>,
+}
+
+/// What connections are judged by, as the store has it.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn known(objects: &Objects) -> Result<Known, ApiError> {
+    let namespaces = objects.list::<Namespace>(None).await?.items;
+    let identities = objects.list::<Identity>(None).await?.items;
+    let nodes = objects.list::<Node>(None).await?.items;
+    let now = Timestamp::now();
+    let mut policies = objects.list::<NetworkPolicy>(None).await?.items;
+    policies.retain(|policy| !policy.spec.has_ended(now));
+    let mut world = World::of(&namespaces, &identities, &policies);
+    for node in &nodes {
+        world.set_node(&node.metadata.name, &node.metadata.labels, &addresses_of(node));
+    }
+    Ok(Known { world, policies, nodes })
 }
 
 /// The protocol's numbers for IPv4 and IPv6 and the port, with the type of an echo request in its place.

@@ -2,7 +2,7 @@
 
 use hivemind_model::{
     ApiError, AppliedPolicies, ApplyPolicies, FlowLine, FlowVerdict, FlowWords, Namespace, NetCheck,
-    NetTrace, NetworkPolicy, PolicyCheck, PolicySimulation, Resource, SimulatePolicies,
+    NetTrace, NetworkPolicy, PolicyCheck, PolicySimulation, PolicySuggestion, Resource, SimulatePolicies,
 };
 use hyper::Method;
 
@@ -58,6 +58,19 @@ pub struct PolicyCheckOptions {
     pub port: Option<u16>,
     /// The namespace of apps that are named without one; `None`: `default`.
     pub namespace: Option<String>,
+}
+
+/// For what policies are suggested.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicySuggestOptions {
+    /// The app; `None`: all apps of the namespace.
+    pub app: Option<String>,
+    /// The namespace; `None`: `default`.
+    pub namespace: Option<String>,
+    /// By what was seen from then on: as [`FlowWords::since`]; `None`: a day ago.
+    pub since: Option<String>,
+    /// By what was seen before then; as `since`; `None`: now.
+    pub until: Option<String>,
 }
 
 /// Flows as they come. It ends when the daemon has no more, and is dropped to stop it.
@@ -163,6 +176,23 @@ impl Client {
             .query_if("since", since)
             .query_if("until", until);
         self.change(Method::POST, &path, json(policies)?).await
+    }
+
+    /// The least policies that allow what the nodes recorded. Nothing is applied.
+    ///
+    /// # Errors
+    /// What does not exist; `NothingSeen`; `OutOfRange` if there is too much; every fault of the question at once.
+    pub async fn suggest_policies(
+        &self,
+        options: &PolicySuggestOptions,
+    ) -> Result<PolicySuggestion, ApiError> {
+        let path = ApiPath::of(NetworkPolicy::PLURAL)
+            .part("suggest")
+            .query_if("app", options.app.as_deref())
+            .query_if("namespace", options.namespace.as_deref())
+            .query_if("since", options.since.as_deref())
+            .query_if("until", options.until.as_deref());
+        self.get(&path).await
     }
 
     /// Deletes a network policy.

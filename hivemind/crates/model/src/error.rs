@@ -143,6 +143,8 @@ codes! {
     ContextNotFound = "HM0210" NotFound;
     /// There is no node of that name.
     NodeNotFound = "HM0211" NotFound;
+    /// The log of flows has nothing of what is asked about.
+    NothingSeen = "HM0212" NotFound;
     /// An app of this name exists already.
     AppExists = "HM0301" Conflict;
     /// The service name belongs to another app.

@@ -22,6 +22,7 @@ mod network_policy;
 mod node;
 mod policy_check;
 mod policy_simulation;
+mod policy_suggestion;
 mod quantity;
 mod replica;
 mod resource;
@@ -69,6 +70,7 @@ pub use policy_simulation::{
     PolicyChange, PolicyName, PolicySimulation, SimulatePolicies, SimulatedPair, SimulatedRest,
     SimulationReach, TrafficCount,
 };
+pub use policy_suggestion::{PolicySuggestion, RuleEvidence, SeenConnections, SuggestedPolicy};
 pub use quantity::{Cpu, Memory, QuantityError};
 pub use replica::{LastExit, Phase, PullProgress, Replica, ReplicaSpec, ReplicaStatus};
 pub use resource::{List, Resource, WatchEvent, WatchKind};

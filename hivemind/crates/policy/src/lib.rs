@@ -4,7 +4,8 @@
 //! the data path decides as [`hivemind_common::policy`] says; changing a world tells which identities have to be compiled
 //! again. [`judge`] says the same as Kubernetes' documentation does, plainly and slowly: tests hold the two against each
 //! other. [`check()`] refuses what cannot be meant, [`warnings()`] tells what may not have been. [`Seen`] is who spoke to whom, as far
-//! as recorded flows tell; [`Simulation`] tells what other policies would make of that.
+//! as recorded flows tell; [`Simulation`] tells what other policies would make of that, and [`suggest()`] the least policies that
+//! allow it.
 //!
 //! What it does not do: follow the store or write to the kernel (the agent does), give numbers to identities (the controller
 //! does) or to policies (the API does).
@@ -19,6 +20,7 @@ mod reference;
 mod rules;
 mod seen;
 mod simulate;
+mod suggest;
 mod tables;
 mod warnings;
 mod world;
@@ -32,6 +34,7 @@ pub use domain::{matches as domain_matches, parse as domain_pattern};
 pub use reference::{Judgement, OtherEnd, Outcome, Speaks, Step, Tier, judge};
 pub use seen::{Between, SEEN_MAX, Seen, SeenCounts, SeenEnd, SeenPair};
 pub use simulate::{Change, Decided, Residents, Sides, Simulation};
+pub use suggest::{SUGGESTED_RULES_MAX, SuggestFor, Suggested, suggest};
 pub use tables::{TableEntry, TablePrefix, Tables, Transport};
 pub use warnings::warnings;
 pub use world::{Touched, World};

@@ -93,14 +93,25 @@ pub struct SeenCounts {
     pub last: Timestamp,
     /// Whether there are bytes beyond [`SeenCounts::bytes`], which were counted with those of other addresses.
     pub has_more_bytes: bool,
+    /// The first and the last minute in which some passed a node, by their beginnings.
+    pub passed: Option<(Timestamp, Timestamp)>,
     /// Connections and bytes by node.
     by_node: BTreeMap<String, [u64; 2]>,
+    /// By node, whether some passed it, and whether it refused some.
+    verdicts: BTreeMap<String, [bool; 2]>,
 }
 
 impl SeenCounts {
     /// Connections and attempts.
     pub fn connections(&self) -> Between {
         Between::of(self.by_node.values().map(|[connections, _]| *connections))
+    }
+
+    /// Whether some passed both ends' nodes, as far as that shows: what the destination's node refuses has passed the source's, so
+    /// where one refused some, only one that let some pass as well shows it.
+    pub fn has_passed(&self) -> bool {
+        self.passed.is_some()
+            && (self.denied == 0 || self.verdicts.values().any(|verdicts| *verdicts == [true; 2]))
     }
 
     /// Bytes of IP packets in both directions.
@@ -159,7 +170,9 @@ impl Seen {
                 first: minute.minute,
                 last: minute.minute,
                 has_more_bytes: false,
+                passed: None,
                 by_node: BTreeMap::new(),
+                verdicts: BTreeMap::new(),
             }),
         };
         if !counts.by_node.contains_key(&minute.node) {
@@ -177,6 +190,12 @@ impl Seen {
         counts.has_more_bytes |= bytes.is_none();
         counts.first = counts.first.min(minute.minute);
         counts.last = counts.last.max(minute.minute);
+        let is_refused = matches!(minute.verdict, FlowVerdict::Denied | FlowVerdict::Dropped);
+        counts.verdicts.entry(minute.node.clone()).or_default()[usize::from(is_refused)] = true;
+        if !is_refused {
+            let (first, last) = counts.passed.unwrap_or((minute.minute, minute.minute));
+            counts.passed = Some((first.min(minute.minute), last.max(minute.minute)));
+        }
         let number = match minute.verdict {
             FlowVerdict::Allowed => &mut counts.allowed,
             FlowVerdict::Audited => &mut counts.audited,
@@ -311,6 +330,19 @@ mod tests {
         seen.add(&inside("three", 9, 10));
         assert_eq!(only(&seen).connections(), Between { least: 12, most: 23 }, "each is seen by two at most");
         assert_eq!(seen.pairs().len(), 1);
+    }
+
+    #[test]
+    fn what_one_node_lets_pass_and_another_refuses_has_not_passed() {
+        let refused = |node| FlowMinute { verdict: FlowVerdict::Denied, ..inside(node, 9, 3) };
+        let passed = |minutes: &[FlowMinute]| {
+            let mut seen = Seen::new();
+            minutes.iter().for_each(|minute| seen.add(minute));
+            seen.pairs().all(|(_, counts)| counts.has_passed())
+        };
+        assert!(passed(&[inside("one", 1, 3)]) && passed(&[inside("one", 1, 3), inside("two", 1, 3)]));
+        assert!(!passed(&[inside("one", 9, 3), refused("two")]) && !passed(&[refused("two")]));
+        assert!(passed(&[inside("one", 1, 3), inside("two", 1, 3), refused("two")]), "at another time");
     }
 
     #[test]

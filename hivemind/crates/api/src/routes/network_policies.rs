@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use hivemind_model::{
     ApiError, AppliedPolicies, ApplyAction, ApplyPolicies, DEFAULT_NAMESPACE, FlowWords, NetworkPolicy,
-    PolicyCheck, PolicySimulation, Problems, SimulatePolicies,
+    PolicyCheck, PolicySimulation, PolicySuggestion, Problems, SimulatePolicies, check_name,
 };
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -16,7 +16,7 @@ use crate::{
     fault::Outcome,
     policies,
     policy_check::{self, Question},
-    policy_simulation,
+    policy_simulation, policy_suggest,
     request::{CreateParams, JsonBody, ListParams, Params, Place},
 };
 
@@ -166,6 +166,55 @@ pub(crate) async fn simulate(
     let simulation =
         policy_simulation::simulate(&serving.api.config, serving.node(), wanted, selection).await?;
     Ok(Json(simulation))
+}
+
+/// How far back records are read, if the request does not say.
+const SUGGEST_SINCE: &str = "24h";
+
+/// For what policies are suggested.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SuggestParams {
+    /// The app's name, short id or uid; all apps of the namespace if it is left out.
+    app: Option<String>,
+    /// The namespace; `default` if it is left out.
+    namespace: Option<String>,
+    /// By what was seen from then on: a time (RFC 3339), or how long ago (`30s`, `30m`, `1h`, `2d`); `24h` if it is left out.
+    since: Option<String>,
+    /// By what was seen before then; as `since`.
+    until: Option<String>,
+}
+
+/// The least policies that allow what was seen
+///
+/// By the records of flows that the nodes keep by minute: one policy for each app, with what speaks for each of its rules. What was
+/// denied becomes no rule, and an app of which nothing was seen gets no policy. Nothing is applied.
+#[utoipa::path(
+    get, path = "/v1/networkpolicies/suggest", tag = "networkpolicies", operation_id = "suggestNetworkPolicies",
+    params(SuggestParams),
+    responses(
+        (status = 200, description = "The policies", body = PolicySuggestion),
+        (status = 400, description = "The query is not valid, all faults at once, or more was seen than fits (HM0103)", body = ApiError),
+        (status = 404, description = "There is no such app or namespace, or nothing was seen (HM0212)", body = ApiError),
+        (status = 503, description = "The node cannot tell, the store failed, or there are too many watches (HM0513)", body = ApiError),
+    )
+)]
+pub(crate) async fn suggest(
+    State(serving): State<Serving>,
+    Params(params): Params<SuggestParams>,
+) -> Outcome<Json<PolicySuggestion>> {
+    let SuggestParams { app, namespace, since, until } = params;
+    let namespace = namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+    let mut problems = Problems::default();
+    check_name("namespace", namespace, 63, &mut problems);
+    let since = since.or_else(|| Some(SUGGEST_SINCE.to_owned()));
+    let selection = FlowWords { since, until, ..FlowWords::default() }.read(Timestamp::now(), &mut problems);
+    problems.into_result()?;
+    let wanted = policy_suggest::wanted(serving.objects(), namespace, app.as_deref()).await?;
+    let _held = serving.api.watches.take()?;
+    let flows = serving.node().flow_history(selection).await?;
+    Ok(Json(policy_suggest::suggest(serving.objects(), &wanted, flows).await?))
 }
 
 /// Deletes a network policy

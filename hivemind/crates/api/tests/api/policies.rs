@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hivemind_model::{ErrorCode, Identity, NetworkPolicy, PolicySpec};
+use hivemind_model::{
+    ErrorCode, FlowEnd, FlowMinute, FlowVerdict, Identity, NetworkPolicy, PolicySpec, PolicySuggestion,
+};
 use serde_json::{Value, json};
 
-use crate::harness::Server;
+use crate::harness::{Server, app};
 
 const APPLY: &str = "/v1/networkpolicies/apply";
 const NOTHING: Value = Value::Null;
@@ -333,4 +335,86 @@ async fn a_policy_that_has_ended_is_refused_unless_it_is_there_already() {
     let deny = extended("three", "2999-01-01T00:00:00Z");
     let applied = apply(&server, json!([deny, allow("four")])).await;
     assert!(applied[1].to_string().contains("policy three, by its rule ingress[0]"), "{applied:?}");
+}
+
+fn minute(source: &str, destination: &str, port: u16, verdict: FlowVerdict) -> FlowMinute {
+    let end = |app: &str, port| FlowEnd {
+        kind: "replica".into(),
+        namespace: "default".into(),
+        app: app.into(),
+        port,
+        ..FlowEnd::default()
+    };
+    FlowMinute {
+        minute: "2026-01-31T12:00:00Z".parse().unwrap(),
+        seconds: 60,
+        node: "n1".into(),
+        verdict,
+        source: end(source, None),
+        destination: end(destination, Some(port)),
+        protocol: "tcp".into(),
+        exact: true,
+        connections: 12,
+        bytes_sent: 1,
+        bytes_received: 1,
+        packets_sent: 1,
+        packets_received: 1,
+        rtt_us: None,
+        shares: Vec::new(),
+        untold: 0,
+    }
+}
+
+#[tokio::test]
+async fn policies_are_suggested_by_what_was_seen_and_are_taken_as_they_are() {
+    let server = Server::start().await;
+    for name in ["web", "db", "job"] {
+        server.create_app(app(name)).await;
+    }
+    *server.node.recorded.lock().unwrap() = vec![
+        minute("web", "db", 5432, FlowVerdict::Allowed),
+        minute("job", "db", 22, FlowVerdict::Denied),
+        minute("elsewhere", "other", 1, FlowVerdict::Allowed),
+    ];
+    let (status, told) = server.get("/v1/networkpolicies/suggest?since=2026-01-31T00:00:00Z").await;
+    assert_eq!(status, 200, "{told}");
+    let selection = server.node.last_history.lock().unwrap().take().unwrap();
+    assert_eq!(selection.since, Some("2026-01-31T00:00:00Z".parse().unwrap()));
+    let suggestion: PolicySuggestion = serde_json::from_value(told.clone()).unwrap();
+    let names: Vec<_> = suggestion.policies.iter().map(|one| one.policy.metadata.name.as_str()).collect();
+    assert_eq!(names, ["db-as-seen", "web-as-seen"]);
+    assert_eq!(
+        (told["since"].as_str(), told["until"].as_str()),
+        (Some("2026-01-31T12:00:00Z"), Some("2026-01-31T12:01:00Z"))
+    );
+    let notes = told["notes"].to_string();
+    assert!(
+        notes.contains("7 records or events were lost") && notes.contains("no policy for job"),
+        "{notes}"
+    );
+    let db = &told["policies"][0];
+    assert_eq!(db["ingress"][0]["seen"][0]["connections"], 12);
+    assert!(db["notes"].to_string().contains("12 attempts from default/job on 22/tcp"), "{db}");
+    let items: Vec<Value> =
+        suggestion.policies.iter().map(|one| serde_json::to_value(&one.policy).unwrap()).collect();
+    assert_eq!(actions(&apply(&server, json!(items)).await), ["created", "created"]);
+    let one: Value = server.get("/v1/networkpolicies/suggest?app=web").await.1;
+    assert_eq!(one["policies"].as_array().map(Vec::len), Some(1), "{one}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_suggested_is_told_with_what_to_do() {
+    let server = Server::start().await;
+    server.create_app(app("web")).await;
+    let suggest = "/v1/networkpolicies/suggest";
+    let refused = async |query: &str, status, code| {
+        server.refused("GET", &format!("{suggest}?{query}"), NOTHING, status, code).await
+    };
+    let error = refused("app=web", 404, ErrorCode::NothingSeen).await;
+    assert!(error.message.contains("\"web\"") && error.hint.contains("--since"), "{error:?}");
+    refused("app=nobody", 404, ErrorCode::AppNotFound).await;
+    refused("namespace=nowhere", 404, ErrorCode::NamespaceNotFound).await;
+    let error = refused("namespace=No&since=soon&until=never", 400, ErrorCode::InvalidName).await;
+    let fields: BTreeSet<_> = error.problems.iter().map(|problem| problem.field.as_str()).collect();
+    assert_eq!(fields, BTreeSet::from(["namespace", "since", "until"]), "{error:?}");
 }
