@@ -2,7 +2,7 @@
 
 use crate::{
     services::servers,
-    talk::{ask, connect, datagrams},
+    talk::{ask, connect, datagrams_from},
     world::{
         NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, Place, World, backend, eventually, in_a_world, replica,
         service,
@@ -17,6 +17,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
+    sync::atomic::{AtomicU16, Ordering},
 };
 
 const HOURS_S: u32 = 3 * 3600;
@@ -30,11 +31,21 @@ fn sticky(backends: &[u8]) -> ServiceSpec {
     ServiceSpec { affinity_s: NonZeroU32::new(HOURS_S), ..service(1, backends) }
 }
 
+/// The next port from which nobody has sent: a flow stays with its endpoint for as long as it is known, and those that the kernel
+/// draws come up again.
+fn new_port() -> u16 {
+    static PORT: AtomicU16 = AtomicU16::new(10_000);
+    PORT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// Asks once by TCP and once by UDP at each address; returns who answered.
 fn asked(addresses: [IpAddr; 2]) -> [HashSet<u8>; 2] {
     addresses.map(|address| {
         let target = SocketAddr::new(address, 80);
-        HashSet::from([connect(target).unwrap().1, ask(&datagrams(address), target).unwrap().0])
+        HashSet::from([
+            connect(target).unwrap().1,
+            ask(&datagrams_from(address, new_port()), target).unwrap().0,
+        ])
     })
 }
 

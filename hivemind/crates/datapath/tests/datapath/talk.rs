@@ -61,8 +61,13 @@ pub(crate) fn echo(stream: &mut TcpStream) -> io::Result<u8> {
 
 /// A datagram socket of the family of `like`.
 pub(crate) fn datagrams(like: IpAddr) -> UdpSocket {
-    let any = if like.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let socket = UdpSocket::bind(any).unwrap();
+    datagrams_from(like, 0)
+}
+
+/// The same, with this port.
+pub(crate) fn datagrams_from(like: IpAddr, port: u16) -> UdpSocket {
+    let any = if like.is_ipv4() { "0.0.0.0" } else { "::" };
+    let socket = UdpSocket::bind((any, port)).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
