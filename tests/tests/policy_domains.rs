@@ -13,6 +13,7 @@ use hivemind_tests::{
     eventually, start_upstream,
 };
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 /// How often the name's addresses change, and how many it has at a time: 300 in all.
 const ROUNDS: u8 = 30;
@@ -114,6 +115,21 @@ fn a_name_that_goes_round_through_hundreds_of_addresses_is_reached_at_all_of_the
     let ever: Vec<_> = (0..ROUNDS).flat_map(all).collect();
     assert_eq!(reached(&node, "client", ever.clone())?, ever);
     assert_eq!(reached(&node, "client", vec![address(ROUNDS, 1)])?, NONE, "nobody was told of it");
+
+    // Flows tell the name that was asked for, while they are seen and afterwards.
+    let of = |words: &[&str]| -> Result<Vec<Value>> {
+        let words = [&["flows", "--from", "client", "--to", "198.18.0.2", "-o", "json"], words].concat();
+        node.hivemind_ok(&words)?.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    };
+    let live = of(&[])?;
+    let named = live.iter().filter(|line| line["object"]["destination"]["domain"] == "www.shop.example");
+    ensure!(named.count() > 0, "{live:?}");
+    node.daemon_term()?;
+    node.daemon_start()?;
+    let kept = of(&["--since", "1h"])?;
+    let shares = kept.iter().flat_map(|line| line["object"]["shares"].as_array().into_iter().flatten());
+    let mut named = shares.filter(|share| share["domain"] == "www.shop.example");
+    ensure!(named.any(|share| share["destination"] == "198.18.0.2/32"), "{kept:?}");
 
     // An address that two names have is reached by who may reach one of them, once that one was asked for.
     assert_eq!(reached(&node, "twin", vec![address(0, 1)])?, NONE);

@@ -13,13 +13,14 @@ export function end(at: FlowEnd): string {
     case "dns":
       return "DNS";
     default:
-      return at.address ?? at.kind;
+      return at.domain || (at.address ?? at.kind);
   }
 }
 
 /** The same with all that is known, for whoever asks. */
 export function endInFull(at: FlowEnd): string {
-  const name = at.kind === "replica" ? `replica ${at.replica || at.app || ""} of ${at.namespace ?? ""}` : at.kind;
+  const known = at.domain ? `${at.kind} ${at.domain}` : at.kind;
+  const name = at.kind === "replica" ? `replica ${at.replica || at.app || ""} of ${at.namespace ?? ""}` : known;
   return at.address ? `${name}, ${withPort(at.address, at.port)}` : name;
 }
 

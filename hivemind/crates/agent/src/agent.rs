@@ -175,7 +175,7 @@ impl Agent {
             &config.run_dir,
             before_forgetting,
         );
-        let policies = writer.start(config.node.clone(), stop.clone(), &mut tasks);
+        let policies = writer.start(config.node.clone(), flows.shared_names(), stop.clone(), &mut tasks);
         let mut pool = AddressPool::new(config.replica_ranges.0, config.replica_ranges.1);
         for endpoint in datapath.endpoints() {
             pool.claim(endpoint.spec.ipv4);

@@ -3,6 +3,7 @@
 //! The data path speaks of numbers and addresses. [`names`] follows the objects that they stand for, and here is the log of the last [`LOG_MAX`] of them, for those who ask later. The log keeps
 //! numbers; they become words only for whoever reads. Where events were lost, it keeps how many.
 
+pub(crate) mod answered;
 mod minutes;
 pub(crate) mod names;
 mod policy_log;
@@ -139,6 +140,11 @@ impl Flows {
         log_heaviest(Arc::clone(&datapath), objects.clone(), full, stop.clone(), tasks);
         follow_names(objects, &names, stop, tasks);
         Flows { datapath, node, names, round_trips, log, minutes }
+    }
+
+    /// The names, for the one who learns more of them.
+    pub(crate) fn shared_names(&self) -> Arc<Mutex<Names>> {
+        Arc::clone(&self.names)
     }
 
     pub(crate) fn names(&self) -> std::sync::MutexGuard<'_, Names> {

@@ -18,7 +18,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -45,7 +45,10 @@ use self::{
     status::{Enforced, Statuses},
     times::Clock,
 };
-use crate::fault::{self, problem};
+use crate::{
+    fault::{self, problem},
+    flows::names::Names,
+};
 
 /// An identity that is no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,11 +216,18 @@ impl PolicyWriter {
         }
     }
 
-    /// Brings into force what the store holds, and follows it for this node's replicas until `stop`.
-    pub(crate) fn start(self, node: String, stop: CancellationToken, tasks: &mut JoinSet<()>) -> Policies {
+    /// Brings into force what the store holds, and follows it for this node's replicas until `stop`. `names` learns for which
+    /// names addresses are answered.
+    pub(crate) fn start(
+        self,
+        node: String,
+        names: Arc<Mutex<Names>>,
+        stop: CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) -> Policies {
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
         tasks.spawn(self.statuses.clone().write(node.clone(), self.objects.clone(), stop.clone()));
-        let seeing = Seeing { patterns: self.patterns.clone(), requests: requests.clone() };
+        let seeing = Seeing { names, patterns: self.patterns.clone(), requests: requests.clone() };
         let clock = Arc::clone(&self.clock);
         tasks.spawn(self.run(node, inbox, seeing, stop));
         Policies { requests, clock }

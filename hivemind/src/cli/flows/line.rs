@@ -131,7 +131,10 @@ fn share_line(share: &FlowShare, verdict: FlowVerdict) -> Option<String> {
     };
     let mut notes = Vec::new();
     notes.extend(address(&share.source).map(|source| format!("from {source}")));
-    notes.extend(address(&share.destination).map(|destination| format!("to {destination}")));
+    notes.extend(address(&share.destination).map(|destination| match share.domain.as_str() {
+        "" => format!("to {destination}"),
+        domain => format!("to {domain} ({destination})"),
+    }));
     notes.extend((!share.reason.is_empty()).then(|| share.reason.clone()));
     notes.extend([&share.egress_rule, &share.ingress_rule].into_iter().flatten().map(|of| rule(of, verdict)));
     (!notes.is_empty()).then(|| format!("    {:>7}  {}\n", share.connections, notes.join("  ")))
@@ -167,6 +170,7 @@ fn end(end: &FlowEnd) -> String {
             format!("{place}{named}{rest}").trim_end().to_owned()
         }
         "dns" => format!("dns{port}"),
+        _ if !end.domain.is_empty() => format!("{} ({address})", end.domain),
         kind => format!("{kind} {address}").trim_end().to_owned(),
     }
 }
@@ -359,5 +363,7 @@ mod tests {
         ] {
             assert_eq!(end(&known), told);
         }
+        let named = FlowEnd { domain: "api.example.org".into(), ..of("world", Some("192.0.2.1"), Some(443)) };
+        assert_eq!(end(&named), "api.example.org (192.0.2.1:443)");
     }
 }

@@ -10,6 +10,7 @@ mod records;
 mod shares;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -17,17 +18,21 @@ use std::{
 
 use futures::stream::{self, BoxStream, StreamExt};
 use hivemind_datapath::{Datapath, FlowEvent, FlowItem, Statistics};
-use hivemind_flowlog::{FlowLog, Marks, RECORDS_MAX, read};
-use hivemind_model::{ApiError, ErrorCode, FlowLine, FlowLoss, FlowSelection};
+use hivemind_flowlog::{FlowLog, Mark, Marks, RECORDS_MAX, read};
+use hivemind_model::{ApiError, ErrorCode, FlowLine, FlowLoss, FlowMinute, FlowSelection};
 use jiff::Timestamp;
 use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::{records::Turn, shares::Shares};
+use self::{
+    records::{Told, Turn},
+    shares::{About, Shares},
+};
 use super::{
     names::Names,
     round_trips::{ByPair, RoundTrips, by_pair},
+    told,
 };
 use crate::fault;
 
@@ -118,7 +123,11 @@ impl Minutes {
         if let FlowItem::Event(event) = item
             && self.is_kept()
         {
-            self.shares().take(event, &event_ends(event));
+            let domain = {
+                let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+                told::domain(&event.destination, &names).cloned()
+            };
+            self.shares().take(event, &event_ends(event), domain);
         }
     }
 
@@ -194,12 +203,14 @@ impl Minutes {
             let shares = self.shares();
             (turn.records(&statistics, log.marks(), &shares), shares.snapshot())
         };
-        let count = records.len() as u64;
+        let count = records.iter().map(|told| told.flows.len() as u64).sum();
         let counted = Instant::now();
-        let (log, result) =
-            spawn_blocking(move || write(log, records, &statistics)).await.map_err(|e| failed(&e))?;
-        keeping.log = Some(log);
-        result.map_err(|error| failed(&error))?;
+        let done = spawn_blocking(move || write(log, records, &statistics)).await.map_err(|e| failed(&e))?;
+        keeping.log = Some(done.log);
+        if let Err(error) = done.result {
+            self.shares().forget(&shares::only(written, &done.about));
+            return Err(failed(&error));
+        }
         keeping.counted = Some(counted);
         keeping.round_trips = measured;
         self.shares().forget(&written);
@@ -264,28 +275,51 @@ fn tell(directory: &Path, selection: &FlowSelection, lines: &mpsc::Sender<Result
     }
 }
 
+/// What came of writing.
+struct Written {
+    log: FlowLog,
+    /// Whose shares are in the log, also if it failed then.
+    about: BTreeSet<About>,
+    result: std::io::Result<()>,
+}
+
 /// Appends the records, with the marks of their counters, and waits until they are on disk.
-fn write(
-    mut log: FlowLog,
-    records: Vec<records::Record>,
-    statistics: &Statistics,
-) -> (FlowLog, std::io::Result<()>) {
-    let exist: std::collections::BTreeSet<_> =
-        records::counters(statistics).map(|(counter, _)| counter).collect();
+fn write(mut log: FlowLog, records: Vec<Told>, statistics: &Statistics) -> Written {
+    let exist: BTreeSet<_> = records::counters(statistics).map(|(counter, _)| counter).collect();
     log.retain_marks(|counter| exist.contains(counter));
-    let mut records = records.into_iter().peekable();
-    while records.peek().is_some() {
-        let (mut flows, mut marks) = (Vec::new(), Vec::new());
-        for record in records.by_ref().take(RECORDS_MAX) {
-            flows.push(record.flows);
-            marks.extend(record.mark);
-        }
+    let mut about = BTreeSet::new();
+    for Block { flows, marks, about: its } in blocks(records) {
         if let Err(error) = log.append(flows, marks) {
-            return (log, Err(error));
+            return Written { log, about, result: Err(error) };
         }
+        about.extend(its);
     }
-    let synced = log.sync();
-    (log, synced)
+    let result = log.sync();
+    Written { log, about, result }
+}
+
+/// What is appended at once.
+#[derive(Default)]
+struct Block {
+    flows: Vec<FlowMinute>,
+    marks: Vec<Mark>,
+    about: Vec<About>,
+}
+
+/// Blocks of [`RECORDS_MAX`] records at most, none of which has only a part of what is told of a counter.
+fn blocks(records: Vec<Told>) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    for Told { flows, mark, about } in records {
+        let fits = |block: &&mut Block| block.flows.len() + flows.len() <= RECORDS_MAX;
+        let block = match blocks.last_mut().filter(fits) {
+            Some(block) => block,
+            None => blocks.push_mut(Block::default()),
+        };
+        block.flows.extend(flows);
+        block.marks.push(mark);
+        block.about.extend(about);
+    }
+    blocks
 }
 
 /// The minute that ended last, or, in its first seconds, is ending; a count in the middle of one is for that one.
@@ -302,4 +336,44 @@ fn event_ends(event: &FlowEvent) -> [Option<std::net::IpAddr>; 2] {
 fn failed(error: &dyn std::fmt::Display) -> ApiError {
     let hint = "see whether the disk with the data directory has room and works";
     ApiError::new(ErrorCode::StoreFailed, format!("the log of flows failed: {error}"), hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use hivemind_flowlog::Counter;
+    use hivemind_model::{FlowEnd, FlowVerdict};
+
+    use super::*;
+
+    fn told(number: u32, records: usize) -> Told {
+        let counter = Counter(number, 0, 0, 0, true);
+        let flows = FlowMinute {
+            minute: Timestamp::UNIX_EPOCH,
+            seconds: 60,
+            node: "n".into(),
+            verdict: FlowVerdict::Allowed,
+            source: FlowEnd::default(),
+            destination: FlowEnd::default(),
+            protocol: "tcp".into(),
+            exact: true,
+            connections: 1,
+            bytes_sent: 0,
+            bytes_received: 0,
+            packets_sent: 0,
+            packets_received: 0,
+            rtt_us: None,
+            shares: Vec::new(),
+            untold: 0,
+        };
+        Told { flows: vec![flows; records], mark: Mark(counter, [0; 5]), about: vec![(counter, None)] }
+    }
+
+    #[test]
+    fn what_is_told_of_a_counter_is_in_one_block_with_its_mark() {
+        let blocks =
+            blocks(vec![told(1, 1), told(2, RECORDS_MAX), told(3, RECORDS_MAX - 1), told(4, 1), told(5, 2)]);
+        let sizes: Vec<_> = blocks.iter().map(|block| (block.flows.len(), block.marks.len())).collect();
+        assert_eq!(sizes, [(1, 1), (RECORDS_MAX, 1), (RECORDS_MAX, 2), (2, 1)]);
+        assert!(blocks.iter().all(|block| block.marks.len() == block.about.len()));
+    }
 }

@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::answered::Answered;
+
 /// How many of each kind are remembered after they went.
 const GONE_MAX: usize = 1024;
 
@@ -83,6 +85,8 @@ pub(crate) struct Names {
     policies: Table<u32, PolicyName>,
     replicas: Table<IpAddr, ReplicaName>,
     nodes: Table<IpAddr, String>,
+    /// Of addresses outside.
+    pub(crate) answered: Answered,
 }
 
 impl Names {

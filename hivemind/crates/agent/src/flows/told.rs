@@ -1,5 +1,7 @@
 //! A flow's numbers in words.
 
+use std::sync::Arc;
+
 use hivemind_common::policy::{RULE_HOST, rule_parts};
 use hivemind_datapath::{DropReason, FlowEvent, FlowKind, FlowPeer};
 use hivemind_model::{Flow, FlowEnd, FlowEvent as Happened, FlowVerdict, Identity, RuleRef};
@@ -107,11 +109,19 @@ pub(crate) fn end(peer: &FlowPeer, has_ports: bool, names: &Names, here: &str) -
     {
         end.node = node.to_owned();
     }
+    if let Some(name) = domain(peer, names) {
+        end.domain = name.to_string();
+    }
     // Each node has its own.
     if matches!(peer.identity, Identity::HOST | Identity::DNS) {
         end.node = here.to_owned();
     }
     end
+}
+
+/// The name for which an address outside was answered last.
+pub(crate) fn domain<'a>(peer: &FlowPeer, names: &'a Names) -> Option<&'a Arc<str>> {
+    names.answered.name(peer.address.filter(|_| peer.identity == Identity::WORLD)?)
 }
 
 fn kind(identity: u32) -> &'static str {

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use super::{PolicyWriter, Request};
-use crate::fault;
+use crate::{fault, flows::names::Names};
 
 /// How long an address stays at least.
 const LIFETIME_MIN: Duration = Duration::from_secs(300);
@@ -248,6 +248,7 @@ impl PolicyWriter {
 /// What the DNS server tells, on its way to the task that enforces.
 #[derive(Clone, Debug)]
 pub(super) struct Seeing {
+    pub(super) names: Arc<Mutex<Names>>,
     pub(super) patterns: Patterns,
     pub(super) requests: mpsc::Sender<Request>,
 }
@@ -268,6 +269,10 @@ impl Patterns {
 
 impl Observer for Seeing {
     fn observe(&self, seen: Seen) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        if let Some(asked) = seen.names.first() {
+            let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            names.answered.note(asked, &seen.addresses);
+        }
         if meant(&self.patterns.get(), &seen).next().is_none() {
             return Box::pin(std::future::ready(true));
         }

@@ -1,7 +1,7 @@
 //! The records of a minute: a pure function of what the kernel counted, what of that was told already, and events.
 
 use hivemind_datapath::{DropReason, FlowPeer, PairTotals, Statistics};
-use hivemind_flowlog::{Counter, Mark, Marks};
+use hivemind_flowlog::{Counter, Mark, Marks, RECORDS_MAX};
 use hivemind_model::{FlowEnd, FlowMinute, FlowShare, FlowVerdict};
 use jiff::Timestamp;
 
@@ -12,11 +12,18 @@ use crate::flows::{
     told::{self, TCP},
 };
 
-/// A record, and up to where its counter is told by it.
+/// How many records tell of the ends of what was dropped for one reason; with the one of the rest they are written at once.
+const DROPS_MAX: usize = RECORDS_MAX - 1;
+
+/// What a counter says more than before, in records that are written together or not at all: half of them would be told
+/// again with the next.
 #[derive(Debug)]
-pub(super) struct Record {
-    pub(super) flows: FlowMinute,
-    pub(super) mark: Option<Mark>,
+pub(super) struct Told {
+    pub(super) flows: Vec<FlowMinute>,
+    /// Up to where the counter is told by them.
+    pub(super) mark: Mark,
+    /// Whose shares they have.
+    pub(super) about: Vec<About>,
 }
 
 /// All counters and what they say.
@@ -53,18 +60,22 @@ impl Turn<'_> {
         statistics: &Statistics,
         marks: Option<&Marks>,
         shares: &Shares,
-    ) -> Vec<Record> {
+    ) -> Vec<Told> {
         let mut records = Vec::new();
         for (counter, says) in counters(statistics) {
             let rise = marks.map_or(says, |marks| marks.rise(counter, says));
             if rise == [0; 5] {
                 continue;
             }
-            let mark = Some(Mark(counter, says));
-            match dropped(counter) {
-                Some(reason) => records.extend(self.drops(reason, rise[4], shares, mark)),
-                None => records.push(Record { flows: self.exact(counter, rise, shares), mark }),
-            }
+            let mark = Mark(counter, says);
+            records.push(match dropped(counter) {
+                Some(reason) => self.drops(reason, rise[4], shares, mark),
+                None => Told {
+                    flows: vec![self.exact(counter, rise, shares)],
+                    mark,
+                    about: vec![(counter, None)],
+                },
+            });
         }
         records
     }
@@ -88,11 +99,11 @@ impl Turn<'_> {
     }
 
     /// Packets that were dropped for a reason: by ends as far as they were told, and the rest of them.
-    fn drops(&self, reason: DropReason, packets: u64, shares: &Shares, mark: Option<Mark>) -> Vec<Record> {
-        let told = shares.all().filter(|(_, dropped)| *dropped == Some(reason.name()));
-        let mut records: Vec<_> =
-            told.map(|about| Record { flows: self.dropped(about, shares), mark: None }).collect();
-        let told: u64 = records.iter().map(|record| record.flows.connections).sum();
+    fn drops(&self, reason: DropReason, packets: u64, shares: &Shares, mark: Mark) -> Told {
+        let about = shares.all().filter(|(_, dropped)| *dropped == Some(reason.name()));
+        let about: Vec<About> = about.take(DROPS_MAX).copied().collect();
+        let mut flows: Vec<_> = about.iter().map(|about| self.dropped(about, shares)).collect();
+        let told: u64 = flows.iter().map(|flows| flows.connections).sum();
         let mut rest = self.empty(Counter(0, 0, 0, 0, false));
         (rest.verdict, rest.connections) = (FlowVerdict::Dropped, packets.saturating_sub(told));
         rest.untold = rest.connections;
@@ -105,9 +116,8 @@ impl Turn<'_> {
             ingress_rule: None,
             connections: 0,
         }];
-        // Even if all were told: it has the mark.
-        records.push(Record { flows: rest, mark });
-        records
+        flows.extend((rest.connections > 0).then_some(rest));
+        Told { flows, mark, about }
     }
 
     fn dropped(&self, about: &About, shares: &Shares) -> FlowMinute {
@@ -120,9 +130,9 @@ impl Turn<'_> {
 
     fn share(&self, common: &Common, connections: u64) -> FlowShare {
         let [source, destination] = common.ends;
+        let domain = common.domain.as_deref().unwrap_or_default().to_owned();
         let [egress_rule, ingress_rule] = common.rules.map(|number| told::rule(number, self.names));
         let reason = common.reason.unwrap_or_default().to_owned();
-        let domain = String::new();
         FlowShare { source, destination, domain, reason, egress_rule, ingress_rule, connections }
     }
 

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use hivemind_datapath::{DropReason, FlowEvent, FlowKind, FlowPeer};
@@ -22,9 +23,11 @@ const ADDRESSES_MAX: usize = 4096;
 const BLOCKS_MAX: usize = 1024;
 
 /// What the connections of a share have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Common {
     pub(super) ends: [Option<IpNet>; 2],
+    /// For which name the destination's address was answered last, if it is told singly.
+    pub(super) domain: Option<Arc<str>>,
     pub(super) reason: Option<&'static str>,
     /// Numbers of the rules of the source's and of the destination's policy.
     pub(super) rules: [u32; 2],
@@ -33,17 +36,20 @@ pub(super) struct Common {
 /// What a record is about: a counter, or what was dropped of what it would have counted.
 pub(super) type About = (Counter, Option<&'static str>);
 
+/// Shares by what they are of.
+pub(super) type Snapshot = BTreeMap<About, BTreeMap<Common, u64>>;
+
 /// The shares of all records of a minute.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
-    of: BTreeMap<About, BTreeMap<Common, u64>>,
+    of: Snapshot,
     len: usize,
     outside: Outside,
 }
 
 impl Shares {
-    /// Takes an event; `ends` are the addresses of those of its ends that are no replicas.
-    pub(super) fn take(&mut self, event: &FlowEvent, ends: &[Option<IpAddr>; 2]) {
+    /// Takes an event; `ends` are the addresses of those of its ends that are no replicas, `domain` is the destination's name.
+    pub(super) fn take(&mut self, event: &FlowEvent, ends: &[Option<IpAddr>; 2], domain: Option<Arc<str>>) {
         let (is_allowed, dropped, reason) = match event.kind {
             FlowKind::New => (true, None, None),
             FlowKind::Dropped(reason) if is_denial(reason) => (false, None, Some(reason.name())),
@@ -55,7 +61,13 @@ impl Shares {
         let counter =
             Counter(event.source.identity, event.destination.identity, event.protocol, port, is_allowed);
         let ends = ends.map(|end| end.and_then(|address| self.outside.block(address, event.time)));
-        let common = Common { ends, reason, rules: [event.egress_rule, event.ingress_rule] };
+        let is_single = ends[1].is_some_and(|block| block.prefix_len() == block.max_prefix_len());
+        let common = Common {
+            ends,
+            domain: domain.filter(|_| is_single),
+            reason,
+            rules: [event.egress_rule, event.ingress_rule],
+        };
         let about = (counter, dropped);
         if let Some(count) = self.of.get_mut(&about).and_then(|shares| shares.get_mut(&common)) {
             *count += 1;
@@ -81,7 +93,7 @@ impl Shares {
     }
 
     /// Forgets what was written. What was taken since is left.
-    pub(super) fn forget(&mut self, written: &BTreeMap<About, BTreeMap<Common, u64>>) {
+    pub(super) fn forget(&mut self, written: &Snapshot) {
         for (about, written) in written {
             let Some(shares) = self.of.get_mut(about) else { continue };
             for (common, count) in written {
@@ -97,9 +109,15 @@ impl Shares {
     }
 
     /// Everything that it has now.
-    pub(super) fn snapshot(&self) -> BTreeMap<About, BTreeMap<Common, u64>> {
+    pub(super) fn snapshot(&self) -> Snapshot {
         self.of.clone()
     }
+}
+
+/// The shares of these alone.
+pub(super) fn only(mut all: Snapshot, about: &BTreeSet<About>) -> Snapshot {
+    all.retain(|one, _| about.contains(one));
+    all
 }
 
 /// Whether a pair's counter has it: what policies refuse.
@@ -146,6 +164,61 @@ impl Outside {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn begun(port: u16) -> FlowEvent {
+        let peer = |identity, address: &str, port| FlowPeer {
+            address: Some(address.parse().unwrap()),
+            port,
+            identity,
+        };
+        FlowEvent {
+            time: Timestamp::from_second(7_200).unwrap(),
+            began: None,
+            kind: FlowKind::New,
+            source: peer(Identity::FIRST, "10.200.0.1", 40_000),
+            destination: peer(Identity::WORLD, "192.0.2.1", port),
+            protocol: 6,
+            egress_rule: 0,
+            ingress_rule: 0,
+            bytes: [0; 2],
+            packets: [0; 2],
+            interface: 0,
+        }
+    }
+
+    fn take(shares: &mut Shares, port: u16, domain: &str) {
+        let event = begun(port);
+        let ends = [event.source, event.destination].map(|peer| outside(&peer));
+        shares.take(&event, &ends, Some(domain.into()));
+    }
+
+    #[test]
+    fn connections_with_an_address_are_told_by_the_name_that_it_had_then() {
+        let mut shares = Shares::default();
+        take(&mut shares, 443, "a.example");
+        take(&mut shares, 443, "b.example");
+        take(&mut shares, 443, "b.example");
+        let about = *shares.all().next().unwrap();
+        let told: Vec<_> =
+            shares.of(&about).map(|(common, count)| (common.domain.clone().unwrap(), count)).collect();
+        assert_eq!(told, [("a.example".into(), 1), ("b.example".into(), 2)]);
+    }
+
+    #[test]
+    fn what_was_written_before_a_failure_is_forgotten_and_the_rest_is_told_again() {
+        let mut shares = Shares::default();
+        take(&mut shares, 80, "a.example");
+        take(&mut shares, 443, "a.example");
+        let snapshot = shares.snapshot();
+        take(&mut shares, 80, "a.example");
+        let [first, second] =
+            [80, 443].map(|port| (Counter(Identity::FIRST, Identity::WORLD, 6, port, true), None));
+        shares.forget(&only(snapshot, &BTreeSet::from([first])));
+        let counts = |about| shares.of(&about).map(|(_, count)| count).collect::<Vec<_>>();
+        assert_eq!(counts(first), [1], "what came since");
+        assert_eq!(counts(second), [1]);
+        assert_eq!(shares.len, 2);
+    }
 
     #[test]
     fn too_many_addresses_an_hour_fold_into_their_blocks_and_then_into_the_world() {
