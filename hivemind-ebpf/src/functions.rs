@@ -8,6 +8,9 @@
 //!
 //! The price: an argument is a number, the context, or a pointer to one thing without padding, which may be null as far as
 //! the verifier knows, and is both read and written as far as its callers know.
+//!
+//! The file is long because each function stands in it three times, as the linker, the families and the callers see it; what they do is
+//! elsewhere.
 
 mod single;
 

@@ -41,6 +41,8 @@ pub struct Seen {
     pub image: bool,
     /// Whether its network is made and written to the data path.
     pub network: bool,
+    /// Whether its endpoint has the identity that the replica has by now; of no meaning without a network.
+    pub identified: bool,
     /// Its container.
     pub container: Container,
     /// Whether the running container was found ready for connections; of no meaning while none runs.
@@ -50,7 +52,7 @@ pub struct Seen {
 impl Seen {
     /// Nothing is there.
     pub const NOTHING: Seen =
-        Seen { image: false, network: false, container: Container::Absent, ready: false };
+        Seen { image: false, network: false, identified: true, container: Container::Absent, ready: false };
 }
 
 /// What a worker does next.
@@ -60,6 +62,8 @@ pub enum Step {
     Pull,
     /// Make the network and write the endpoint.
     MakeNetwork,
+    /// Give the endpoint the identity that the replica has by now.
+    Identify,
     /// Make and start the container.
     Run,
     /// Wait until the container takes connections, or its end.
@@ -78,18 +82,22 @@ pub enum Step {
 
 /// The step that is due. `not_before` is when the next attempt may begin, if the last one failed.
 pub fn next_step(wanted: Wanted, seen: Seen, not_before: Option<Instant>, now: Instant) -> Step {
+    let waits = not_before.filter(|time| *time > now);
+    let is_unidentified = seen.network && !seen.identified;
     match (wanted, seen.container) {
         (Wanted::Down, Container::Running) => Step::Stop,
         (_, Container::Ended) => Step::Clear,
         (Wanted::Down, Container::Absent) if seen.network => Step::RemoveNetwork,
         (Wanted::Down, Container::Absent) => Step::Forget,
+        (Wanted::Up, _) if is_unidentified && waits.is_none() => Step::Identify,
         (Wanted::Up, Container::Running) if !seen.ready => Step::AwaitReady,
+        (Wanted::Up, Container::Running) if is_unidentified => Step::Wait(waits),
         (Wanted::Up, Container::Running) => Step::Wait(None),
-        (Wanted::Up, Container::Absent) => match not_before {
-            Some(time) if time > now => Step::Wait(Some(time)),
-            _ if !seen.image => Step::Pull,
-            _ if !seen.network => Step::MakeNetwork,
-            _ => Step::Run,
+        (Wanted::Up, Container::Absent) => match waits {
+            Some(_) => Step::Wait(waits),
+            None if !seen.image => Step::Pull,
+            None if !seen.network => Step::MakeNetwork,
+            None => Step::Run,
         },
     }
 }
@@ -142,9 +150,10 @@ mod tests {
     fn carry_out(step: Step, seen: &mut Seen) {
         match step {
             Step::Pull => seen.image = true,
-            Step::MakeNetwork => seen.network = true,
+            Step::MakeNetwork => (seen.network, seen.identified) = (true, true),
             Step::Run => (seen.container, seen.ready) = (Container::Running, false),
             Step::AwaitReady => seen.ready = true,
+            Step::Identify => seen.identified = true,
             Step::Clear => seen.container = Container::Absent,
             Step::Stop => seen.container = Container::Ended,
             Step::RemoveNetwork => seen.network = false,
@@ -155,14 +164,31 @@ mod tests {
     fn any_seen() -> impl Strategy<Value = Seen> {
         let container =
             prop_oneof![Just(Container::Absent), Just(Container::Running), Just(Container::Ended)];
-        (any::<bool>(), any::<bool>(), container, any::<bool>())
-            .prop_map(|(image, network, container, ready)| Seen { image, network, container, ready })
+        (any::<[bool; 4]>(), container).prop_map(|([image, network, identified, ready], container)| Seen {
+            image,
+            network,
+            identified,
+            container,
+            ready,
+        })
     }
 
     #[test]
     fn a_running_replica_is_left_alone() {
-        let seen = Seen { image: false, network: true, container: Container::Running, ready: true };
+        let seen = Seen { network: true, container: Container::Running, ready: true, ..Seen::NOTHING };
         assert_eq!(next_step(Wanted::Up, seen, None, Instant::now()), Step::Wait(None));
+    }
+
+    #[test]
+    fn a_running_replica_becomes_another_identity_and_goes_on() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let container = Container::Running;
+        let seen = Seen { network: true, identified: false, container, ready: true, ..Seen::NOTHING };
+        assert_eq!(next_step(Wanted::Up, seen, None, now), Step::Identify);
+        assert_eq!(next_step(Wanted::Up, seen, Some(later), now), Step::Wait(Some(later)));
+        assert_eq!(next_step(Wanted::Up, Seen { ready: false, ..seen }, Some(later), now), Step::AwaitReady);
+        assert_eq!(next_step(Wanted::Down, seen, None, now), Step::Stop);
     }
 
     #[test]
@@ -191,7 +217,7 @@ mod tests {
     }
 
     proptest! {
-        /// From any state, steps that work lead up or down in at most six of them, and the container is always ended before
+        /// From any state, steps that work lead up or down in at most seven of them, and the container is always ended before
         /// its network is taken away.
         #[test]
         fn steps_that_work_arrive(mut seen in any_seen(), up in any::<bool>()) {
@@ -207,10 +233,13 @@ mod tests {
                 }
                 carry_out(step, &mut seen);
                 steps += 1;
-                prop_assert!(steps <= 6);
+                prop_assert!(steps <= 7);
             }
             match wanted {
-                Wanted::Up => prop_assert_eq!(seen.container, Container::Running),
+                Wanted::Up => {
+                    prop_assert!(seen.identified || !seen.network);
+                    prop_assert_eq!(seen.container, Container::Running);
+                }
                 Wanted::Down => prop_assert_eq!((seen.network, seen.container), (false, Container::Absent)),
             }
         }

@@ -4,6 +4,8 @@
 //! keeps them as a [`World`], with the addresses that domains have (`domains`), and has the data path judge each identity of this node's replicas by the tables that the world
 //! gives: all of them at the start, and after a change those that it touches. What cannot be written is tried again, and what
 //! was in force until then stays: a policy comes into force for all identities that it selects, or for none (`together`).
+//! A policy that tells replicas apart which identities do not tell apart yet is held back by the world until the controller has cut
+//! them. If that is so when this begins, nobody here knows what was in force before, and the data path is left as it is.
 //!
 //! A worker asks for its replica's identity ([`Policies::enforce`]) before it makes the network, so that the first process
 //! is judged already. It is answered only when all that the store held before has been looked at.
@@ -175,6 +177,8 @@ pub(crate) struct PolicyWriter {
     patterns: Patterns,
     /// Policies that will be as if they were not there, and from when on; those that are so already among them.
     ends: BTreeMap<Key, Timestamp>,
+    /// Whether policies were held back when this began. What was in force before is not known then, but by the data path.
+    is_blind: bool,
 }
 
 impl PolicyWriter {
@@ -213,6 +217,7 @@ impl PolicyWriter {
             domains: Domains::read(run_dir.join(DOMAINS_FILE)),
             patterns: Patterns::default(),
             ends: BTreeMap::new(),
+            is_blind: false,
         }
     }
 
@@ -252,7 +257,7 @@ impl PolicyWriter {
         loop {
             match Watches::start(&self.objects).await {
                 Ok((lists, mut watches)) => {
-                    self.replace_all(lists, node);
+                    self.replace_all(lists, node, first);
                     if std::mem::take(&mut first) {
                         self.find_forgotten().await;
                         // From now on names outside are answered.
@@ -351,6 +356,22 @@ impl PolicyWriter {
 
     /// Brings into force what changed, and tells about it.
     async fn settle(&mut self) {
+        self.is_blind &= self.world.held_back().next().is_some();
+        if !self.is_blind {
+            self.enforce_due().await;
+            self.forget().await;
+            self.tell();
+        }
+        for done in self.settling.drain(..) {
+            let _ = done.send(());
+        }
+        if !self.is_blind {
+            self.forget_verdicts().await;
+        }
+    }
+
+    /// Brings into force what changed.
+    async fn enforce_due(&mut self) {
         if self.due.iter().any(|identity| self.failed.contains_key(identity)) {
             // What is in its way may be in the way of others, which are tried with it.
             self.due.extend(self.failed.keys());
@@ -365,12 +386,6 @@ impl PolicyWriter {
             }
             self.answer();
         }
-        self.forget().await;
-        self.tell();
-        for done in self.settling.drain(..) {
-            let _ = done.send(());
-        }
-        self.forget_verdicts().await;
     }
 
     /// Brings the tables of some identities into force: of those that have some already all, or, if there is no room, none.
@@ -500,6 +515,10 @@ impl PolicyWriter {
     fn tell(&mut self) {
         let now = Timestamp::now();
         for key in std::mem::take(&mut self.untold) {
+            if self.world.holds_back(&key.0, &key.1) {
+                self.untold.insert(key);
+                continue;
+            }
             let Some(Head { uid, generation, .. }) = self.policies.get(&key) else { continue };
             let selected = self.world.selected_by_name(&key.0, &key.1);
             let problem = selected.iter().find_map(|identity| self.failed.get(identity)).cloned();

@@ -86,9 +86,8 @@ impl Worker {
     async fn live(&mut self) {
         self.adopt().await;
         loop {
-            // An endpoint's identity never changes: another one takes another endpoint.
-            let wanted = if self.is_misidentified() { Wanted::Down } else { self.wanted() };
-            match next_step(wanted, self.seen, self.not_before, Instant::now()) {
+            self.seen.identified = !self.is_misidentified();
+            match next_step(self.wanted(), self.seen, self.not_before, Instant::now()) {
                 Step::Wait(until) => self.wait(until).await,
                 Step::Forget => {
                     if self.forget().await {
@@ -104,7 +103,7 @@ impl Worker {
         if self.replica.borrow().metadata.is_deleting() { Wanted::Down } else { Wanted::Up }
     }
 
-    /// Whether the endpoint is judged and told as another workload than the replica is: an older version made it.
+    /// Whether the endpoint is judged and told as another identity than the replica has by now.
     fn is_misidentified(&self) -> bool {
         let wanted = self.replica.borrow().spec.identity;
         wanted != 0 && self.identity.is_some_and(|identity| identity != wanted)
@@ -116,7 +115,7 @@ impl Worker {
         if let Some(endpoint) = endpoint {
             self.seen.network = true;
             self.addresses = Some((endpoint.spec.ipv4, endpoint.spec.ipv6));
-            self.identity = Some(endpoint.spec.identity);
+            self.now_identified(Some(endpoint.spec.identity));
         }
         self.look().await;
         match self.seen.container {
@@ -220,6 +219,11 @@ impl Worker {
             let wait = self.backoff.failed();
             warn!(replica = %self.id, problem = %problem.message, code = %problem.code, again_in_s = wait.as_secs(), "A step failed");
             self.not_before = Some(Instant::now() + wait);
+            if step == Step::Identify {
+                // It runs, and is judged as it was until now.
+                self.status.update(|status| status.problem = Some(problem));
+                return;
+            }
             self.status.update(|status| {
                 status.phase = Phase::Backoff;
                 status.ready = false;
@@ -237,6 +241,7 @@ impl Worker {
         match step {
             Step::Pull => self.pull().await,
             Step::MakeNetwork => self.make_network().await,
+            Step::Identify => self.identify().await,
             Step::Run => self.run_container().await,
             Step::AwaitReady => {
                 self.await_ready().await;
@@ -252,6 +257,12 @@ impl Worker {
     fn service(&self) -> (String, String) {
         let replica = self.replica.borrow();
         (replica.metadata.namespace.clone(), replica.spec.app.clone())
+    }
+
+    /// The endpoint has this identity, or is gone.
+    fn now_identified(&mut self, identity: Option<u32>) {
+        self.identity = identity;
+        self.status.update(|status| status.identity = identity);
     }
 
     /// The container runs; it is not in its service yet.

@@ -27,6 +27,7 @@ mod deployment;
 mod fault;
 #[doc(hidden)]
 pub mod fuzzing;
+mod identities;
 mod join;
 mod lines;
 mod node_access;

@@ -10,7 +10,9 @@ use hivemind_policy::World;
 use hivemind_store::{Changes, Objects};
 use jiff::Timestamp;
 
-use crate::{addresses::choose_number, api::ApiConfig, deployment::provide_namespaces};
+use crate::{
+    addresses::choose_number, api::ApiConfig, deployment::provide_namespaces, identities::told_apart,
+};
 
 /// The most policies of one request: with their numbers, ids and namespaces they fit one transaction of the store.
 const ITEMS_MAX: usize = 1_000;
@@ -188,10 +190,15 @@ async fn warn(
     let identities = config.objects.list::<Identity>(None).await?.items;
     let now = Timestamp::now();
     let stands = |policy: &NetworkPolicy| policy.spec.until().is_none_or(|until| until > now);
-    let standing = existing.iter().filter(|policy| stands(policy));
-    let mut world = World::of(&namespaces, &identities, standing);
-    world.set_dns_addresses(config.dns_addresses.clone());
+    let standing = || existing.iter().filter(|policy| stands(policy));
     let policies: Vec<_> = applied.iter().map(|item| &item.policy).filter(|policy| stands(policy)).collect();
+    let mut world = World::of(&namespaces, &identities, standing());
+    if world.held_back().next().is_some() || !policies.iter().all(|policy| world.decides(policy)) {
+        // They name labels by which nobody is told apart yet.
+        let (identities, _) = told_apart(&config.objects).await?;
+        world = World::of(&namespaces, &identities, standing());
+    }
+    world.set_dns_addresses(config.dns_addresses.clone());
     let mut warnings = hivemind_policy::warnings(&policies, &world).into_iter();
     for item in applied {
         item.warnings = match item.policy.spec.until().filter(|until| *until <= now) {

@@ -17,6 +17,8 @@ use hivemind_policy::{Judgement, OtherEnd, Outcome, Speaks, Step, Tier, World, j
 use hivemind_store::Objects;
 use jiff::Timestamp;
 
+use crate::identities::told_apart;
+
 /// How many replicas of an app are looked at.
 const REPLICAS_MAX: usize = 256;
 /// Which connection is asked about.
@@ -47,8 +49,7 @@ struct End {
 /// All faults of the question at once; `AppNotFound` and `NothingRunning` for an end that has no address; those of the store.
 pub(crate) async fn check(objects: &Objects, question: &Question<'_>) -> Result<PolicyCheck, ApiError> {
     let protocols = protocols(question)?;
-    let Known { world, policies, nodes } = known(objects).await?;
-    let replicas = objects.list::<Replica>(None).await?.items;
+    let Known { world, policies, nodes, replicas } = known(objects).await?;
     let ends = Ends { replicas: &replicas, nodes: &nodes, namespace: question.namespace };
     let from = ends.find(objects, question.from).await.map_err(|error| error.at("from"))?;
     let to = ends.find(objects, question.to).await.map_err(|error| error.at("to"))?;
@@ -65,6 +66,8 @@ pub(crate) struct Known {
     /// Those that are in force.
     policies: Vec<NetworkPolicy>,
     nodes: Vec<Node>,
+    /// With the identities that they have in the world.
+    replicas: Vec<Replica>,
 }
 
 /// What connections are judged by, as the store has it.
@@ -73,7 +76,7 @@ pub(crate) struct Known {
 /// Those of the store.
 pub(crate) async fn known(objects: &Objects) -> Result<Known, ApiError> {
     let namespaces = objects.list::<Namespace>(None).await?.items;
-    let identities = objects.list::<Identity>(None).await?.items;
+    let (identities, replicas) = told_apart(objects).await?;
     let nodes = objects.list::<Node>(None).await?.items;
     let now = Timestamp::now();
     let mut policies = objects.list::<NetworkPolicy>(None).await?.items;
@@ -82,7 +85,7 @@ pub(crate) async fn known(objects: &Objects) -> Result<Known, ApiError> {
     for node in &nodes {
         world.set_node(&node.metadata.name, &node.metadata.labels, &addresses_of(node));
     }
-    Ok(Known { world, policies, nodes })
+    Ok(Known { world, policies, nodes, replicas })
 }
 
 /// The protocol's numbers for IPv4 and IPv6 and the port, with the type of an echo request in its place.

@@ -7,7 +7,7 @@ use std::{
 
 use futures::StreamExt;
 use hivemind_model::{
-    ApiError, AppliedPolicies, ErrorCode, FlowLine, FlowSelection, Identity, Namespace, NetworkPolicy, Node,
+    ApiError, AppliedPolicies, ErrorCode, FlowLine, FlowSelection, Namespace, NetworkPolicy, Node,
     PolicyChange, PolicyName, PolicySimulation, Problems, Replica, RuleRef, SimulatePolicies, SimulatedPair,
     SimulatedRest, SimulationReach, TrafficCount,
 };
@@ -18,6 +18,7 @@ use jiff::Timestamp;
 
 use crate::{
     api::ApiConfig,
+    identities::told_apart,
     node_access::NodeAccess,
     policies,
     policy_check::{addresses, addresses_of, rule},
@@ -46,9 +47,9 @@ pub(crate) async fn simulate(
     };
     let sets = Sets::of(existing, &applied, &wanted.delete, now);
     let namespaces = config.objects.list::<Namespace>(None).await?.items;
-    let identities = config.objects.list::<Identity>(None).await?.items;
+    let (identities, replicas) = told_apart(&config.objects).await?;
     let nodes = config.objects.list::<Node>(None).await?.items;
-    let residents = residents(&config.objects.list::<Replica>(None).await?.items);
+    let residents = residents(&replicas);
     let worlds = [&sets.before, &sets.after].map(|policies| {
         let mut world = World::of(&namespaces, &identities, policies);
         world.set_dns_addresses(config.dns_addresses.clone());

@@ -204,6 +204,10 @@ async fn act(objects: &Objects, action: Action) -> Result<(), ApiError> {
             };
             objects.update_with(&namespace, &name, set).await.map(drop)
         }
+        Action::CutIdentity(identity) => {
+            info!(identity = identity.spec.number, "An identity tells replicas apart by more labels");
+            objects.update(&*identity).await.map(drop)
+        }
         Action::RemoveIdentity(identity) => objects.delete(&*identity).await,
         Action::CreateReplica(replica) => {
             info!(replica = replica.metadata.name, node = replica.spec.node, "A replica is made");

@@ -25,7 +25,9 @@ pub enum Action {
     CreateNamespace(Box<Namespace>),
     /// Make this identity; no other gets its number for as long as possible.
     CreateIdentity(Box<Identity>),
-    /// Give the replica, which an older version made, its identity.
+    /// Have this identity tell replicas apart by more keys, all its replicas having the labels that it tells.
+    CutIdentity(Box<Identity>),
+    /// Give the replica this identity: an older version made it without, or policies tell it apart from others by now.
     SetReplicaIdentity {
         /// Its namespace.
         namespace: String,
@@ -112,7 +114,8 @@ pub fn plan(snapshot: &Snapshot, mut suffix: impl FnMut() -> String) -> Vec<Acti
     namespaces::plan(snapshot, &mut actions);
     let mut room = None;
     let mut placement = Placement::new(snapshot, &mut room);
-    identities.plan_missing(snapshot, &mut actions);
+    identities.plan_missing(&mut actions);
+    identities.plan_cuts(&mut actions);
     for app in &snapshot.apps {
         let stopping = replicas_to_stop(snapshot, app);
         plan_endpoints(snapshot, app, &stopping, &mut actions);
@@ -134,7 +137,7 @@ pub fn plan(snapshot: &Snapshot, mut suffix: impl FnMut() -> String) -> Vec<Acti
     plan_orphans(snapshot, &mut actions);
     // After their endpoints have left the services.
     nodes::plan(snapshot, &mut actions);
-    identities.plan_removals(snapshot, &mut actions);
+    identities.plan_removals(&mut actions);
     actions
 }
 

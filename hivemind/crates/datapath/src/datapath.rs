@@ -111,6 +111,22 @@ impl Datapath {
         removed
     }
 
+    /// Gives an endpoint another identity: it is judged by that one's policy from then on, and told as that one. Connections that
+    /// are made are judged again with their next packet. One that has it already is left as it is.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] if there is no such endpoint or no such identity: nothing is changed. After another error asking again
+    /// completes it.
+    pub async fn identify_endpoint(&self, id: &str, identity: u32) -> Result<(), Error> {
+        let name = id.to_owned();
+        self.workers
+            .on_endpoint(id, move |node| endpoint::lifecycle::identify(node, &name, identity))
+            .await?;
+        // Nobody may be judged any more by the policy that it had.
+        self.sweep_policies();
+        Ok(())
+    }
+
     /// All endpoints, by index.
     pub fn endpoints(&self) -> Vec<EndpointInfo> {
         self.node.endpoints().all()

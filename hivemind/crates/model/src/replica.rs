@@ -14,7 +14,7 @@ use crate::{app::Template, error::Problem, metadata::Metadata};
 pub struct Replica {
     /// Its name is the app's and five letters.
     pub metadata: Metadata,
-    /// What is wanted; never changes.
+    /// What is wanted. Only its identity may become another.
     pub spec: ReplicaSpec,
     /// What is, as the node's agent sees it.
     #[serde(default)]
@@ -83,6 +83,9 @@ pub struct ReplicaStatus {
     /// What last went wrong, while it is not running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
+    /// The identity that its endpoint has, as which it is judged and told: absent while it has no network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<u32>,
     /// Its IPv4 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]

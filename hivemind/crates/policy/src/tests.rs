@@ -2,6 +2,7 @@
 
 mod data_path;
 mod generate;
+mod keys;
 mod kubernetes;
 mod laws;
 mod overruled;

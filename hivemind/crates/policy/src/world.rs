@@ -13,6 +13,7 @@ use hivemind_model::{
 
 use crate::{
     domain,
+    keys::Keys,
     rules::{Peer, Policy, Rule, Subject},
 };
 
@@ -45,6 +46,7 @@ pub struct World {
     /// By pattern.
     domains: BTreeMap<String, Arc<BTreeSet<IpAddr>>>,
     dns: Vec<IpAddr>,
+    pub(crate) keys: Keys,
 }
 
 /// Namespace and name of a policy.
@@ -76,6 +78,7 @@ impl World {
             nodes: BTreeMap::new(),
             domains: BTreeMap::new(),
             dns: DNS_ADDRESSES.to_vec(),
+            keys: Keys::default(),
         };
         world.index(Identity::dns());
         world
@@ -222,20 +225,32 @@ impl World {
             .collect()
     }
 
-    /// Puts an identity in. What an identity stands for never changes.
+    /// Puts an identity in, or has it stand for something else; later, if it is not cut by the keys that policies name.
     pub fn set_identity(&mut self, identity: &Identity) -> Touched {
         let number = identity.spec.number;
+        if self.keep_identity(identity) {
+            let mut touched = self.take_identity(number);
+            self.release(&mut touched);
+            return touched;
+        }
         if self.identities.get(&number).is_some_and(|known| **known == identity.spec) {
             return Touched::new();
         }
-        let mut touched = self.remove_identity(number);
+        let mut touched = self.put_identity(identity);
+        self.release(&mut touched);
+        touched
+    }
+
+    pub(crate) fn put_identity(&mut self, identity: &Identity) -> Touched {
+        let mut touched = self.take_identity(identity.spec.number);
         touched.append(&mut self.who_speaks_of(&identity.spec));
-        touched.insert(number);
+        touched.insert(identity.spec.number);
         self.index(identity.spec.clone());
         touched
     }
 
     fn index(&mut self, spec: IdentitySpec) {
+        self.keys.add_identity(&spec);
         self.by_namespace.entry(spec.namespace.clone()).or_default().insert(spec.number);
         for (key, value) in &spec.labels {
             let place = (spec.namespace.clone(), key.clone(), value.clone());
@@ -246,7 +261,15 @@ impl World {
 
     /// Takes an identity out.
     pub fn remove_identity(&mut self, number: u32) -> Touched {
+        self.drop_kept_identity(number);
+        let mut touched = self.take_identity(number);
+        self.release(&mut touched);
+        touched
+    }
+
+    fn take_identity(&mut self, number: u32) -> Touched {
         let Some(spec) = self.identities.remove(&number) else { return Touched::new() };
+        self.keys.remove_identity(&spec);
         take_out(&mut self.by_namespace, &spec.namespace, number);
         for (key, value) in &spec.labels {
             let place = (spec.namespace.clone(), key.clone(), value.clone());
@@ -257,17 +280,30 @@ impl World {
         touched
     }
 
-    /// Puts a policy in, or in the place of the one of its name.
+    /// Puts a policy in, or in the place of the one of its name; later, if identities are not cut by the keys that it names.
     pub fn set_policy(&mut self, policy: &NetworkPolicy) -> Touched {
         let key = (policy.metadata.namespace.clone(), policy.metadata.name.clone());
         let same =
             |known: &NetworkPolicy| known.spec == policy.spec && known.status.number == policy.status.number;
         if self.policies.get(&key).is_some_and(|(known, _)| same(known)) {
+            self.keys.policies.remove(&key);
             return Touched::new();
         }
-        let mut touched = self.remove_policy(&key.0, &key.1);
+        if !self.decides(policy) {
+            self.keys.policies.insert(key, Arc::new(policy.clone()));
+            return Touched::new();
+        }
+        let mut touched = self.put_policy(policy);
+        self.release(&mut touched);
+        touched
+    }
+
+    pub(crate) fn put_policy(&mut self, policy: &NetworkPolicy) -> Touched {
+        let key = (policy.metadata.namespace.clone(), policy.metadata.name.clone());
+        let mut touched = self.take_policy(&key);
         let rules = Arc::new(Policy::of(policy));
         touched.extend(self.subjects(&rules.namespace, &rules.subject));
+        self.keys.add_policy(&rules);
         if rules.tier != NAMESPACE {
             self.cluster.insert((rules.tier, rules.priority, key.clone()), Arc::clone(&rules));
         }
@@ -277,14 +313,18 @@ impl World {
 
     /// Takes a policy out.
     pub fn remove_policy(&mut self, namespace: &str, name: &str) -> Touched {
-        let key = (namespace.to_owned(), name.to_owned());
-        match self.policies.remove(&key) {
-            Some((_, rules)) => {
-                self.cluster.remove(&(rules.tier, rules.priority, key));
-                self.subjects(&rules.namespace, &rules.subject)
-            }
-            None => Touched::new(),
-        }
+        let mut touched = self.take_policy(&(namespace.to_owned(), name.to_owned()));
+        self.release(&mut touched);
+        touched
+    }
+
+    /// Takes a policy out, with the one that is held back to come in its place.
+    fn take_policy(&mut self, key: &Place) -> Touched {
+        self.keys.policies.remove(key);
+        let Some((_, rules)) = self.policies.remove(key) else { return Touched::new() };
+        self.keys.remove_policy(&rules);
+        self.cluster.remove(&(rules.tier, rules.priority, key.clone()));
+        self.subjects(&rules.namespace, &rules.subject)
     }
 
     /// What an identity stands for.
@@ -302,8 +342,8 @@ impl World {
         self.policies.values().map(|(policy, _)| &**policy)
     }
 
-    /// The policy of that name.
-    pub(crate) fn policy(&self, namespace: &str, name: &str) -> Option<&NetworkPolicy> {
+    /// The policy of that name, as it is in force.
+    pub fn policy(&self, namespace: &str, name: &str) -> Option<&NetworkPolicy> {
         let found = self.policies.get(&(namespace.to_owned(), name.to_owned()));
         found.map(|(policy, _)| &**policy)
     }

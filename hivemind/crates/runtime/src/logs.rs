@@ -144,9 +144,14 @@ impl Logs {
         file::generations(&self.log_dir, id.as_str()).iter().try_for_each(|path| remove(path))
     }
 
-    /// Starts the collector unless it answers.
+    /// Starts the collector unless it answers. That its socket takes a connection is no answer: so does the socket of
+    /// one that was just killed, until the kernel has closed its files.
     pub(crate) async fn ensure_collector(&self) -> Result<(), LogError> {
-        self.connect().await.map(drop)
+        match self.ask("ping").await {
+            // Of an older version, which does not know the request and yet serves.
+            Err(LogError::Refused { .. }) => Ok(()),
+            other => other,
+        }
     }
 
     pub(crate) async fn stop_collector(&self) -> Result<(), LogError> {

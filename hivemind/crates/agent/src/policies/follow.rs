@@ -9,11 +9,12 @@ use std::{
 
 use futures::FutureExt;
 use hivemind_model::{
-    ApiError, Identity, Namespace, NetworkPolicy, Node, Replica, Resource, WatchEvent, WatchKind,
+    ApiError, Identity, Metadata, Namespace, NetworkPolicy, Node, Replica, Resource, WatchEvent, WatchKind,
 };
 use hivemind_policy::World;
 use hivemind_store::{ObjectWatch, Objects};
 use jiff::Timestamp;
+use tracing::info;
 
 use super::{Head, Key, PolicyWriter};
 
@@ -109,14 +110,22 @@ fn key_of(object: &impl Resource) -> Key {
 }
 
 impl PolicyWriter {
-    /// Puts what the store holds in the place of what was known.
-    pub(super) fn replace_all(&mut self, lists: Lists, node: &str) {
+    /// Puts what the store holds in the place of what was known, which is nothing the first time.
+    pub(super) fn replace_all(&mut self, lists: Lists, node: &str, is_first: bool) {
         let Lists { namespaces, policies, identities, replicas, nodes } = lists;
         let now = Timestamp::now();
         let ends = policies.iter().filter_map(|policy| Some((key_of(policy), policy.spec.until()?)));
         self.ends = ends.collect();
         let standing = policies.iter().filter(|policy| !policy.spec.has_ended(now));
-        let mut world = World::of(&namespaces, &identities, standing);
+        let mut world = World::of(&namespaces, &identities, []);
+        for policy in standing {
+            // What is in force stays while the policy that is to come in its place is held back.
+            let Metadata { namespace, name, .. } = &policy.metadata;
+            if let Some(former) = self.world.policy(namespace, name) {
+                world.set_policy(former);
+            }
+            world.set_policy(policy);
+        }
         for node in &nodes {
             world.set_node(&node.metadata.name, &node.metadata.labels, &addresses_of(node));
         }
@@ -125,6 +134,10 @@ impl PolicyWriter {
         }
         let gone = self.world.identities().filter(|spec| world.identity(spec.number).is_none());
         self.gone.extend(gone.map(|spec| (spec.number, Some((spec.namespace.clone(), spec.app.clone())))));
+        self.is_blind |= is_first && world.held_back().next().is_some();
+        if self.is_blind {
+            info!("Policies are held back until replicas are told apart; until then nothing is changed");
+        }
         self.world = Arc::new(world);
         let policies_before = std::mem::take(&mut self.policies);
         self.policies = policies.iter().map(|policy| (key_of(policy), Head::of(policy))).collect();

@@ -52,7 +52,7 @@ impl Worker {
                     if changed.is_err() {
                         std::future::pending::<()>().await;
                     }
-                    if self.wanted() == Wanted::Down {
+                    if self.wanted() == Wanted::Down || self.is_misidentified() {
                         return;
                     }
                 }

@@ -124,7 +124,23 @@ impl Worker {
         let spec = EndpointSpec { id: self.id.as_str().to_owned(), ipv4, ipv6, identity };
         self.shared.datapath.ensure_endpoint(spec).await.map_err(|e| fault::of_datapath(&e))?;
         self.seen.network = true;
-        self.identity = Some(identity);
+        self.now_identified(Some(identity));
+        Ok(())
+    }
+
+    /// Gives the endpoint the replica's identity, the policies of which are in force already.
+    pub(super) async fn identify(&mut self) -> Result<(), Problem> {
+        let identity = self.identity().await?;
+        let identified = self.shared.datapath.identify_endpoint(self.id.as_str(), identity).await;
+        identified.map_err(|error| fault::of_datapath(&error))?;
+        info!(replica = %self.id, identity, "A replica has another identity");
+        self.now_identified(Some(identity));
+        let is_ready = self.seen.ready;
+        self.status.update(|status| {
+            if is_ready {
+                status.problem = None;
+            }
+        });
         Ok(())
     }
 
@@ -278,7 +294,7 @@ impl Worker {
     pub(super) async fn remove_network(&mut self) -> Result<(), Problem> {
         self.shared.datapath.remove_endpoint(self.id.as_str()).await.map_err(|e| fault::of_datapath(&e))?;
         self.seen.network = false;
-        self.identity = None;
+        self.now_identified(None);
         if let Some((ipv4, _)) = self.addresses.take() {
             self.shared.services.forget(self.service(), ipv4).await;
             self.shared.pool().give_back(ipv4);

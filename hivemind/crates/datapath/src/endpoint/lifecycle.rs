@@ -313,18 +313,50 @@ fn enter(node: &Node, index: u32, mut state: EndpointState) -> Result<(), Error>
     state.policy = node.policies().enter(index, state.identity);
     // Drawn under the lock, so that the greatest number ever drawn is always in the map for the next daemon.
     let (generation, epoch) = (node.next_generation(), node.next_generation());
-    let capacity_of = |maps: &Maps, name: &'static str| (name, maps.capacity(name));
-    let by_interface = capacity_of(maps, name::ENDPOINT_BY_INTERFACE);
-    let exact_v4 = capacity_of(maps, name::ADDRESS_EXACT_V4);
-    let exact_v6 = capacity_of(maps, name::ADDRESS_EXACT_V6);
+    let by_interface = (name::ENDPOINT_BY_INTERFACE, maps.capacity(name::ENDPOINT_BY_INTERFACE));
     maps.endpoint_state.set(index, state, 0).map_err(failed(name::ENDPOINT_STATE))?;
     maps.generation.set(index, generation, 0).map_err(failed(name::GENERATION))?;
     put(&mut maps.endpoint_by_interface, by_interface, &state.interface, &index)?;
-    let address = AddressEntry { identity: state.identity, endpoint: index, node: 0 };
-    put(&mut maps.address_exact_v4, exact_v4, &state.ipv4, &address)?;
-    put(&mut maps.address_exact_v6, exact_v6, &state.ipv6, &address)?;
+    enter_addresses(maps, index, &state)?;
     // Whoever tried these addresses before was told that they are outside.
     maps.generation.set(OUTSIDE, epoch, 0).map_err(failed(name::GENERATION))
+}
+
+fn enter_addresses(maps: &mut Maps, index: u32, state: &EndpointState) -> Result<(), Error> {
+    let exact_v4 = (name::ADDRESS_EXACT_V4, maps.capacity(name::ADDRESS_EXACT_V4));
+    let exact_v6 = (name::ADDRESS_EXACT_V6, maps.capacity(name::ADDRESS_EXACT_V6));
+    let address = AddressEntry { identity: state.identity, endpoint: index, node: 0 };
+    put(&mut maps.address_exact_v4, exact_v4, &state.ipv4, &address)?;
+    put(&mut maps.address_exact_v6, exact_v6, &state.ipv6, &address)
+}
+
+/// Gives an endpoint another identity. Between its packets it is one or the other; what was judged before is judged again.
+pub(crate) fn identify(node: &Node, id: &str, identity: u32) -> Result<(), Error> {
+    let wrong = |reason: String| Error::Spec { what: format!("endpoint {id:?}"), reason };
+    if !identity_bits::fit(identity) {
+        return Err(wrong(identity_bits::too_many()));
+    }
+    let Some(mut info) = node.endpoints().get(id).cloned() else {
+        return Err(wrong("it does not exist".to_owned()));
+    };
+    if info.spec.identity == identity {
+        return Ok(());
+    }
+    let index = info.endpoint.index;
+    {
+        let mut guard = node.maps();
+        let maps = &mut *guard;
+        let mut state = maps.endpoint_state.get(&index, 0).map_err(failed(name::ENDPOINT_STATE))?;
+        state.identity = identity;
+        state.policy = node.policies().enter(index, identity);
+        maps.endpoint_state.set(index, state, 0).map_err(failed(name::ENDPOINT_STATE))?;
+        enter_addresses(maps, index, &state)?;
+        let generation = node.next_generation();
+        maps.generation.set(index, generation, 0).map_err(failed(name::GENERATION))?;
+    }
+    info.spec.identity = identity;
+    node.endpoints().insert(info);
+    Ok(())
 }
 
 /// Takes an endpoint out of the maps, then takes down what it stood on. May be done to one that is half made.

@@ -8,6 +8,7 @@ mod cluster;
 mod conntrack;
 mod elsewhere;
 mod endpoints;
+mod identities;
 mod life;
 mod packets;
 mod policies;

@@ -11,7 +11,12 @@ use hivemind_model::{
     PolicyType, PortRef, SYSTEM_NAMESPACE,
 };
 use ipnet::IpNet;
-use proptest::{collection::vec, option, prelude::*, sample::select};
+use proptest::{
+    collection::vec,
+    option,
+    prelude::*,
+    sample::{select, subsequence},
+};
 
 use super::{identity, labels, namespace, policy};
 use crate::{Speaks, World};
@@ -113,13 +118,26 @@ fn any_identity() -> impl Strategy<Value = Identity> {
     let port = (select(&NAMES), select(&PORTS), any_protocol())
         .prop_map(|(name, port, protocol)| NamedPort { name: name.to_owned(), port, protocol });
     let ports = prop_oneof![1 => Just(Vec::new()), 1 => vec(port, 1..3)];
-    (0..IDENTITIES, select(&NAMESPACES), option::of(select(&VALUES)), option::of(select(&VALUES)), ports)
-        .prop_map(|(number, namespace, app, tier, mut ports)| {
+    let keys = subsequence([&KEYS[..], &[hivemind_model::NAMESPACE_NAME_LABEL]].concat(), 0..=KEYS.len() + 1);
+    let keys = prop_oneof![3 => Just(None), 2 => keys.prop_map(Some)];
+    (
+        0..IDENTITIES,
+        select(&NAMESPACES),
+        option::of(select(&VALUES)),
+        option::of(select(&VALUES)),
+        ports,
+        keys,
+    )
+        .prop_map(|(number, namespace, app, tier, mut ports, keys)| {
             let pairs = [app.map(|v| ("app", v)), tier.map(|v| ("tier", v))];
             let pairs: Vec<_> = pairs.into_iter().flatten().collect();
             let mut identity = identity(Identity::FIRST + number, namespace, &pairs);
             ports.sort();
             identity.spec.ports = ports;
+            identity.spec.keys = keys.map(|keys| keys.into_iter().map(str::to_owned).collect());
+            if let Some(keys) = &identity.spec.keys {
+                identity.spec.labels.retain(|key, _| keys.contains(key));
+            }
             identity
         })
 }

@@ -20,7 +20,7 @@ fn questions() -> impl Strategy<Value = Vec<(OtherEnd, Speaks)>> {
     vec(one, QUESTIONS)
 }
 
-fn all_tables(world: &World) -> BTreeMap<u32, Tables> {
+pub(super) fn all_tables(world: &World) -> BTreeMap<u32, Tables> {
     let numbers = (0..generate::IDENTITIES).map(|n| Identity::FIRST + n);
     numbers.filter_map(|number| Some((number, compile(number, world)?))).collect()
 }

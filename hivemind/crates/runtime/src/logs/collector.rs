@@ -190,9 +190,13 @@ impl Collector {
 
     fn obey(&mut self, request: &str) -> Result<(), String> {
         let (verb, id) = request.split_once(' ').unwrap_or((request, ""));
-        if verb == "shutdown" {
-            self.shutdown = true;
-            return Ok(());
+        match verb {
+            "ping" => return Ok(()),
+            "shutdown" => {
+                self.shutdown = true;
+                return Ok(());
+            }
+            _ => {}
         }
         let id: ContainerId = id.parse().map_err(|_| format!("{id:?} is no container id"))?;
         if let Some(mut source) = self.sources.remove(&id) {
