@@ -36,12 +36,8 @@ fn flows(minute: i64, connections: u64) -> FlowMinute {
         rtt_us: None,
         shares: vec![FlowShare {
             source: Some("192.0.2.0/24".parse().unwrap()),
-            destination: None,
-            domain: String::new(),
-            reason: String::new(),
-            egress_rule: None,
-            ingress_rule: None,
             connections,
+            ..FlowShare::default()
         }],
         untold: 0,
     }
@@ -87,6 +83,24 @@ fn what_was_written_is_read_also_by_the_next_writer() {
     assert_eq!(later, [flows(1, 1), flows(1, 2)]);
     let earlier: Vec<_> = read(directory.path(), None, since).unwrap().map(Result::unwrap).collect();
     assert_eq!(earlier, [flows(0, 3)]);
+}
+
+/// A segment of an earlier version, whose shares had no verdict and whose blocks no time.
+const OLD_SEGMENT: &[u8] = include_bytes!("old.flows");
+
+#[test]
+fn a_log_of_an_earlier_version_is_read_and_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("00000000000000000001.flows"), OLD_SEGMENT).unwrap();
+    let (mut log, cuts) = FlowLog::open(directory.path(), SIZE_MIN_BYTES).unwrap();
+    assert!(cuts.is_empty());
+    let said = BTreeMap::from([(counter(1), [9; 5]), (counter(80), [1; 5])]);
+    let marks = log.marks().unwrap();
+    assert_eq!((marks.epoch.as_str(), &marks.said), ("e", &said));
+    log.append(vec![flows(2, 3)], vec![Mark(counter(80), [2; 5])]).unwrap();
+    let told = all(directory.path());
+    assert_eq!(told, [flows(1, 1), flows(1, 2), flows(2, 3)]);
+    assert_eq!(told[0].verdict_of(&told[0].shares[0]), FlowVerdict::Allowed);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use hivemind_common::drop_reason::DropReason;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{ApiError, ErrorCode, Flow, FlowEnd, FlowMinute, FlowVerdict, Problems, name::check_name};
+use crate::{ApiError, ErrorCode, Flow, FlowEnd, FlowMinute, FlowShare, FlowVerdict, Problems, name::check_name};
 
 /// The longest time ago that may be asked for, in seconds: a year.
 const AGO_S_MAX: i64 = 366 * 86_400;
@@ -55,10 +55,10 @@ impl FlowFilter {
         }
     }
 
-    /// As [`FlowFilter::selects`], where the addresses of an end are told as blocks.
-    fn selects_any(&self, end: &FlowEnd, blocks: impl Iterator<Item = Option<IpNet>>) -> bool {
+    /// As [`FlowFilter::selects`], where the address of an end is told as a block, if at all.
+    fn selects_part(&self, end: &FlowEnd, block: Option<IpNet>) -> bool {
         match self {
-            FlowFilter::Net(net) => blocks.flatten().any(|block| net.contains(&block)),
+            FlowFilter::Net(net) => block.is_some_and(|block| net.contains(&block)),
             _ => self.selects(end),
         }
     }
@@ -239,25 +239,30 @@ pub struct FlowSelection {
 impl FlowSelection {
     /// Whether this flow is wanted.
     pub fn wants(&self, flow: &Flow) -> bool {
-        self.wants_what(flow.verdict, &flow.protocol, flow.destination.port)
-            && self.reason.is_none_or(|reason| reason == flow.reason)
+        self.wants_what(&flow.protocol, flow.destination.port)
+            && self.wants_judgement(flow.verdict, &flow.reason)
             && self.since.is_none_or(|since| since <= flow.time)
             && self.until.is_none_or(|until| flow.time < until)
             && self.from.as_ref().is_none_or(|from| from.selects(&flow.source))
             && self.to.as_ref().is_none_or(|to| to.selects(&flow.destination))
     }
 
-    /// Whether this record of a minute is wanted: some of it, if it has several addresses or reasons.
+    /// Whether this record of a minute is wanted: one of its shares, or what is in none.
     pub fn wants_minute(&self, flows: &FlowMinute) -> bool {
-        self.wants_what(flows.verdict, &flows.protocol, flows.destination.port)
-            && self.reason.is_none_or(|reason| flows.shares.iter().any(|share| share.reason == reason))
+        let has_rest = flows.untold > 0 || flows.shares.is_empty();
+        self.wants_what(&flows.protocol, flows.destination.port)
             && self.wants_time(flows.minute)
-            && self.from.as_ref().is_none_or(|from| {
-                from.selects_any(&flows.source, flows.shares.iter().map(|share| share.source))
-            })
-            && self.to.as_ref().is_none_or(|to| {
-                to.selects_any(&flows.destination, flows.shares.iter().map(|share| share.destination))
-            })
+            && (flows.shares.iter().any(|share| self.wants_share(flows, share))
+                || has_rest && self.wants_share(flows, &FlowShare::default()))
+    }
+
+    fn wants_share(&self, flows: &FlowMinute, share: &FlowShare) -> bool {
+        let wants = |filter: &Option<FlowFilter>, end, block| {
+            filter.as_ref().is_none_or(|filter| filter.selects_part(end, block))
+        };
+        self.wants_judgement(flows.verdict_of(share), &share.reason)
+            && wants(&self.from, &flows.source, share.source)
+            && wants(&self.to, &flows.destination, share.destination)
     }
 
     /// Whether something of the minute that began then may be wanted.
@@ -280,9 +285,13 @@ impl FlowSelection {
         }
     }
 
-    fn wants_what(&self, verdict: FlowVerdict, protocol: &str, port: Option<u16>) -> bool {
+    fn wants_judgement(&self, verdict: FlowVerdict, reason: &str) -> bool {
         self.verdict.is_none_or(|wanted| wanted == verdict)
-            && self.protocol.as_ref().is_none_or(|wanted| wanted == protocol)
+            && self.reason.is_none_or(|wanted| wanted == reason)
+    }
+
+    fn wants_what(&self, protocol: &str, port: Option<u16>) -> bool {
+        self.protocol.as_ref().is_none_or(|wanted| wanted == protocol)
             && self.ports.as_ref().is_none_or(|ports| ports.select(port, protocol))
     }
 }
@@ -424,6 +433,63 @@ mod tests {
             let processes = FlowEnd { kind: kind.into(), node: "n1".into(), ..FlowEnd::default() };
             assert!(selects("node/n1", &processes) && !selects("node/n2", &processes), "{kind}");
         }
+    }
+
+    /// A record of so many connections, of which those of the shares were told.
+    fn minute(connections: u64, shares: Vec<FlowShare>) -> FlowMinute {
+        let told: u64 = shares.iter().map(|share| share.connections).sum();
+        FlowMinute {
+            minute: now(),
+            seconds: 60,
+            node: "n1".into(),
+            verdict: FlowVerdict::Allowed,
+            source: end(),
+            destination: FlowEnd { kind: "world".into(), port: Some(443), ..FlowEnd::default() },
+            protocol: "tcp".into(),
+            exact: true,
+            connections,
+            bytes_sent: 1,
+            bytes_received: 1,
+            packets_sent: 1,
+            packets_received: 1,
+            rtt_us: None,
+            shares,
+            untold: connections - told,
+        }
+    }
+
+    #[test]
+    fn a_record_is_wanted_for_what_it_has_some_of_and_one_share_has_to_fit_in_all() {
+        let share = |verdict, address: &str| FlowShare {
+            verdict,
+            destination: Some(address.parse().unwrap()),
+            connections: 1,
+            ..FlowShare::default()
+        };
+        let audited = share(Some(FlowVerdict::Audited), "192.0.2.1/32");
+        let allowed = share(None, "192.0.2.2/32");
+        let wanted = |verdict, to: Option<&str>, minute: &FlowMinute| {
+            let to = to.map(|word| word.parse().unwrap());
+            FlowSelection { verdict: Some(verdict), to, ..FlowSelection::default() }.wants_minute(minute)
+        };
+        let both = minute(2, vec![audited.clone(), allowed.clone()]);
+        let only_audited = minute(1, vec![audited.clone()]);
+        for (verdict, minute, expected) in [
+            (FlowVerdict::Audited, &both, true),
+            (FlowVerdict::Allowed, &both, true),
+            (FlowVerdict::Denied, &both, false),
+            (FlowVerdict::Audited, &only_audited, true),
+            (FlowVerdict::Allowed, &only_audited, false),
+            (FlowVerdict::Allowed, &minute(2, vec![audited]), true),
+            (FlowVerdict::Audited, &minute(1, vec![allowed]), false),
+            (FlowVerdict::Audited, &minute(1, vec![]), false),
+            (FlowVerdict::Allowed, &minute(0, vec![]), true),
+        ] {
+            assert_eq!(wanted(verdict, None, minute), expected, "{verdict:?}: {minute:?}");
+        }
+        assert!(wanted(FlowVerdict::Audited, Some("192.0.2.1"), &both));
+        assert!(wanted(FlowVerdict::Audited, Some("world"), &both));
+        assert!(!wanted(FlowVerdict::Audited, Some("192.0.2.2"), &both), "that one is allowed");
     }
 
     #[test]

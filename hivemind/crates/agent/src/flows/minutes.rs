@@ -27,7 +27,7 @@ use tracing::{info, warn};
 
 use self::{
     records::{Told, Turn},
-    shares::{About, Shares},
+    shares::{About, Known, Shares},
 };
 use super::{
     names::Names,
@@ -123,11 +123,14 @@ impl Minutes {
         if let FlowItem::Event(event) = item
             && self.is_kept()
         {
-            let domain = {
+            let known = {
                 let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-                told::domain(&event.destination, &names).cloned()
+                Known {
+                    domain: told::domain(&event.destination, &names).cloned(),
+                    is_audited: told::is_audited(event, &names),
+                }
             };
-            self.shares().take(event, &event_ends(event), domain);
+            self.shares().take(event, &event_ends(event), known);
         }
     }
 
