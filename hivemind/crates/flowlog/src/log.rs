@@ -8,6 +8,7 @@ use std::{
 };
 
 use hivemind_model::FlowMinute;
+use jiff::Timestamp;
 
 use crate::{
     block::{Block, Damage},
@@ -47,6 +48,8 @@ pub struct FlowLog {
     segments: VecDeque<(u64, u64)>,
     file: Option<File>,
     marks: Option<Marks>,
+    /// The minute of the oldest record, and the segment that it is in.
+    oldest: Option<(u64, Timestamp)>,
 }
 
 impl FlowLog {
@@ -61,8 +64,14 @@ impl FlowLog {
             segments.push_back((number, fs::metadata(segment::path(directory, number))?.len()));
         }
         let size_max_bytes = size_max_bytes.max(SIZE_MIN_BYTES);
-        let mut log =
-            FlowLog { directory: directory.to_owned(), size_max_bytes, segments, file: None, marks: None };
+        let mut log = FlowLog {
+            directory: directory.to_owned(),
+            size_max_bytes,
+            segments,
+            file: None,
+            marks: None,
+            oldest: None,
+        };
         let mut cuts = Vec::new();
         while let Some((number, bytes)) = log.segments.back().copied() {
             let (marks, whole_bytes, reason) = log.recover(number)?;
@@ -94,6 +103,20 @@ impl FlowLog {
     /// How many bytes the log takes; at most the size that it was given.
     pub fn size_bytes(&self) -> u64 {
         self.segments.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// The minute of the oldest record, by its beginning; `None` if there is none that can be read. Reads what is oldest again only if
+    /// some of it went.
+    pub fn oldest(&mut self) -> Option<Timestamp> {
+        let (first, _) = self.segments.front().copied()?;
+        // A segment before it has no records: they are only ever appended to the last one.
+        if self.oldest.is_none_or(|(number, _)| number < first) {
+            let numbers = self.segments.iter().map(|(number, _)| *number);
+            self.oldest = numbers
+                .filter_map(|number| first_minute(&self.directory, number).map(|minute| (number, minute)))
+                .next();
+        }
+        self.oldest.map(|(_, minute)| minute)
     }
 
     /// Begins to count anew: from these marks, in a segment of its own.
@@ -220,6 +243,20 @@ impl FlowLog {
                 Err(Damage::Io(error)) => return Err(error),
                 Err(damage) => return Ok((marks, bytes, Some(damage.to_string()))),
             }
+        }
+    }
+}
+
+/// The minute of a segment's first record.
+fn first_minute(directory: &Path, number: u64) -> Option<Timestamp> {
+    let mut from = segment::open(directory, number).ok()??;
+    if !segment::check_header(&mut from).ok()? {
+        return None;
+    }
+    loop {
+        let (block, _) = Block::decode(&mut from).ok()??;
+        if let Some(flows) = block.flows.first() {
+            return Some(flows.minute);
         }
     }
 }

@@ -107,6 +107,7 @@ fn a_log_of_an_earlier_version_is_read_and_goes_on() {
 fn a_long_series_stays_within_its_size_and_the_newest_is_kept_with_all_marks() {
     let directory = tempfile::tempdir().unwrap();
     let mut log = begun(directory.path());
+    assert_eq!(log.oldest(), None);
     let last = 2_000;
     for minute in 0..last {
         let block = (0..64).map(|i| flows(minute, (minute as u64) << 32 | i)).collect();
@@ -115,14 +116,19 @@ fn a_long_series_stays_within_its_size_and_the_newest_is_kept_with_all_marks() {
             fs::read_dir(directory.path()).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
         assert_eq!(on_disk, log.size_bytes());
         assert!(on_disk <= SIZE_MIN_BYTES, "{on_disk} bytes after {minute} minutes");
+        if minute % 64 == 0 {
+            let first = read(directory.path(), None, None).unwrap().next().unwrap().unwrap();
+            assert_eq!(log.oldest(), Some(first.minute), "after {minute} minutes");
+        }
     }
     let kept = all(directory.path());
     assert!(kept[0].minute > flows(last / 4, 0).minute, "nothing went");
     assert_eq!(kept.last().unwrap().minute, flows(last - 1, 0).minute);
     let distinct: std::collections::BTreeSet<_> = kept.iter().map(|flows| flows.connections).collect();
     assert_eq!(distinct.len(), kept.len());
-    let (log, cuts) = FlowLog::open(directory.path(), SIZE_MIN_BYTES).unwrap();
+    let (mut log, cuts) = FlowLog::open(directory.path(), SIZE_MIN_BYTES).unwrap();
     assert!(cuts.is_empty());
+    assert_eq!(log.oldest(), Some(kept[0].minute));
     let said = &log.marks().unwrap().said;
     assert_eq!((said[&counter(1)], said[&counter(80)]), ([9; 5], [last as u64 - 1; 5]));
     println!("{} bytes a record", log.size_bytes() / kept.len() as u64);

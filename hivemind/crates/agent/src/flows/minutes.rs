@@ -62,6 +62,8 @@ pub struct FlowLogStatistics {
     pub failures: u64,
     /// Whether the last one failed.
     pub is_failing: bool,
+    /// The minute of the oldest record, by its beginning.
+    pub oldest: Option<Timestamp>,
 }
 
 /// Who keeps the log.
@@ -110,8 +112,9 @@ impl Minutes {
         self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn statistics(&self) -> FlowLogStatistics {
-        *self.statistics.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How the log is, if one is kept.
+    pub(crate) fn statistics(&self) -> Option<FlowLogStatistics> {
+        self.is_kept().then(|| *self.statistics.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn is_kept(&self) -> bool {
@@ -160,9 +163,10 @@ impl Minutes {
         }
         let mut keeping = self.turn.lock().await;
         match self.try_count(&mut keeping).await {
-            Ok(records) => {
+            Ok((records, oldest)) => {
                 let mut statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
                 statistics.records += records;
+                statistics.oldest = oldest;
                 statistics.size_bytes = keeping.log.as_ref().map_or(0, FlowLog::size_bytes);
                 if std::mem::take(&mut statistics.is_failing) {
                     info!("Flows are kept on disk again");
@@ -178,7 +182,8 @@ impl Minutes {
         }
     }
 
-    async fn try_count(&self, keeping: &mut Keeping) -> Result<u64, ApiError> {
+    /// Returns how many records were written, and the minute of the oldest one that is there.
+    async fn try_count(&self, keeping: &mut Keeping) -> Result<(u64, Option<Timestamp>), ApiError> {
         let minute = minute_that_ends(Timestamp::now());
         let statistics = self.datapath.statistics().await.map_err(|error| fault::explain_datapath(&error))?;
         let boot =
@@ -217,7 +222,7 @@ impl Minutes {
         keeping.counted = Some(counted);
         keeping.round_trips = measured;
         self.shares().forget(&written);
-        Ok(count)
+        Ok((count, done.oldest))
     }
 
     /// Opens the log. Where nothing was ever kept, or counters were made anew, it begins with what there is to begin with.
@@ -283,6 +288,7 @@ struct Written {
     log: FlowLog,
     /// Whose shares are in the log, also if it failed then.
     about: BTreeSet<About>,
+    oldest: Option<Timestamp>,
     result: std::io::Result<()>,
 }
 
@@ -293,12 +299,12 @@ fn write(mut log: FlowLog, records: Vec<Told>, statistics: &Statistics) -> Writt
     let mut about = BTreeSet::new();
     for Block { flows, marks, about: its } in blocks(records) {
         if let Err(error) = log.append(flows, marks) {
-            return Written { log, about, result: Err(error) };
+            return Written { log, about, oldest: None, result: Err(error) };
         }
         about.extend(its);
     }
-    let result = log.sync();
-    Written { log, about, result }
+    let (result, oldest) = (log.sync(), log.oldest());
+    Written { log, about, oldest, result }
 }
 
 /// What is appended at once.
