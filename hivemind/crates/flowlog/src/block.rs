@@ -21,8 +21,14 @@ const JSON_BYTES_MAX: u64 = 32 << 20;
 /// What is written at once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Block {
-    /// Which counters the marks are of.
+    /// Which counters the marks are of: see [`crate::Epoch`].
     pub(crate) epoch: String,
+    /// Which counters of dropped packets the marks are of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) drops: Option<u32>,
+    /// When the counters were read, in milliseconds since the boot, if the block has the last of what they said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) counted_ms: Option<u64>,
     /// Whether these are all marks: those before do not count any more.
     pub(crate) is_whole: bool,
     pub(crate) marks: Vec<Mark>,

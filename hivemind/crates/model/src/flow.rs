@@ -68,7 +68,8 @@ pub struct FlowMinute {
     /// The minute at whose end it was counted, by its beginning.
     #[schema(value_type = String, format = DateTime)]
     pub minute: Timestamp,
-    /// How many seconds the count covers: more than 60 after the disk was full. The first count of a daemon says 60, however long none ran.
+    /// How many seconds the count covers: since the last one on disk, also while no daemon ran or the disk was full, or since the machine's
+    /// boot.
     pub seconds: u32,
     /// The node that counted. What goes from node to node is counted on both.
     pub node: String,
