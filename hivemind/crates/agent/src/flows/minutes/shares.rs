@@ -175,7 +175,10 @@ impl Outside {
 
 #[cfg(test)]
 mod tests {
+    use hivemind_model::FlowVerdict;
+
     use super::*;
+    use crate::flows::{names::Names, round_trips::RoundTrips, told};
 
     fn begun(port: u16) -> FlowEvent {
         let peer = |identity, address: &str, port| FlowPeer {
@@ -217,10 +220,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_as_denied_is_a_share_of_what_is_counted_as_denied_and_nothing_else_is() {
+        for reason in DropReason::ALL {
+            let event = FlowEvent { kind: FlowKind::Dropped(reason), ..begun(80) };
+            let mut shares = Shares::default();
+            shares.take(&event, &[None, None], Known::default());
+            let (Counter(.., is_allowed), dropped) = *shares.all().next().unwrap();
+            let told = told::flow(&event, &Names::default(), &RoundTrips::default(), "n").verdict;
+            let expected = match dropped {
+                None => FlowVerdict::Denied,
+                Some(_) => FlowVerdict::Dropped,
+            };
+            assert_eq!((told, is_allowed), (expected, false), "{}", reason.name());
+            assert!(dropped.is_none_or(|name| name == reason.name()));
+        }
+    }
+
+    #[test]
     fn what_is_only_audited_is_a_share_of_what_is_allowed_and_a_denial_is_no_audit() {
         let mut shares = Shares::default();
         let denied = FlowEvent { kind: FlowKind::Dropped(DropReason::PolicyIngress), ..begun(80) };
-        for (event, is_audited) in [(begun(80), true), (begun(80), false), (begun(80), true), (denied, true)] {
+        for (event, is_audited) in [(begun(80), true), (begun(80), false), (begun(80), true), (denied, true)]
+        {
             shares.take(&event, &[None, None], Known { domain: None, is_audited });
         }
         let counter = |is_allowed| Counter(Identity::FIRST, Identity::WORLD, 6, 80, is_allowed);
