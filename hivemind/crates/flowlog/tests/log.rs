@@ -91,7 +91,7 @@ fn what_was_written_is_read_also_by_the_next_writer() {
 }
 
 /// A segment of an earlier version, whose shares had no verdict and whose blocks no time.
-const OLD_SEGMENT: &[u8] = include_bytes!("old.flows");
+const OLD_SEGMENT: &[u8] = include_bytes!("../fuzz/seeds/segment/old.flows");
 
 #[test]
 fn a_log_of_an_earlier_version_is_read_and_goes_on() {
@@ -171,6 +171,17 @@ fn a_segment_that_ends_anywhere_is_cut_to_its_whole_blocks_and_goes_on() {
         log.append(vec![flows(9, 9)], Vec::new(), None).unwrap();
         assert_eq!(all(directory.path()), [&expected[..], &[flows(9, 9)]].concat(), "{length} bytes");
     }
+}
+
+#[test]
+fn what_the_fuzzer_begins_with_reaches_past_the_checksum() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/segment");
+    let blocks = |name: &str| fuzzing::segment(&fs::read(seeds.join(name)).unwrap());
+    for (name, expected) in [("old.flows", 2), ("new.flows", 2), ("content.deflate", 1), ("content.json", 1)]
+    {
+        assert_eq!(blocks(name), expected, "{name}");
+    }
+    assert_eq!(fs::read_dir(seeds).unwrap().count(), 4);
 }
 
 proptest! {
