@@ -4,6 +4,7 @@ mod data_path;
 mod generate;
 mod kubernetes;
 mod laws;
+mod matrix;
 mod overruled;
 mod simulate;
 mod told;
