@@ -71,7 +71,9 @@ fn what_is_told_to_be_used_open_and_denied_is_what_packets_find() -> Result<()> 
 
     let table = node.hivemind_ok(&["policy", "matrix", "-A"])?;
     let row = |words: &[&str]| {
-        table.lines().any(|line| line.split("   ").map(str::trim).filter(|c| !c.is_empty()).eq(words.iter().copied()))
+        table
+            .lines()
+            .any(|line| line.split("   ").map(str::trim).filter(|c| !c.is_empty()).eq(words.iter().copied()))
     };
     ensure!(row(&["client", "server", "7000/tcp (3)", "7001/tcp", "-"]), "{table}");
     ensure!(row(&["spare", "server", "-", "7001/tcp", "-"]), "{table}");

@@ -33,7 +33,10 @@ async fn what_is_used_open_and_denied_is_told_and_nothing_is_written() {
     let [other, client] = made.pairs.as_slice() else { panic!("{made:?}") };
     assert_eq!((&*other.source, &*other.destination), ("default/other", "default/web"));
     let denied = &other.denied[0];
-    assert_eq!((denied.port, denied.connections.most, denied.now), (Some(80), 7, Some(PolicyCheckVerdict::Denied)));
+    assert_eq!(
+        (denied.port, denied.connections.most, denied.now),
+        (Some(80), 7, Some(PolicyCheckVerdict::Denied))
+    );
     assert!(other.judged && other.allowed.is_empty() && other.unused.is_empty() && other.used.is_empty());
     assert_eq!((&*client.source, client.used[0].connections.most), ("default/client", 5));
     assert_eq!(client.used[0].now, Some(PolicyCheckVerdict::Allowed));
@@ -55,7 +58,9 @@ async fn another_namespace_has_no_pairs_and_faults_are_told_at_once() {
     let made = matrix(&server, "?namespace=empty").await;
     assert_eq!((made.apps, made.pairs.len(), made.open_from_all.len()), (0, 0, 0));
     assert_eq!(matrix(&server, "").await.pairs.len(), 1, "without a namespace all are meant");
-    server.refused("GET", &format!("{MATRIX}?namespace=nowhere"), NOTHING, 404, ErrorCode::NamespaceNotFound).await;
+    server
+        .refused("GET", &format!("{MATRIX}?namespace=nowhere"), NOTHING, 404, ErrorCode::NamespaceNotFound)
+        .await;
     let bad = format!("{MATRIX}?namespace=Bad_Name&since=soon&until=later");
     let error = server.refused("GET", &bad, NOTHING, 400, ErrorCode::InvalidName).await;
     let fields: Vec<_> = error.problems.iter().map(|problem| problem.field.as_str()).collect();
