@@ -30,7 +30,7 @@ const SIMULATED: u8 = 2;
 const LONG: usize = 2;
 
 /// How long the node gets to be as it was.
-const SETTLE_LIMIT: Duration = Duration::from_secs(180);
+const SETTLE_LIMIT: Duration = Duration::from_secs(100);
 
 /// The label that each app has another value of.
 pub(crate) const GENERATION: &str = "generation";
