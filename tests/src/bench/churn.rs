@@ -24,8 +24,8 @@ const LIVES: Duration = Duration::from_millis(500);
 const WARM_UP: Duration = Duration::from_secs(60);
 const LASTS: Duration = Duration::from_secs(300);
 
-/// The daemon may have grown by this much. Of 12,300 replicas, identities, apps and services that came and went it would
-/// be 650 bytes each; the smallest of these takes more than that.
+/// The daemon may have grown by this much, which the allocator may hold back: spread over the 12,300 replicas that came and went,
+/// each with an identity, an app and a service, it is 650 bytes.
 const GROWTH_MB_MAX: f64 = 8.0;
 
 const MEGABYTE: f64 = 1e6;
