@@ -6,6 +6,7 @@
 //! are several processes at once. Start at [`run`].
 
 mod calls;
+mod churn;
 mod cluster;
 mod containers;
 mod datapath;
@@ -34,7 +35,7 @@ pub use node::keep_node;
 type Bench = fn(&mut dyn FnMut(&str)) -> Result<Vec<Figure>>;
 
 /// The benches by name.
-const BENCHES: [(&str, Bench); 8] = [
+const BENCHES: [(&str, Bench); 9] = [
     ("footprint", footprint::run),
     ("containers", containers::run),
     ("datapath", datapath::run),
@@ -43,14 +44,19 @@ const BENCHES: [(&str, Bench); 8] = [
     ("dns", dns::run),
     ("policy", policy::run),
     ("cluster", cluster::run),
+    (CHURN, churn::run),
 ];
+
+/// The bench that takes many minutes: it is run by its name only.
+const CHURN: &str = "churn";
 
 /// Runs the bench of that name, or `all`, and tells `progress` what it is at.
 ///
 /// # Errors
 /// When there is no such bench, or when a node cannot be made or does not do what is asked of it.
 pub fn run(name: &str, progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
-    let wanted: Vec<_> = BENCHES.iter().filter(|(own, _)| name == *own || name == "all").collect();
+    let wanted: Vec<_> =
+        BENCHES.iter().filter(|(own, _)| name == *own || (name == "all" && *own != CHURN)).collect();
     if wanted.is_empty() {
         bail!(
             "there is no bench named {name:?}; there are {} and all",

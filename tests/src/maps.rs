@@ -1,5 +1,7 @@
 //! What the data path's pinned maps hold, for tests of what packets leave behind.
 
+mod entries;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt::Debug,

@@ -3,11 +3,12 @@
 use std::{
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use hivemind_tests::{Node, Sandbox, eventually, policy_only};
+use hivemind_tests::{Cluster, Node, Place, Sandbox, both_addresses, eventually, policy_only};
+use jiff::Timestamp;
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -173,8 +174,10 @@ fn a_sigkill_in_mid_minute_loses_and_doubles_nothing_and_filters_and_formats_fit
     };
     let of_client = ["--from", "client", "--to", "web"];
     send("client", 3)?;
+    let before_it_counts = Instant::now();
     restart(&node, &[])?;
-    ensure!(sum(&minutes(&node, &of_client)?, "connections") == 3);
+    let first = minutes(&node, &of_client)?;
+    ensure!(sum(&first, "connections") == 3, "{first:?}");
     send("client", 4)?;
     send("stranger", 5)?;
     let network = format!("--net={}", node.network_of_replica(&node.replica("client")?)?.display());
@@ -187,6 +190,13 @@ fn a_sigkill_in_mid_minute_loses_and_doubles_nothing_and_filters_and_formats_fit
     let all = minutes(&node, &of_client)?;
     ensure!(sum(&all, "connections") == 9 && sum(&all, "packetsSent") == 9, "{all:?}");
     ensure!(sum(&all, "bytesSent") == 9 * 32, "{all:?}");
+    // Each says how long it covers, also the first of a daemon: since the one that the daemon before it made last.
+    let at_most = before_it_counts.elapsed().as_secs() + 1;
+    let covers = |minute: &Value| minute["seconds"].as_u64().is_some_and(|s| (1..=at_most).contains(&s));
+    ensure!(
+        all.iter().filter(|minute| !first.contains(minute)).all(covers),
+        "more than {at_most} s: {all:?}"
+    );
 
     // Every filter, alone and with others; what is denied has its policy by name, also when that is gone.
     send("stranger", 1)?;
@@ -229,16 +239,95 @@ fn a_sigkill_in_mid_minute_loses_and_doubles_nothing_and_filters_and_formats_fit
     let compact = node.hivemind_ok(&["flows", "--since", "1h", "--from", "client"])?;
     ensure!(compact.contains("9 packets 288 B") || compact.contains(" connections"), "{compact}");
 
-    // What happened since the daemon began is still remembered one by one.
-    send("client", 1)?;
-    let output = node.hivemind(&["flows", "--since", "1s", "--from", "client"])?;
-    ensure!(output.status.success(), "{output:?}");
     let wrong = ["flows", "--since", "soon", "--port", "http", "--reason", "policy", "--protocol", "x"];
     let said = node.refused(&wrong, "HM0100", 2)?;
     for flag in ["at: --since", "at: --port", "at: --reason", "at: --protocol", "did you mean policy_egress"]
     {
         ensure!(said.contains(flag), "no {flag:?}: {said}");
     }
+    Ok(())
+}
+
+#[test]
+fn since_a_moment_that_is_remembered_events_are_told_from_then_on_and_none_from_before() -> Result<()> {
+    let (node, _registry) = Node::with_daemon()?;
+    for app in ["web", "client", "stranger"] {
+        node.deploy_waiting(app, &[])?;
+    }
+    node.apply(&policy_only("only-client", "client", "web", ""))?;
+    let [web, _] = addresses(&node, "web")?;
+    // A refusal is told once, at its time.
+    let told = |since: &str| -> Result<Vec<u64>> {
+        let words = ["flows", "--since", since, "--from", "stranger", "--verdict", "denied", "-o", "json"];
+        let output = node.hivemind(&words)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success() && said.contains("the nodes remember their events that far back"),
+            "{said}"
+        );
+        let text = String::from_utf8_lossy(&output.stdout);
+        let lines = text.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
+        ensure!(lines.iter().all(|line| line["type"] == "flow"), "{text}");
+        Ok(lines.iter().filter_map(|line| line["object"]["destination"]["port"].as_u64()).collect())
+    };
+    let knock = |port: u16, told_since: &str| -> Result<()> {
+        node.in_network_of("stranger", || UdpSocket::bind("0.0.0.0:0")?.send_to(b"who?", (web, port)))??;
+        eventually(LIMIT, "the refusal to be told", || {
+            told(told_since)?.contains(&u64::from(port)).then_some(()).context("not yet")
+        })
+    };
+    let began = Timestamp::now().to_string();
+    knock(PORT, &began)?;
+    let between = Timestamp::now().to_string();
+    knock(PORT + 1, &between)?;
+    let [first, second] = [u64::from(PORT), u64::from(PORT) + 1];
+    ensure!(told(&began)? == [first, second], "{:?}", told(&began)?);
+    ensure!(told(&between)? == [second], "{:?}", told(&between)?);
+    eventually(LIMIT, "both to be longer ago than a second", || {
+        let recent = told("1s")?;
+        ensure!(recent.is_empty(), "{recent:?}");
+        Ok(())
+    })?;
+    ensure!(told(&began)? == [first, second], "they are forgotten");
+    Ok(())
+}
+
+#[test]
+fn records_come_from_both_nodes_and_the_processes_of_a_node_are_found_in_them() -> Result<()> {
+    let cluster = Cluster::start(2)?;
+    cluster.start_daemons()?;
+    cluster.deploy_on(1, "web", "nginx", &[])?;
+    cluster.deploy_waiting_on(0, "client", &[])?;
+    let server = cluster.server();
+    let (web, client) = (server.replica("web")?, server.replica("client")?);
+    let [address, _] = both_addresses(&web["status"])?;
+    let to = SocketAddr::new(address, 80);
+    for _ in 0..3 {
+        cluster.get_from(&client, to, "/")?;
+    }
+    let dialled = Place::machine(cluster.node(1).sandbox()).dial(to)?;
+    ensure!(dialled["peer"].is_string(), "{dialled}");
+    for number in [1, 0] {
+        cluster.node(number).daemon_term()?;
+        cluster.node(number).daemon_start()?;
+    }
+    cluster.until_ready(2)?;
+    let names = [0, 1].map(|number| cluster.node(number).name());
+    // A server asks the other nodes, once it hears them again.
+    eventually(LIMIT, "the records of both nodes", || {
+        let all = minutes(server, &["--from", "client", "--to", "web", "--port", "80/tcp"])?;
+        for name in names {
+            let of_one: Vec<_> = all.iter().filter(|minute| minute["node"] == name).cloned().collect();
+            ensure!(sum(&of_one, "connections") == 3, "{name}: {all:?}");
+        }
+        Ok(())
+    })?;
+    let from_node =
+        |name: &str| minutes(server, &["--from", &format!("node/{name}"), "--to", "web", "--port", "80"]);
+    let own = from_node(names[1])?;
+    let is_own = |minute: &Value| minute["source"]["kind"] == "host" && minute["node"] == names[1];
+    ensure!(sum(&own, "connections") >= 1 && own.iter().all(is_own), "{own:?}");
+    ensure!(from_node(names[0])?.is_empty(), "{:?}", from_node(names[0])?);
     Ok(())
 }
 

@@ -116,20 +116,31 @@ fn a_name_that_goes_round_through_hundreds_of_addresses_is_reached_at_all_of_the
     assert_eq!(reached(&node, "client", ever.clone())?, ever);
     assert_eq!(reached(&node, "client", vec![address(ROUNDS, 1)])?, NONE, "nobody was told of it");
 
-    // Flows tell the name that was asked for, while they are seen and afterwards.
-    let of = |words: &[&str]| -> Result<Vec<Value>> {
-        let words = [&["flows", "--from", "client", "--to", "198.18.0.2", "-o", "json"], words].concat();
+    // Flows tell the name that was asked for, while they are seen and afterwards, and are found by it.
+    let of = |to: &str, words: &[&str]| -> Result<Vec<Value>> {
+        let words = [&["flows", "--from", "client", "--to", to, "-o", "json"], words].concat();
         node.hivemind_ok(&words)?.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     };
-    let live = of(&[])?;
+    let live = of("198.18.0.2", &[])?;
     let named = live.iter().filter(|line| line["object"]["destination"]["domain"] == "www.shop.example");
     ensure!(named.count() > 0, "{live:?}");
+    let by_name = of("WWW.shop.example.", &[])?;
+    let is_named = |line: &Value| line["object"]["destination"]["domain"] == "www.shop.example";
+    ensure!(!by_name.is_empty() && by_name.iter().all(is_named), "{by_name:?}");
+    ensure!(of("shop.example", &[])?.is_empty(), "another name");
     node.daemon_term()?;
     node.daemon_start()?;
-    let kept = of(&["--since", "1h"])?;
+    let kept = of("198.18.0.2", &["--since", "1h"])?;
     let shares = kept.iter().flat_map(|line| line["object"]["shares"].as_array().into_iter().flatten());
     let mut named = shares.filter(|share| share["domain"] == "www.shop.example");
     ensure!(named.any(|share| share["destination"] == "198.18.0.2/32"), "{kept:?}");
+    let by_name = of("www.shop.example", &["--since", "1h"])?;
+    let has_name = |line: &Value| {
+        let mut shares = line["object"]["shares"].as_array().into_iter().flatten();
+        line["type"] == "minute" && shares.any(|share| share["domain"] == "www.shop.example")
+    };
+    ensure!(!by_name.is_empty() && by_name.iter().all(has_name), "{by_name:?}");
+    ensure!(of("shop.example", &["--since", "1h"])?.is_empty(), "another name");
 
     // An address that two names have is reached by who may reach one of them, once that one was asked for.
     assert_eq!(reached(&node, "twin", vec![address(0, 1)])?, NONE);

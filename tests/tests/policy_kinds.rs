@@ -17,6 +17,9 @@ use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// Long before any test.
+const LONG_AGO: &str = "2001-01-01T00:00:00Z";
+
 /// A policy of the whole cluster.
 fn cluster(name: &str, tier: &str, priority: u32, rest: &str) -> String {
     format!(
@@ -199,6 +202,29 @@ fn what_a_policy_would_deny_is_told_if_it_is_to_audit_and_denied_if_not_until_it
     ensure!(audited.iter().any(|flow| told(&flow) && flow["verdict"] == "audited"), "not told: {audited:?}");
     let fine = flows(&node, &["--from", "client", "--to", "server"])?;
     ensure!(!fine.is_empty() && fine.iter().all(|flow| flow["verdict"] == "allowed"), "{fine:?}");
+    // On disk too: each by itself, though the kernel counts both as what passed.
+    node.daemon_term()?;
+    node.daemon_start()?;
+    let on_disk = |words: &[&str]| -> Result<Vec<Value>> {
+        let words = [&["flows", "--since", LONG_AGO, "--to", "server", "-o", "json"], words].concat();
+        let text = node.hivemind_ok(&words)?;
+        let lines = text.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
+        Ok(lines
+            .into_iter()
+            .filter(|line| line["type"] == "minute")
+            .map(|line| line["object"].clone())
+            .collect())
+    };
+    let audited = on_disk(&["--verdict", "audited"])?;
+    let is_audit = |share: &Value| share["verdict"] == "audited" && share["ingressRule"]["policy"] == "trial";
+    let shares = |minute: &Value| minute["shares"].as_array().cloned().unwrap_or_default();
+    ensure!(!audited.is_empty(), "none is on disk");
+    for minute in &audited {
+        ensure!(minute["source"]["app"] == "stranger" && shares(minute).iter().all(is_audit), "{minute}");
+    }
+    let fine = on_disk(&["--verdict", "allowed"])?;
+    let begins = |app: &str| fine.iter().any(|minute| minute["source"]["app"] == app);
+    ensure!(begins("client") && !begins("stranger"), "{fine:?}");
 
     node.apply(&spec(""))?;
     assert_reaches(&node, "client", "server", true)?;

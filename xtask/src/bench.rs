@@ -13,8 +13,18 @@ use crate::workspace::Workspace;
 use crate::{ebpf, images, process, setup, ui, up};
 
 /// The benches, by name.
-const BENCHES: [&str; 9] =
-    ["footprint", "containers", "datapath", "services", "telemetry", "dns", "policy", "cluster", "all"];
+const BENCHES: [&str; 10] = [
+    "footprint",
+    "containers",
+    "datapath",
+    "services",
+    "telemetry",
+    "dns",
+    "policy",
+    "cluster",
+    "churn",
+    "all",
+];
 
 /// Those that measure the data path by itself, without the product's program and without images.
 const WITHOUT_DAEMON: [&str; 2] = ["datapath", "services"];

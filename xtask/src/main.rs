@@ -45,8 +45,8 @@ usage: cargo xtask COMMAND
                           feed what parses bytes (packet, event, netlink, query, answer, datagram, join, message) for a minute or
                           N seconds, led by which branches are taken
   bench NAME [--json] [--check]
-                          measure footprint, containers, datapath, services, telemetry, dns, policy, cluster or all;
-                          --check fails if a promise is broken
+                          measure footprint, containers, datapath, services, telemetry, dns, policy, cluster, all of these, or churn,
+                          which takes ten minutes; --check fails if a promise is broken
   dist [--check]          pack a release into dist/; --check installs and runs it in a bare Debian 12
   help                    this text
 ";

@@ -29,8 +29,9 @@ governs the replica and has no rule that allows it. Bytes and packets are those 
 came back.
 
 An end is an app, NAMESPACE/APP, NAMESPACE/* (all of a namespace), node/NAME (the processes of a node), host (those of the \
-node that tells), dns, world, unknown, an address or a block of addresses. Flows of all namespaces are shown; with -n, \
-apps without a namespace are of that one.
+node that tells), dns, world, unknown, an address or a block of addresses. --to takes a domain name too: that for which the \
+node's DNS server last answered a replica with the address. Flows of all namespaces are shown; with -n, apps without a \
+namespace are of that one.
 
 With --since, events are shown if the nodes remember them that far back. If they do not, what is on disk is shown instead: a \
 line for each minute, pair of ends, protocol and port, with exact totals; which of the two it is is said on standard \
@@ -40,6 +41,7 @@ Examples:
   hivemind flows --follow
   hivemind flows --verdict denied --to web-app
   hivemind flows --from 10.0.0.0/8 --tail 20
+  hivemind flows --to api.example.org --since 1h
   hivemind flows --to 'shop/*' --port 8000-8099/tcp --since 1h
   hivemind flows --reason no_backend --since 2026-01-31T12:00:00Z
   hivemind flows -f -o wide                                     with the node of each end

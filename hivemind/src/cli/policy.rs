@@ -9,6 +9,8 @@ mod document;
 mod enforced;
 mod files;
 mod lines;
+mod matrix;
+mod record;
 mod simulate;
 mod suggest;
 mod words;
@@ -17,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use hivemind_client::Selection;
-use hivemind_model::{Metadata, NetworkPolicy};
+use hivemind_model::{ApiError, Metadata, NetworkPolicy};
 use jiff::Timestamp;
 
 use super::{
@@ -55,6 +57,8 @@ pub(crate) enum PolicyCommand {
     Check(check::CheckArgs),
     /// Tell what policies would change for the flows that were recorded
     Simulate(simulate::SimulateArgs),
+    /// Tell who may speak to whom, beside who does: what is open and never used, and what is tried and denied
+    Matrix(matrix::MatrixArgs),
     /// Print the least policies that allow what was seen, with what speaks for each rule
     Suggest(suggest::SuggestArgs),
     /// Delete policies; what they alone refused is allowed at once
@@ -84,6 +88,7 @@ impl PolicyCommand {
             PolicyCommand::Get(args) => args.output.format,
             PolicyCommand::Check(args) => args.output.format,
             PolicyCommand::Simulate(args) => args.output.format,
+            PolicyCommand::Matrix(args) => args.output.format,
             PolicyCommand::Suggest(args) => args.output.format,
             PolicyCommand::Delete(_) | PolicyCommand::Diff(_) => Format::Table,
         }
@@ -99,6 +104,7 @@ impl PolicyCommand {
                     return Ok(ExitCode::from(check::DENIED));
                 }
             }
+            PolicyCommand::Matrix(args) => matrix::run(session, args).await?,
             PolicyCommand::Suggest(args) => suggest::run(session, args).await?,
             PolicyCommand::Delete(names) => delete(session, names).await?,
             PolicyCommand::Diff(args) => return diff::run(session, args).await,
@@ -106,6 +112,18 @@ impl PolicyCommand {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The API's parameters are words and flags here.
+fn at_flag(mut error: ApiError) -> ApiError {
+    let flag = |field: &str| match field {
+        "app" => "APP".to_owned(),
+        "since" | "until" | "namespace" => format!("--{field}"),
+        other => other.to_owned(),
+    };
+    error.field = error.field.as_deref().map(flag);
+    error.problems.iter_mut().for_each(|problem| problem.field = flag(&problem.field));
+    error
 }
 
 /// Whether a policy concerns the replicas of a namespace: those of the whole cluster concern all.

@@ -21,7 +21,7 @@ pub(crate) struct Seen<'a> {
     /// Who has the most connections, if that was asked.
     pub(crate) heaviest: &'a [EndConnections],
     pub(crate) losses: FlowLosses,
-    pub(crate) flow_log: FlowLogStatistics,
+    pub(crate) flow_log: Option<FlowLogStatistics>,
     /// What is wrong with the cluster.
     pub(crate) cluster: Vec<Problem>,
 }
@@ -32,7 +32,7 @@ pub(crate) fn all(seen: Seen<'_>) -> Vec<Problem> {
     all.extend((!seen.containerd).then(containerd));
     all.extend(seen.maps.iter().filter_map(|fill| map(fill, seen.heaviest)));
     all.extend(seen.cluster);
-    all.extend(flow_log(seen.flow_log));
+    all.extend(seen.flow_log.and_then(flow_log));
     all.extend(flows(seen.losses, Timestamp::now()));
     all
 }

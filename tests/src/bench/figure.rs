@@ -11,6 +11,8 @@ use super::interval;
 enum Bound {
     /// The value is at most this.
     Value(f64),
+    /// The value is at least this.
+    ValueMin(f64),
     /// The ratio to the baseline is at most this.
     Ratio(f64),
     /// The ratio to the baseline is at least this.
@@ -73,6 +75,12 @@ impl Figure {
     /// The value may be at most this.
     pub(super) fn at_most(mut self, bound: f64) -> Self {
         self.bound = Some(Bound::Value(bound));
+        self
+    }
+
+    /// A rate: the value has to be at least this.
+    pub(super) fn at_least(mut self, bound: f64) -> Self {
+        self.bound = Some(Bound::ValueMin(bound));
         self
     }
 
@@ -140,6 +148,7 @@ impl Figure {
         match self.bound {
             None => true,
             Some(Bound::Value(bound)) => self.value().is_some_and(|value| value <= bound),
+            Some(Bound::ValueMin(bound)) => self.value().is_some_and(|value| value >= bound),
             Some(Bound::Ratio(bound)) => self.ratio().is_some_and(|ratio| ratio <= bound),
             Some(Bound::RatioMin(bound)) => self.ratio().is_some_and(|ratio| ratio >= bound),
         }
@@ -147,7 +156,9 @@ impl Figure {
 
     fn bound_number(&self) -> Option<f64> {
         match self.bound? {
-            Bound::Value(bound) | Bound::Ratio(bound) | Bound::RatioMin(bound) => Some(bound),
+            Bound::Value(bound) | Bound::ValueMin(bound) | Bound::Ratio(bound) | Bound::RatioMin(bound) => {
+                Some(bound)
+            }
         }
     }
 
@@ -167,6 +178,7 @@ impl Figure {
         let bound = match self.bound {
             None => String::new(),
             Some(Bound::Value(bound)) => format!("{bound} {}", self.unit),
+            Some(Bound::ValueMin(bound)) => format!("at least {bound} {}", self.unit),
             Some(Bound::Ratio(bound)) => format!("{bound} times"),
             Some(Bound::RatioMin(bound)) => format!("at least {bound} times"),
         };
@@ -266,6 +278,14 @@ mod tests {
         let figure = Figure::new("ours", "1/s", vec![95.0]).against(&baseline);
         assert!(figure.clone().at_least_times(0.94).is_kept());
         assert!(!figure.at_least_times(0.96).is_kept());
+    }
+
+    #[test]
+    fn a_rate_by_itself_is_held_to_a_least_value() {
+        let figure = Figure::new("churn", "1/s", vec![40.5]);
+        assert!(figure.clone().at_least(40.0).is_kept());
+        assert!(!figure.at_least(41.0).is_kept());
+        assert!(!Figure::missing("churn", "1/s", "there is no node").at_least(40.0).is_kept());
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //!
 //! One policy selects the replicas of several apps and is changed again and again: one time it lets the client in, the next
 //! time it keeps it out. A prober sends datagrams from the client to every replica without pause, on connections that stay
-//! the same, and notes when each of them heard the first one, and from when on none.
+//! the same, and notes when each of them heard the first one, and from when on none. Then the same with one replica in a
+//! cluster of many.
 
 mod compiling;
+mod enforced;
 mod rules;
 
 use std::io;
@@ -79,6 +81,7 @@ pub(super) fn run(progress: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
     prober.stop()?;
     node.daemon_kill9()?;
     node.stop()?;
+    figures.extend(enforced::run(progress)?);
     Ok(figures)
 }
 
@@ -112,6 +115,7 @@ fn policy(client: IpAddr, rules: usize, is_open: bool) -> NetworkPolicy {
 
 /// Applies a policy; returns how many milliseconds passed from then until every replica was under it.
 async fn apply(client: &Client, policy: NetworkPolicy, prober: &Prober, is_open: bool) -> Result<f64> {
+    let name = policy.metadata.name.clone();
     let began = prober.forget();
     let applied = client.apply_policies(&ApplyPolicies { items: vec![policy] }).await?;
     let generation = applied.items.first().context("nothing was applied")?.policy.metadata.generation;
@@ -130,7 +134,7 @@ async fn apply(client: &Client, policy: NetworkPolicy, prober: &Prober, is_open:
         tokio::time::sleep(Duration::from_millis(2)).await;
     };
     let told = loop {
-        let policy = client.policy(DEFAULT_NAMESPACE, NAME).await?;
+        let policy = client.policy(DEFAULT_NAMESPACE, &name).await?;
         if policy.status.enforced_generation >= generation {
             break Instant::now();
         }

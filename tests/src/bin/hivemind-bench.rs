@@ -1,4 +1,4 @@
-//! `hivemind-bench footprint|containers|datapath|services|telemetry|dns|policy|cluster|all [--json] [--check]`: measures, and
+//! `hivemind-bench footprint|containers|datapath|services|telemetry|dns|policy|cluster|churn|all [--json] [--check]`: measures, and
 //! prints a table, or one JSON object a line. With `--check` it exits 1 if a figure breaks its bound. `cargo xtask bench`
 //! builds what it measures and runs it.
 #![forbid(unsafe_code)]
@@ -40,7 +40,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
             "--check" => check = true,
             word if name.is_none() && !word.starts_with('-') => name = Some(word),
             _ => bail!(
-                "usage: hivemind-bench footprint|containers|datapath|services|telemetry|dns|policy|cluster|all [--json] [--check]"
+                "usage: hivemind-bench footprint|containers|datapath|services|telemetry|dns|policy|cluster|churn|all [--json] [--check]"
             ),
         }
     }

@@ -13,8 +13,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// The pause between two requests on a long connection: servers close one after a thousand requests.
+/// The pause between two requests on a long connection.
 const LONG_PAUSE: Duration = Duration::from_millis(60);
+
+/// After so many requests a long connection is replaced by another: servers close one after a thousand.
+const LONG_REQUESTS_MAX: u64 = 950;
 
 /// The pause between two new connections.
 const NEW_PAUSE: Duration = Duration::from_millis(5);
@@ -23,7 +26,7 @@ const NEW_PAUSE: Duration = Duration::from_millis(5);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// However long it runs, it ends after this.
-const RUN_MAX: Duration = Duration::from_secs(60);
+const RUN_MAX: Duration = Duration::from_secs(900);
 
 #[derive(Default)]
 struct Seen {
@@ -126,19 +129,27 @@ fn ask(stream: &mut TcpStream) -> std::io::Result<()> {
 }
 
 fn keep_asking(address: SocketAddr, seen: &Seen, stop: &AtomicBool) {
-    let mut stream = match connect(address) {
-        Ok(stream) => stream,
-        Err(error) => return seen.fail("long connection", &error),
-    };
     while !stop.load(Ordering::Relaxed) {
-        let began = Instant::now();
-        if let Err(error) = ask(&mut stream) {
+        if let Err(error) = ask_at_length(address, seen, stop) {
             return seen.fail("long connection", &error);
         }
+    }
+}
+
+/// One long connection, to its end.
+fn ask_at_length(address: SocketAddr, seen: &Seen, stop: &AtomicBool) -> std::io::Result<()> {
+    let mut stream = connect(address)?;
+    for _ in 0..LONG_REQUESTS_MAX {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let began = Instant::now();
+        ask(&mut stream)?;
         seen.waited(began);
         seen.long_requests.fetch_add(1, Ordering::Relaxed);
         thread::sleep(LONG_PAUSE);
     }
+    Ok(())
 }
 
 fn keep_connecting(address: SocketAddr, seen: &Seen, stop: &AtomicBool) {

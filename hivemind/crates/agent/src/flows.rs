@@ -269,8 +269,8 @@ impl Agent {
         self.shared.flows.minutes.history(selection)
     }
 
-    /// How the log of flows on disk is.
-    pub fn flow_log(&self) -> FlowLogStatistics {
+    /// How the log of flows on disk is; `None` if none is kept.
+    pub fn flow_log(&self) -> Option<FlowLogStatistics> {
         self.shared.flows.minutes.statistics()
     }
 

@@ -65,9 +65,9 @@ pub(crate) struct Known {
     pub(crate) world: World,
     /// Those that are in force.
     policies: Vec<NetworkPolicy>,
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// With the identities that they have in the world.
-    replicas: Vec<Replica>,
+    pub(crate) replicas: Vec<Replica>,
 }
 
 /// What connections are judged by, as the store has it.

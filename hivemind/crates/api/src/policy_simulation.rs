@@ -5,11 +5,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use futures::StreamExt;
 use hivemind_model::{
-    ApiError, AppliedPolicies, ErrorCode, FlowLine, FlowSelection, Namespace, NetworkPolicy, Node,
-    PolicyChange, PolicyName, PolicySimulation, Problems, Replica, RuleRef, SimulatePolicies, SimulatedPair,
-    SimulatedRest, SimulationReach, TrafficCount,
+    ApiError, AppliedPolicies, ErrorCode, FlowSelection, Namespace, NetworkPolicy, Node, PolicyChange,
+    PolicyName, PolicySimulation, Problems, Replica, RuleRef, SimulatePolicies, SimulatedPair, SimulatedRest,
+    TrafficCount,
 };
 use hivemind_policy::{
     Between, Change, Decided, Residents, Seen, SeenCounts, SeenEnd, SeenPair, Sides, Simulation, World,
@@ -22,6 +21,7 @@ use crate::{
     node_access::NodeAccess,
     policies,
     policy_check::{addresses, addresses_of, rule},
+    record::Record,
 };
 
 /// How many changes are told.
@@ -58,12 +58,8 @@ pub(crate) async fn simulate(
         }
         world
     });
-    let mut record = Record::of(nodes.into_iter().map(|node| node.metadata.name));
-    let mut lines = node.flow_history(selection).await?;
-    while let Some(line) = lines.next().await {
-        record.take(line?);
-    }
-    let Record { seen, nodes, missing } = record;
+    let nodes = nodes.into_iter().map(|node| node.metadata.name);
+    let Record { seen, nodes, missing } = Record::read(nodes, node.flow_history(selection).await?).await?;
     let judged = tokio::task::spawn_blocking(move || judge(worlds, &residents, &seen, &sets));
     let Judged { mut changes, unchanged, unknown, gone, beyond } = judged.await.map_err(|error| {
         ApiError::new(
@@ -144,7 +140,8 @@ impl Sets {
     }
 }
 
-fn residents(replicas: &[Replica]) -> Residents {
+/// Replicas that have addresses, by their apps.
+pub(crate) fn residents(replicas: &[Replica]) -> Residents {
     let mut residents = Residents::new();
     for replica in replicas.iter().filter(|replica| replica.spec.identity != 0) {
         let app = (replica.metadata.namespace.clone(), replica.spec.app.clone());
@@ -152,39 +149,6 @@ fn residents(replicas: &[Replica]) -> Residents {
         residents.entry(app).or_default().extend(places);
     }
     residents
-}
-
-/// What nodes have recorded.
-struct Record {
-    seen: Seen,
-    nodes: Vec<SimulationReach>,
-    missing: Vec<String>,
-}
-
-impl Record {
-    fn of(nodes: impl Iterator<Item = String>) -> Self {
-        let nodes = nodes.map(|node| SimulationReach { node, first: None, last: None }).collect();
-        Record { seen: Seen::new(), nodes, missing: Vec::new() }
-    }
-
-    fn take(&mut self, line: FlowLine) {
-        match line {
-            FlowLine::Minute(minute) => {
-                self.seen.add(&minute);
-                let known = self.nodes.iter().position(|reach| reach.node == minute.node);
-                let at = known.unwrap_or(self.nodes.len());
-                if known.is_none() {
-                    self.nodes.push(SimulationReach { node: minute.node.clone(), first: None, last: None });
-                }
-                if let Some(reach) = self.nodes.get_mut(at) {
-                    reach.first = Some(reach.first.map_or(minute.minute, |first| first.min(minute.minute)));
-                    reach.last = reach.last.max(Some(minute.minute));
-                }
-            }
-            FlowLine::Lost(loss) if !self.missing.contains(&loss.place) => self.missing.push(loss.place),
-            FlowLine::Lost(_) | FlowLine::Flow(_) | FlowLine::Reach(_) => {}
-        }
-    }
 }
 
 /// What came of everything that was seen.

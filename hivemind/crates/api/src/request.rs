@@ -176,7 +176,7 @@ pub(crate) struct FlowParams {
     /// Only those that this began: `app`, `namespace/app`, `namespace/*`, `node/name` (the processes of a node), `host` (those
     /// of the node that tells), `dns`, `world`, `unknown`, an address or a CIDR.
     pub(crate) from: Option<String>,
-    /// Only those with this at the other end; as `from`.
+    /// Only those with this at the other end: as `from`, or the domain name for which an address outside was answered last.
     pub(crate) to: Option<String>,
     /// Only those to these ports: `80`, `80/tcp`, `8000-8099`.
     pub(crate) port: Option<String>,
@@ -209,7 +209,7 @@ pub(crate) struct FlowHistoryParams {
     /// Only those that this began: `app`, `namespace/app`, `namespace/*`, `node/name` (the processes of a node), `host` (those
     /// of the node that tells), `dns`, `world`, `unknown`, an address or a CIDR.
     pub(crate) from: Option<String>,
-    /// Only those with this at the other end; as `from`.
+    /// Only those with this at the other end: as `from`, or the domain name for which an address outside was answered last.
     pub(crate) to: Option<String>,
     /// Only those to these ports: `80`, `80/tcp`, `8000-8099`.
     pub(crate) port: Option<String>,

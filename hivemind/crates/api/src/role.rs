@@ -22,7 +22,7 @@ const ANY_NODE: [&str; 7] = [
 ];
 
 /// What only a server has.
-const SERVER_ONLY: [&str; 5] = ["/apps", "/tokens", "/jointokens", "/volumes", "/placement"];
+const SERVER_ONLY: [&str; 6] = ["/apps", "/tokens", "/jointokens", "/volumes", "/placement", "/matrix"];
 
 /// Refuses on an agent what only a server can do.
 pub(crate) async fn check(
@@ -71,6 +71,7 @@ mod tests {
             (Method::GET, "/v1/apps", false),
             (Method::POST, "/v1/namespaces/{namespace}/apps", false),
             (Method::GET, "/v1/tokens", false),
+            (Method::GET, "/v1/networkpolicies/matrix", false),
             (Method::PUT, "/v1/nodes/{node}", false),
             (Method::DELETE, "/v1/namespaces/{namespace}/networkpolicies/{policy}", false),
         ] {

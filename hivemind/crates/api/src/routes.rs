@@ -71,6 +71,7 @@ pub(crate) fn described() -> OpenApiRouter<Serving> {
         .routes(routes!(network_policies::check))
         .routes(routes!(network_policies::simulate))
         .routes(routes!(network_policies::suggest))
+        .routes(routes!(network_policies::matrix))
         .routes(routes!(network_policies::get, network_policies::delete))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get, nodes::replace, nodes::delete))

@@ -31,7 +31,9 @@ pub use contexts::{Context, Contexts};
 pub use exec::{ExecEvent, ExecInput, ExecOutput, ExecRequest};
 pub use fingerprint::Fingerprint;
 pub use lines::{JsonLines, LogStream};
-pub use network::{FlowOptions, FlowStream, PolicyCheckOptions, PolicySuggestOptions, TraceOptions};
+pub use network::{
+    FlowOptions, FlowStream, PolicyCheckOptions, PolicyMatrixOptions, PolicySuggestOptions, TraceOptions,
+};
 pub use node::{FEED_SILENT_MAX, NodeLink, pinned};
 pub use remote::{Remote, Trust};
 pub use watch::{Watch, WatchItem};

@@ -2,7 +2,8 @@
 
 use hivemind_model::{
     ApiError, AppliedPolicies, ApplyPolicies, FlowLine, FlowVerdict, FlowWords, Namespace, NetCheck,
-    NetTrace, NetworkPolicy, PolicyCheck, PolicySimulation, PolicySuggestion, Resource, SimulatePolicies,
+    NetTrace, NetworkPolicy, PolicyCheck, PolicyMatrix, PolicySimulation, PolicySuggestion, Resource,
+    SimulatePolicies,
 };
 use hyper::Method;
 
@@ -70,6 +71,17 @@ pub struct PolicySuggestOptions {
     /// By what was seen from then on: as [`FlowWords::since`]; `None`: a day ago.
     pub since: Option<String>,
     /// By what was seen before then; as `since`; `None`: now.
+    pub until: Option<String>,
+}
+
+/// Of what it is told who may speak to whom, and who does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyMatrixOptions {
+    /// Only pairs of which one end is an app of this namespace; `None`: all.
+    pub namespace: Option<String>,
+    /// Beside what was seen from then on: as [`FlowWords::since`]; `None`: an hour ago.
+    pub since: Option<String>,
+    /// Beside what was seen before then; as `since`; `None`: now.
     pub until: Option<String>,
 }
 
@@ -189,6 +201,19 @@ impl Client {
         let path = ApiPath::of(NetworkPolicy::PLURAL)
             .part("suggest")
             .query_if("app", options.app.as_deref())
+            .query_if("namespace", options.namespace.as_deref())
+            .query_if("since", options.since.as_deref())
+            .query_if("until", options.until.as_deref());
+        self.get(&path).await
+    }
+
+    /// Who may speak to whom by the policies as they are, beside who did by what the nodes recorded.
+    ///
+    /// # Errors
+    /// `NamespaceNotFound`; `NotServer`; every fault of the question at once.
+    pub async fn policy_matrix(&self, options: &PolicyMatrixOptions) -> Result<PolicyMatrix, ApiError> {
+        let path = ApiPath::of(NetworkPolicy::PLURAL)
+            .part("matrix")
             .query_if("namespace", options.namespace.as_deref())
             .query_if("since", options.since.as_deref())
             .query_if("until", options.until.as_deref());

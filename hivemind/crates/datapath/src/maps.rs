@@ -24,6 +24,8 @@ pub(crate) struct Maps {
     pub(crate) address_exact_v4: HashMap<MapData, Address4, AddressEntry>,
     pub(crate) address_exact_v6: HashMap<MapData, Address6, AddressEntry>,
     pub(crate) drop_counters: PerCpuArray<MapData, u64>,
+    /// The kernel's number of that map, which no other map has before the next boot.
+    pub(crate) drops_id: u32,
     pub(crate) collector: Array<MapData, CollectorState>,
     pub(crate) service_v4: HashMap<MapData, ServiceKey<Address4>, Service>,
     pub(crate) service_v6: HashMap<MapData, ServiceKey<Address6>, Service>,
@@ -56,6 +58,7 @@ impl Maps {
             address_exact_v4: hash(pins, name::ADDRESS_EXACT_V4)?,
             address_exact_v6: hash(pins, name::ADDRESS_EXACT_V6)?,
             drop_counters: per_cpu_array(pins, name::DROP_COUNTERS)?,
+            drops_id: open(pins, name::DROP_COUNTERS)?.info().map_err(failed(name::DROP_COUNTERS))?.id(),
             collector: array(pins, name::COLLECTOR)?,
             service_v4: hash(pins, name::SERVICE_V4)?,
             service_v6: hash(pins, name::SERVICE_V6)?,

@@ -249,6 +249,7 @@ impl Node {
         let endpoint_drops = endpoint_drops(&maps, &names)?;
         Ok(Statistics {
             counters_id,
+            drops_id: maps.drops_id,
             maps: fill.collect(),
             drops: drops(&maps)?,
             endpoint_drops,

@@ -16,6 +16,8 @@ pub struct Statistics {
     pub pairs: Vec<PairStatistics>,
     /// Which counters of pairs these are: within one boot of the machine, counters that were made anew have another number.
     pub counters_id: u32,
+    /// The same of the counters of drops: tables are made anew each by itself.
+    pub drops_id: u32,
     /// Totals of what found no pair of its own.
     pub other_pairs: PairTotals,
     /// What the rules of policies decided, sorted by rule; of those in force also where that is nothing yet.

@@ -1,12 +1,17 @@
 //! The threads that make the changes: netlink and namespaces block, so they are kept off the executor.
 
-use crate::{Error, node::Node};
+use crate::{Error, node::Node, service};
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
     thread,
+    time::{Duration, Instant},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 /// How many endpoints are made at once. More would only wait for the kernel's one lock on links.
 const ENDPOINT_THREADS: usize = 4;
@@ -29,7 +34,7 @@ impl Workers {
         let endpoints = (0..ENDPOINT_THREADS).map(|number| start(node, &format!("endpoint-{number}")));
         Ok(Self {
             endpoints: endpoints.collect::<Result<_, _>>()?,
-            services: start(node, "service")?,
+            services: start_services(node)?,
             policies: start(node, "policy")?,
             sweeps: start(node, "policy-sweep")?,
             sockets: start(node, "sockets")?,
@@ -89,10 +94,42 @@ impl Workers {
 }
 
 fn start(node: &Arc<Node>, name: &str) -> Result<mpsc::Sender<Job>, Error> {
+    start_taking(node, name, |receiver, _| receiver.blocking_recv())
+}
+
+/// Starts the thread of services. What they took is released on it as soon as it may be, also if nothing else is to be done: on
+/// another thread it would be in the way of a service that is being set.
+fn start_services(node: &Arc<Node>) -> Result<mpsc::Sender<Job>, Error> {
+    let clock = Builder::new_current_thread().enable_time().build().map_err(Error::system("make a clock"))?;
+    start_taking(node, "service", move |receiver, node| next_job_of_services(&clock, receiver, node))
+}
+
+/// Waits for a job, and releases meanwhile. `None` once there will be no more jobs.
+fn next_job_of_services(clock: &Runtime, receiver: &mut mpsc::Receiver<Job>, node: &Node) -> Option<Job> {
+    loop {
+        let wait = node.services().next_release(Instant::now());
+        let Some(wait) = wait else { return receiver.blocking_recv() };
+        if wait > Duration::ZERO
+            && let Ok(job) = clock.block_on(async { timeout(wait, receiver.recv()).await })
+        {
+            return job;
+        }
+        if let Err(error) = service::lifecycle::release(node) {
+            tracing::warn!(%error, "What removed services took could not be released; trying again in a second");
+        }
+    }
+}
+
+/// Starts a thread that does the jobs which `take` waits for, until there are no more.
+fn start_taking(
+    node: &Arc<Node>,
+    name: &str,
+    take: impl Fn(&mut mpsc::Receiver<Job>, &Node) -> Option<Job> + Send + 'static,
+) -> Result<mpsc::Sender<Job>, Error> {
     let (sender, mut receiver) = mpsc::channel::<Job>(QUEUE_MAX);
     let node = Arc::clone(node);
     let run = move || {
-        while let Some(job) = receiver.blocking_recv() {
+        while let Some(job) = take(&mut receiver, &node) {
             job(&node);
         }
     };

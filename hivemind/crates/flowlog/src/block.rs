@@ -21,8 +21,14 @@ const JSON_BYTES_MAX: u64 = 32 << 20;
 /// What is written at once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Block {
-    /// Which counters the marks are of.
+    /// Which counters the marks are of: see [`crate::Epoch`].
     pub(crate) epoch: String,
+    /// Which counters of dropped packets the marks are of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) drops: Option<u32>,
+    /// When the counters were read, in milliseconds since the boot, if the block has the last of what they said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) counted_ms: Option<u64>,
     /// Whether these are all marks: those before do not count any more.
     pub(crate) is_whole: bool,
     pub(crate) marks: Vec<Mark>,
@@ -92,10 +98,20 @@ impl Block {
         if checksum(length, &content) != u32::from_le_bytes([e, f, g, h]) {
             return Err(Damage::Checksum);
         }
-        let json = DeflateDecoder::new(&content[..]).take(JSON_BYTES_MAX);
-        let block = serde_json::from_reader(io::BufReader::new(json));
-        let block = block.map_err(|error| Damage::Content(error.to_string()))?;
-        Ok(Some((block, (HEAD_BYTES + size) as u64)))
+        Ok(Some((Self::read_content(&content)?, (HEAD_BYTES + size) as u64)))
+    }
+
+    /// The block whose content this is, which the checksum says is what was written.
+    ///
+    /// # Errors
+    /// [`Damage::Content`] if it is none.
+    pub(crate) fn read_content(content: &[u8]) -> Result<Self, Damage> {
+        Self::read_json(DeflateDecoder::new(content).take(JSON_BYTES_MAX))
+    }
+
+    /// The same of what was deflated.
+    pub(crate) fn read_json(json: impl Read) -> Result<Self, Damage> {
+        serde_json::from_reader(io::BufReader::new(json)).map_err(|error| Damage::Content(error.to_string()))
     }
 }
 

@@ -18,5 +18,5 @@ mod segment;
 
 pub use block::Damage;
 pub use log::{Cut, FlowLog, RECORDS_MAX, SIZE_MIN_BYTES};
-pub use mark::{Counter, Mark, Marks};
+pub use mark::{Counter, Epoch, Mark, Marks};
 pub use reader::{ReadError, Reader, read};

@@ -8,10 +8,11 @@ use std::{
 };
 
 use hivemind_model::FlowMinute;
+use jiff::Timestamp;
 
 use crate::{
     block::{Block, Damage},
-    mark::{Mark, Marks},
+    mark::{Epoch, Mark, Marks},
     segment::{self, HEADER_BYTES},
 };
 
@@ -47,6 +48,8 @@ pub struct FlowLog {
     segments: VecDeque<(u64, u64)>,
     file: Option<File>,
     marks: Option<Marks>,
+    /// The minute of the oldest record, and the segment that it is in.
+    oldest: Option<(u64, Timestamp)>,
 }
 
 impl FlowLog {
@@ -61,8 +64,14 @@ impl FlowLog {
             segments.push_back((number, fs::metadata(segment::path(directory, number))?.len()));
         }
         let size_max_bytes = size_max_bytes.max(SIZE_MIN_BYTES);
-        let mut log =
-            FlowLog { directory: directory.to_owned(), size_max_bytes, segments, file: None, marks: None };
+        let mut log = FlowLog {
+            directory: directory.to_owned(),
+            size_max_bytes,
+            segments,
+            file: None,
+            marks: None,
+            oldest: None,
+        };
         let mut cuts = Vec::new();
         while let Some((number, bytes)) = log.segments.back().copied() {
             let (marks, whole_bytes, reason) = log.recover(number)?;
@@ -96,6 +105,20 @@ impl FlowLog {
         self.segments.iter().map(|(_, bytes)| bytes).sum()
     }
 
+    /// The minute of the oldest record, by its beginning; `None` if there is none that can be read. Reads what is oldest again only if
+    /// some of it went.
+    pub fn oldest(&mut self) -> Option<Timestamp> {
+        let (first, _) = self.segments.front().copied()?;
+        // A segment before it has no records: they are only ever appended to the last one.
+        if self.oldest.is_none_or(|(number, _)| number < first) {
+            let numbers = self.segments.iter().map(|(number, _)| *number);
+            self.oldest = numbers
+                .filter_map(|number| first_minute(&self.directory, number).map(|minute| (number, minute)))
+                .next();
+        }
+        self.oldest.map(|(_, minute)| minute)
+    }
+
     /// Begins to count anew: from these marks, in a segment of its own.
     ///
     /// # Errors
@@ -106,18 +129,31 @@ impl FlowLog {
         Ok(())
     }
 
-    /// Appends records, [`RECORDS_MAX`] at most, with the marks up to which they tell: all of that or nothing. It is safe on disk after
-    /// [`FlowLog::sync`].
+    /// Appends records, [`RECORDS_MAX`] at most, with the marks up to which they tell: all of that or nothing. With the last of what the
+    /// counters said goes when they were read, `counted_ms` after the boot. It is safe on disk after [`FlowLog::sync`].
     ///
     /// # Errors
     /// What the file system refused; a full disk is `StorageFull`. The log is as it was before, and may be tried again.
-    pub fn append(&mut self, flows: Vec<FlowMinute>, marks: Vec<Mark>) -> io::Result<()> {
+    pub fn append(
+        &mut self,
+        flows: Vec<FlowMinute>,
+        marks: Vec<Mark>,
+        counted_ms: Option<u64>,
+    ) -> io::Result<()> {
         let before = self.marks.clone().unwrap_or_default();
-        let block = Block { epoch: before.epoch.clone(), is_whole: false, marks, flows };
+        let (epoch, drops) = (before.epoch.text(), before.epoch.drops);
+        let block = Block { epoch, drops, counted_ms, is_whole: false, marks, flows };
         self.write(&block.encode()?, &before)?;
         let known = self.marks.get_or_insert(before);
         known.said.extend(block.marks.iter().map(|Mark(counter, said)| (*counter, *said)));
+        known.counted_ms = counted_ms.or(known.counted_ms);
         Ok(())
+    }
+
+    /// Takes note that the counters were read, `counted_ms` after the boot, and had nothing to say. It reaches the disk with what is
+    /// appended next.
+    pub fn note_counted(&mut self, counted_ms: u64) {
+        self.marks.iter_mut().for_each(|marks| marks.counted_ms = Some(counted_ms));
     }
 
     /// Forgets the marks of counters that are no more, so that they are not written any more.
@@ -224,18 +260,39 @@ impl FlowLog {
     }
 }
 
+/// The minute of a segment's first record.
+fn first_minute(directory: &Path, number: u64) -> Option<Timestamp> {
+    let mut from = segment::open(directory, number).ok()??;
+    if !segment::check_header(&mut from).ok()? {
+        return None;
+    }
+    loop {
+        let (block, _) = Block::decode(&mut from).ok()??;
+        if let Some(flows) = block.flows.first() {
+            return Some(flows.minute);
+        }
+    }
+}
+
 /// The block of all marks.
 fn whole(marks: &Marks) -> Block {
     let said = marks.said.iter().map(|(counter, said)| Mark(*counter, *said)).collect();
-    Block { epoch: marks.epoch.clone(), is_whole: true, marks: said, flows: Vec::new() }
+    let (epoch, drops) = (marks.epoch.text(), marks.epoch.drops);
+    Block { epoch, drops, counted_ms: marks.counted_ms, is_whole: true, marks: said, flows: Vec::new() }
 }
 
 /// Takes the marks of the next block.
 fn follow(marks: &mut Option<Marks>, block: Block) {
     let said = block.marks.iter().map(|Mark(counter, said)| (*counter, *said));
     match marks {
-        Some(marks) if !block.is_whole => marks.said.extend(said),
-        _ if block.is_whole => *marks = Some(Marks { epoch: block.epoch, said: said.collect() }),
+        Some(marks) if !block.is_whole => {
+            marks.said.extend(said);
+            marks.counted_ms = block.counted_ms.or(marks.counted_ms);
+        }
+        _ if block.is_whole => {
+            let (epoch, said) = (Epoch::read(&block.epoch, block.drops), said.collect());
+            *marks = Some(Marks { epoch, counted_ms: block.counted_ms, said });
+        }
         // A segment begins with all marks.
         _ => {}
     }

@@ -68,11 +68,12 @@ pub struct FlowMinute {
     /// The minute at whose end it was counted, by its beginning.
     #[schema(value_type = String, format = DateTime)]
     pub minute: Timestamp,
-    /// How many seconds the count covers: more than 60 after the disk was full. The first count of a daemon says 60, however long none ran.
+    /// How many seconds the count covers: since the last one on disk, also while no daemon ran or the disk was full, or since the machine's
+    /// boot.
     pub seconds: u32,
     /// The node that counted. What goes from node to node is counted on both.
     pub node: String,
-    /// Whether it may pass.
+    /// Whether it may pass: `allowed`, `denied` or `dropped`. Which of what is `allowed` is `audited` is said by the shares.
     pub verdict: FlowVerdict,
     /// Who began it; without address, port and replica.
     pub source: FlowEnd,
@@ -95,7 +96,7 @@ pub struct FlowMinute {
     /// The mean of the round trips, in microseconds, that were measured between the two meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_us: Option<u64>,
-    /// The connections by addresses outside, reason and rules, as far as they were told.
+    /// The connections by verdict, addresses outside, reason and rules, as far as they were told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<FlowShare>,
     /// Connections that are in no share: events that were lost, or found no room.
@@ -103,10 +104,21 @@ pub struct FlowMinute {
     pub untold: u64,
 }
 
-/// Connections that have the same addresses outside, reason and rules.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+impl FlowMinute {
+    /// How the connections of one of its shares were judged.
+    pub fn verdict_of(&self, share: &FlowShare) -> FlowVerdict {
+        share.verdict.unwrap_or(self.verdict)
+    }
+}
+
+/// Connections that have the same verdict, addresses outside, reason and rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FlowShare {
+    /// How they were judged; left out where that is the record's verdict. The kernel counts what is `audited` with what is `allowed`,
+    /// so that only the shares of a record can tell the two apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<FlowVerdict>,
     /// The source's address or block of addresses, if it is no replica; none where there were too many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]

@@ -6,7 +6,10 @@ use hivemind_common::drop_reason::DropReason;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{ApiError, ErrorCode, Flow, FlowEnd, FlowMinute, FlowVerdict, Problems, name::check_name};
+use crate::{
+    ApiError, ErrorCode, Flow, FlowEnd, FlowMinute, FlowShare, FlowVerdict, Problems,
+    name::{check_hostname, check_name, normalize_hostname},
+};
 
 /// The longest time ago that may be asked for, in seconds: a year.
 const AGO_S_MAX: i64 = 366 * 86_400;
@@ -35,6 +38,8 @@ pub enum FlowFilter {
     Unknown,
     /// These addresses.
     Net(IpNet),
+    /// Addresses outside that were answered for this domain name; in lower case and without a last dot.
+    Domain(String),
 }
 
 impl FlowFilter {
@@ -52,13 +57,15 @@ impl FlowFilter {
             FlowFilter::World => end.kind == "world",
             FlowFilter::Unknown => end.kind == "unknown",
             FlowFilter::Net(net) => end.address.is_some_and(|address| net.contains(&address)),
+            FlowFilter::Domain(domain) => end.domain == *domain,
         }
     }
 
-    /// As [`FlowFilter::selects`], where the addresses of an end are told as blocks.
-    fn selects_any(&self, end: &FlowEnd, blocks: impl Iterator<Item = Option<IpNet>>) -> bool {
+    /// As [`FlowFilter::selects`], where the address of an end is told as a block, if at all, and its domain with it.
+    fn selects_part(&self, end: &FlowEnd, block: Option<IpNet>, domain: &str) -> bool {
         match self {
-            FlowFilter::Net(net) => blocks.flatten().any(|block| net.contains(&block)),
+            FlowFilter::Net(net) => block.is_some_and(|block| net.contains(&block)),
+            FlowFilter::Domain(wanted) => domain == wanted,
             _ => self.selects(end),
         }
     }
@@ -77,6 +84,7 @@ impl fmt::Display for FlowFilter {
             FlowFilter::World => f.write_str("world"),
             FlowFilter::Unknown => f.write_str("unknown"),
             FlowFilter::Net(net) => net.fmt(f),
+            FlowFilter::Domain(domain) => f.write_str(domain),
         }
     }
 }
@@ -84,7 +92,8 @@ impl fmt::Display for FlowFilter {
 impl FromStr for FlowFilter {
     type Err = ApiError;
 
-    /// Reads `host`, `dns`, `world`, `unknown`, an address, a CIDR, `node/NAME`, `app`, `namespace/app` or `namespace/*`.
+    /// Reads `host`, `dns`, `world`, `unknown`, an address, a CIDR, `node/NAME`, `app`, `namespace/app`, `namespace/*`, or a domain name
+    /// with a dot in it, which no app's name has.
     fn from_str(text: &str) -> Result<Self, ApiError> {
         match text {
             "host" => return Ok(FlowFilter::Host),
@@ -98,6 +107,9 @@ impl FromStr for FlowFilter {
         }
         if let Ok(net) = text.parse::<IpNet>() {
             return Ok(FlowFilter::Net(net.trunc()));
+        }
+        if let Some(domain) = domain(text) {
+            return Ok(FlowFilter::Domain(domain));
         }
         let (place, name) = match text.split_once('/') {
             Some((place, name)) => (Some(place), name),
@@ -117,9 +129,19 @@ impl FromStr for FlowFilter {
             });
         }
         let what = format!("{text:?} is no end of a flow");
-        let hint = "name an app, NAMESPACE/APP, NAMESPACE/*, node/NAME, host, dns, world, unknown, an address or a CIDR";
+        let hint = "name an app, NAMESPACE/APP, NAMESPACE/*, node/NAME, host, dns, world, unknown, a domain, an address or a CIDR";
         Err(ApiError::new(ErrorCode::Malformed, what, hint))
     }
+}
+
+/// The domain name that this is, if it has a dot in it and could not be meant as an address.
+fn domain(text: &str) -> Option<String> {
+    let mut problems = Problems::default();
+    check_hostname("", text, &mut problems);
+    let domain = normalize_hostname(text);
+    let (_, last) = domain.rsplit_once('.')?;
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit());
+    (problems.is_empty() && !is_number).then_some(domain)
 }
 
 /// Ports of the destination.
@@ -179,7 +201,7 @@ impl FromStr for FlowPorts {
 pub struct FlowWords {
     /// Who began it: see [`FlowFilter::from_str`].
     pub from: Option<String>,
-    /// The other end; as `from`.
+    /// The other end: as `from`, or a domain name, which is known of destinations only.
     pub to: Option<String>,
     /// The destination's port: see [`FlowPorts::from_str`].
     pub port: Option<String>,
@@ -198,7 +220,17 @@ pub struct FlowWords {
 impl FlowWords {
     /// What these words mean at `now`. Words that mean nothing become problems at their fields, and are left out.
     pub fn read(self, now: Timestamp, problems: &mut Problems) -> FlowSelection {
-        let from = read("from", self.from, problems, |word| word.parse());
+        let from = read("from", self.from, problems, |word| match word.parse()? {
+            FlowFilter::Domain(domain) => {
+                let what = format!("domain names such as {domain:?} are kept of destinations only");
+                Err(ApiError::new(
+                    ErrorCode::Malformed,
+                    what,
+                    "give the address, or ask for what goes to the domain",
+                ))
+            }
+            other => Ok(other),
+        });
         let to = read("to", self.to, problems, |word| word.parse());
         let ports = read("port", self.port, problems, |word| word.parse());
         let protocol = read("protocol", self.protocol, problems, protocol);
@@ -239,25 +271,30 @@ pub struct FlowSelection {
 impl FlowSelection {
     /// Whether this flow is wanted.
     pub fn wants(&self, flow: &Flow) -> bool {
-        self.wants_what(flow.verdict, &flow.protocol, flow.destination.port)
-            && self.reason.is_none_or(|reason| reason == flow.reason)
+        self.wants_what(&flow.protocol, flow.destination.port)
+            && self.wants_judgement(flow.verdict, &flow.reason)
             && self.since.is_none_or(|since| since <= flow.time)
             && self.until.is_none_or(|until| flow.time < until)
             && self.from.as_ref().is_none_or(|from| from.selects(&flow.source))
             && self.to.as_ref().is_none_or(|to| to.selects(&flow.destination))
     }
 
-    /// Whether this record of a minute is wanted: some of it, if it has several addresses or reasons.
+    /// Whether this record of a minute is wanted: one of its shares, or what is in none.
     pub fn wants_minute(&self, flows: &FlowMinute) -> bool {
-        self.wants_what(flows.verdict, &flows.protocol, flows.destination.port)
-            && self.reason.is_none_or(|reason| flows.shares.iter().any(|share| share.reason == reason))
+        let has_rest = flows.untold > 0 || flows.shares.is_empty();
+        self.wants_what(&flows.protocol, flows.destination.port)
             && self.wants_time(flows.minute)
-            && self.from.as_ref().is_none_or(|from| {
-                from.selects_any(&flows.source, flows.shares.iter().map(|share| share.source))
-            })
-            && self.to.as_ref().is_none_or(|to| {
-                to.selects_any(&flows.destination, flows.shares.iter().map(|share| share.destination))
-            })
+            && (flows.shares.iter().any(|share| self.wants_share(flows, share))
+                || has_rest && self.wants_share(flows, &FlowShare::default()))
+    }
+
+    fn wants_share(&self, flows: &FlowMinute, share: &FlowShare) -> bool {
+        let wants = |filter: &Option<FlowFilter>, end, block, domain| {
+            filter.as_ref().is_none_or(|filter| filter.selects_part(end, block, domain))
+        };
+        self.wants_judgement(flows.verdict_of(share), &share.reason)
+            && wants(&self.from, &flows.source, share.source, "")
+            && wants(&self.to, &flows.destination, share.destination, &share.domain)
     }
 
     /// Whether something of the minute that began then may be wanted.
@@ -280,9 +317,13 @@ impl FlowSelection {
         }
     }
 
-    fn wants_what(&self, verdict: FlowVerdict, protocol: &str, port: Option<u16>) -> bool {
+    fn wants_judgement(&self, verdict: FlowVerdict, reason: &str) -> bool {
         self.verdict.is_none_or(|wanted| wanted == verdict)
-            && self.protocol.as_ref().is_none_or(|wanted| wanted == protocol)
+            && self.reason.is_none_or(|wanted| wanted == reason)
+    }
+
+    fn wants_what(&self, protocol: &str, port: Option<u16>) -> bool {
+        self.protocol.as_ref().is_none_or(|wanted| wanted == protocol)
             && self.ports.as_ref().is_none_or(|ports| ports.select(port, protocol))
     }
 }
@@ -360,143 +401,4 @@ fn moment(word: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn end() -> FlowEnd {
-        FlowEnd {
-            kind: "replica".into(),
-            namespace: "shop".into(),
-            app: "web".into(),
-            replica: "web-k3f9q".into(),
-            node: "n1".into(),
-            identity: 300,
-            address: Some([10, 200, 0, 7].into()),
-            port: Some(80),
-            domain: String::new(),
-        }
-    }
-
-    fn now() -> Timestamp {
-        "2026-01-31T12:00:00Z".parse().unwrap()
-    }
-
-    #[test]
-    fn an_end_of_a_flow_is_read_as_people_write_it() {
-        let app = |namespace: Option<&str>, app: &str| FlowFilter::App {
-            namespace: namespace.map(str::to_owned),
-            app: app.to_owned(),
-        };
-        for (text, filter) in [
-            ("host", FlowFilter::Host),
-            ("dns", FlowFilter::Dns),
-            ("world", FlowFilter::World),
-            ("unknown", FlowFilter::Unknown),
-            ("web", app(None, "web")),
-            ("team/web", app(Some("team"), "web")),
-            ("team/host", app(Some("team"), "host")),
-            ("team/*", FlowFilter::Namespace("team".into())),
-            ("node/n1", FlowFilter::Node("n1".into())),
-            ("192.0.2.1", FlowFilter::Net("192.0.2.1/32".parse().unwrap())),
-            ("192.0.2.1/24", FlowFilter::Net("192.0.2.0/24".parse().unwrap())),
-            ("2001:db8::1", FlowFilter::Net("2001:db8::1/128".parse().unwrap())),
-        ] {
-            assert_eq!(text.parse::<FlowFilter>().unwrap(), filter, "{text}");
-            assert_eq!(filter.to_string().parse::<FlowFilter>().unwrap(), filter, "{filter}");
-        }
-        for text in
-            ["", "/", "a/", "/a", "a/b/c", "Web", "192.0.2.1/33", "a b", "*", "*/web", "node/*", "node/"]
-        {
-            assert_eq!(text.parse::<FlowFilter>().unwrap_err().code, ErrorCode::Malformed, "{text}");
-        }
-    }
-
-    #[test]
-    fn an_end_is_meant_by_its_names_its_kind_and_its_address() {
-        let selects = |word: &str, end: &FlowEnd| word.parse::<FlowFilter>().unwrap().selects(end);
-        for word in ["web", "shop/web", "shop/*", "web-k3f9q", "10.200.0.7", "10.200.0.0/16"] {
-            assert!(selects(word, &end()), "{word}");
-        }
-        for word in ["we", "default/web", "default/*", "node/n1", "host", "world", "10.200.0.8", "fd00::/8"] {
-            assert!(!selects(word, &end()), "{word}");
-        }
-        for kind in ["host", "node"] {
-            let processes = FlowEnd { kind: kind.into(), node: "n1".into(), ..FlowEnd::default() };
-            assert!(selects("node/n1", &processes) && !selects("node/n2", &processes), "{kind}");
-        }
-    }
-
-    #[test]
-    fn ports_are_one_or_a_range_of_any_protocol_or_one() {
-        let select = |word: &str, port, protocol| word.parse::<FlowPorts>().unwrap().select(port, protocol);
-        assert!(
-            select("80", Some(80), "udp") && !select("80", Some(81), "udp") && !select("80", None, "icmp")
-        );
-        assert!(select("80/tcp", Some(80), "tcp") && !select("80/tcp", Some(80), "udp"));
-        assert!(select("8000-8099", Some(8000), "tcp") && select("8000-8099/udp", Some(8099), "udp"));
-        assert!(!select("8000-8099", Some(8100), "tcp"));
-        for word in ["80", "80/tcp", "8000-8099", "8000-8099/udp"] {
-            assert_eq!(word.parse::<FlowPorts>().unwrap().to_string(), word);
-        }
-        for word in ["", "0", "80/", "80/http", "99-80", "65536", "-", "80-", "1-2-3", "+", " 80"] {
-            assert_eq!(word.parse::<FlowPorts>().unwrap_err().code, ErrorCode::Malformed, "{word:?}");
-        }
-    }
-
-    #[test]
-    fn a_time_is_said_as_such_or_by_how_long_ago_it_was() {
-        for (word, time) in [
-            ("30s", "2026-01-31T11:59:30Z"),
-            ("30m", "2026-01-31T11:30:00Z"),
-            ("1h", "2026-01-31T11:00:00Z"),
-            ("2d", "2026-01-29T12:00:00Z"),
-            ("2026-01-31T12:00:00+01:00", "2026-01-31T11:00:00Z"),
-        ] {
-            assert_eq!(moment(word, now()).unwrap(), time.parse::<Timestamp>().unwrap(), "{word}");
-        }
-        for word in ["", "h", "0s", "1", "-1h", "1w", "367d", "99999999999h", "yesterday", "1é"] {
-            assert_eq!(moment(word, now()).unwrap_err().code, ErrorCode::Malformed, "{word:?}");
-        }
-    }
-
-    #[test]
-    fn words_that_mean_nothing_are_all_told_and_those_that_do_can_be_said_again() {
-        let word = |word: &str| Some(word.to_owned());
-        let mut problems = Problems::default();
-        let wrong = FlowWords {
-            from: word("a/b/c"),
-            to: word("Web"),
-            port: word("http"),
-            protocol: word("http"),
-            verdict: None,
-            reason: word("policy"),
-            since: word("soon"),
-            until: word("later"),
-        };
-        assert_eq!(wrong.read(now(), &mut problems), FlowSelection::default());
-        let error = problems.into_result().unwrap_err();
-        let fields: Vec<_> = error.problems.iter().map(|problem| problem.field.as_str()).collect();
-        assert_eq!(fields, ["from", "to", "port", "protocol", "reason", "since", "until"]);
-        assert!(error.problems[4].hint.contains("did you mean policy_egress?"), "{}", error.problems[4].hint);
-
-        let mut problems = Problems::default();
-        let right = FlowWords {
-            from: word("shop/*"),
-            port: word("80/tcp"),
-            protocol: word("6"),
-            reason: word("policy_ingress"),
-            since: word("1h"),
-            until: word("30m"),
-            ..FlowWords::default()
-        };
-        let selection = right.read(now(), &mut problems);
-        assert_eq!(selection.protocol.as_deref(), Some("tcp"));
-        let later = now().checked_add(SignedDuration::from_hours(5)).unwrap();
-        assert_eq!(selection.words().read(later, &mut problems), selection);
-        problems.into_result().unwrap();
-        let backwards = FlowWords { since: word("30m"), until: word("1h"), ..FlowWords::default() };
-        let mut problems = Problems::default();
-        backwards.read(now(), &mut problems);
-        assert_eq!(problems.into_result().unwrap_err().field.as_deref(), Some("until"));
-    }
-}
+mod tests;

@@ -21,6 +21,7 @@ mod net;
 mod network_policy;
 mod node;
 mod policy_check;
+mod policy_matrix;
 mod policy_simulation;
 mod policy_suggestion;
 mod quantity;
@@ -66,6 +67,7 @@ pub use network_policy::{
 };
 pub use node::{Node, NodeSpec, NodeState, NodeStatus, Taint, TaintEffect};
 pub use policy_check::{PolicyCheck, PolicyCheckStep, PolicyCheckVerdict, PolicyJudgement};
+pub use policy_matrix::{MatrixOpen, MatrixPair, MatrixPorts, MatrixRange, MatrixUse, PolicyMatrix};
 pub use policy_simulation::{
     PolicyChange, PolicyName, PolicySimulation, SimulatePolicies, SimulatedPair, SimulatedRest,
     SimulationReach, TrafficCount,

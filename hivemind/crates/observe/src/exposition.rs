@@ -8,7 +8,7 @@ use std::{
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
 use crate::{
-    ApiSample, AppSample, Process, Snapshot, StoreSample, Traffic, dns,
+    ApiSample, AppSample, FlowLogSample, Process, Snapshot, StoreSample, Traffic, dns,
     end_drops::EndDrops,
     ends::Ends,
     families::*,
@@ -71,6 +71,7 @@ impl Collector for Exposition {
         datapath(encoder, &state)?;
         dns::encode(encoder, &snapshot.dns)?;
         store(encoder, &snapshot.store)?;
+        snapshot.flow_log.map_or(Ok(()), |log| flow_log(encoder, log))?;
         api(encoder, &snapshot.api)?;
         apps(encoder, &state)?;
         policies(encoder, &state)?;
@@ -113,6 +114,13 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result
     let Some(disk) = snapshot.disk else { return Ok(()) };
     single(encoder, &DATA_FREE, disk.free_bytes)?;
     single(encoder, &DATA_SIZE, disk.size_bytes)
+}
+
+fn flow_log(encoder: &mut DescriptorEncoder<'_>, log: FlowLogSample) -> fmt::Result {
+    single(encoder, &FLOW_LOG_SIZE, log.size_bytes)?;
+    single(encoder, &FLOW_LOG_RECORDS, log.records)?;
+    single(encoder, &FLOW_LOG_WRITES_FAILED, log.writes_failed)?;
+    log.oldest_s.map_or(Ok(()), |oldest_s| single(encoder, &FLOW_LOG_OLDEST, oldest_s))
 }
 
 fn single(encoder: &mut DescriptorEncoder<'_>, family: &Family, value: u64) -> fmt::Result {

@@ -202,6 +202,36 @@ pub(crate) const STORE_COMMIT: Family = Family {
            a slow disk, and everything that is asked for waits for it.",
 };
 
+pub(crate) const FLOW_LOG_SIZE: Family = of(
+    Unit::Bytes,
+    gauge(
+        "hivemind_flow_log_size",
+        &[],
+        "Size on disk of the log of flows by minute. It rises to the size that the log was given and stays below it, the oldest \
+         records going first.",
+    ),
+);
+pub(crate) const FLOW_LOG_RECORDS: Family = counter(
+    "hivemind_flow_log_records",
+    &[],
+    "Records that were written to the log of flows. Fast rises mean that many pairs of ends spoke, so that the log reaches less \
+     far back.",
+);
+pub(crate) const FLOW_LOG_WRITES_FAILED: Family = counter(
+    "hivemind_flow_log_writes_failed",
+    &[],
+    "Attempts to write to the log of flows that failed, about one a minute while it cannot be written. A rise means a full or a \
+     broken disk; totals wait in the kernel meanwhile.",
+);
+pub(crate) const FLOW_LOG_OLDEST: Family = of(
+    Unit::Seconds,
+    gauge(
+        "hivemind_flow_log_oldest_timestamp",
+        &[],
+        "The minute of the oldest record in the log of flows, since 1970. A rise means that older ones made room.",
+    ),
+);
+
 pub(crate) const API_REQUESTS: Family = counter(
     "hivemind_api_requests",
     &["status"],
@@ -394,6 +424,10 @@ pub const FAMILIES: &[Family] = &[
     STORE_WRITES_FAILED,
     STORE_WRITTEN,
     STORE_COMMIT,
+    FLOW_LOG_SIZE,
+    FLOW_LOG_RECORDS,
+    FLOW_LOG_WRITES_FAILED,
+    FLOW_LOG_OLDEST,
     API_REQUESTS,
     API_WATCHES,
     API_WATCHES_GIVEN_UP,

@@ -35,6 +35,6 @@ pub use metrics::{Bounds, FLOW_SERIES_EACH, Metrics, PORTS_MAX};
 pub use process::Process;
 pub use snapshot::{
     ApiSample, AppName, AppSample, COMMIT_BUCKETS, CertificateSample, CommitTimes, DiskSample, EndDropSample,
-    EventSample, Figure, MapSample, NodeSample, PairSample, Policies, PolicyName, PolicyTimes, ReplicaSample,
-    RoundTripSample, Snapshot, StoreSample, Traffic, Transport, VerdictSample,
+    EventSample, Figure, FlowLogSample, MapSample, NodeSample, PairSample, Policies, PolicyName, PolicyTimes,
+    ReplicaSample, RoundTripSample, Snapshot, StoreSample, Traffic, Transport, VerdictSample,
 };

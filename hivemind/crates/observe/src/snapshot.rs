@@ -45,6 +45,8 @@ pub struct Snapshot {
     pub dns: DnsSample,
     /// The store.
     pub store: StoreSample,
+    /// The log of flows, if one is kept.
+    pub flow_log: Option<FlowLogSample>,
     /// The API.
     pub api: ApiSample,
     /// Network policies by state.
@@ -303,6 +305,19 @@ pub struct CertificateSample {
     pub name: &'static str,
     /// When it expires, in seconds since 1970.
     pub expires_s: u64,
+}
+
+/// The log of flows on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FlowLogSample {
+    /// Bytes on disk.
+    pub size_bytes: u64,
+    /// Records that were written since the daemon was started.
+    pub records: u64,
+    /// Attempts to write that failed since then.
+    pub writes_failed: u64,
+    /// The beginning of the minute of the oldest record, in seconds since 1970, if there is one.
+    pub oldest_s: Option<u64>,
 }
 
 /// A file system.

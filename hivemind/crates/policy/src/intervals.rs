@@ -8,7 +8,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use hivemind_model::NetworkPolicy;
 use ipnet::IpNet;
+
+use crate::{rules::Peer, world::World};
 
 /// Blocks of addresses that no name of a domain opens.
 const INTERNAL: [&str; 9] = [
@@ -59,6 +62,26 @@ fn after(address: IpAddr) -> Option<IpAddr> {
         IpAddr::V4(address) => u32::from(address).checked_add(1).map(|next| Ipv4Addr::from(next).into()),
         IpAddr::V6(address) => u128::from(address).checked_add(1).map(|next| Ipv6Addr::from(next).into()),
     }
+}
+
+/// All blocks and addresses that some of a world's policies mean.
+pub(crate) fn blocks<'a>(world: &World, policies: impl IntoIterator<Item = &'a NetworkPolicy>) -> Vec<IpNet> {
+    let rules = policies.into_iter().filter_map(|policy| world.rules(policy));
+    let mut blocks = Vec::new();
+    for peer in rules.flat_map(|policy| policy.peers()) {
+        match peer {
+            Peer::Block { whole, except } => {
+                blocks.extend([*whole].into_iter().chain(except.iter().copied()))
+            }
+            Peer::Nodes(selector) => blocks.extend(world.node_addresses(selector).map(IpNet::from)),
+            // No name opens a node.
+            Peer::Domain(_) => blocks.extend(world.addresses_of_nodes(None).map(IpNet::from)),
+            Peer::Replicas { .. } | Peer::Entity(_) => {}
+        }
+    }
+    blocks.sort_unstable();
+    blocks.dedup();
+    blocks
 }
 
 #[cfg(test)]

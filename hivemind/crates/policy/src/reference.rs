@@ -101,64 +101,100 @@ pub fn judge(
     other: OtherEnd,
     speaks: Speaks,
 ) -> Judgement {
-    let open = Judgement { allowed: true, rules: vec![RULE_NONE], audit: Vec::new(), steps: Vec::new() };
-    let Some(own) = world.identity(identity) else { return open };
-    let question = Question { world, own, direction, other, speaks };
-    let applying: Vec<&NetworkPolicy> = world
-        .policies()
-        .filter(|policy| question.applies(policy) && policy.spec.governs(direction))
-        .collect();
-    if applying.iter().all(|policy| policy.spec.is_audit()) {
-        return question.audited(open, &applying);
-    }
-    // "[...] the only allowed connections into the pod are those from the pod's node and those allowed [...]"
-    if direction == PolicyType::Ingress && other.identity == Identity::HOST {
-        let rules = vec![RULE_HOST];
-        let steps = vec![Step { tier: Tier::Node, outcome: Outcome::Allowed, rules: rules.clone() }];
-        return Judgement { allowed: true, rules, audit: Vec::new(), steps };
-    }
-    let mut steps = Vec::new();
-    // "Policy tiers are evaluated in the following order: Admin tier, NetworkPolicy tier, Baseline tier."
-    for tier in [Tier::Admin, Tier::Namespace, Tier::Baseline] {
-        let step = match tier {
-            Tier::Namespace => question.namespaces(&applying, |policy| !policy.spec.is_audit()),
-            _ => question.first_match(&applying, tier),
+    Governing::of(world, identity, direction).judge(other, speaks)
+}
+
+/// The policies that govern a direction of one identity, found once, for who asks of many connections.
+#[derive(Debug)]
+pub(crate) struct Governing<'a> {
+    world: &'a World,
+    /// `None` if the world does not have it.
+    own: Option<&'a IdentitySpec>,
+    direction: PolicyType,
+    applying: Vec<&'a NetworkPolicy>,
+}
+
+impl<'a> Governing<'a> {
+    pub(crate) fn of(world: &'a World, identity: u32, direction: PolicyType) -> Self {
+        let own = world.identity(identity);
+        let governs = |policy: &&NetworkPolicy| {
+            own.is_some_and(|own| applies(world, own, policy)) && policy.spec.governs(direction)
         };
-        let Some(step) = step else { continue };
-        let (outcome, rules) = (step.outcome, step.rules.clone());
-        steps.push(step);
-        if outcome == Outcome::Passed {
-            continue;
-        }
-        let judgement = Judgement { allowed: outcome == Outcome::Allowed, rules, audit: Vec::new(), steps };
-        return if tier == Tier::Admin { judgement } else { question.audited(judgement, &applying) };
+        Governing { world, own, direction, applying: world.policies().filter(governs).collect() }
     }
-    // "If a given connection wasn't allowed or denied by any of the tiers, the default kubernetes policy is applied, which
-    // says that all pods can communicate with each other." The last rule that passed it on is what is told of it, of the last
-    // tier that there is.
-    let last = steps.last().filter(|step| step.tier == Tier::Baseline).map(|step| step.rules.clone());
-    let rules = last.unwrap_or_else(|| vec![RULE_NONE]);
-    question.audited(Judgement { allowed: true, rules, audit: Vec::new(), steps }, &applying)
+
+    /// The policies, by namespace and name; those that only tell among them.
+    pub(crate) fn policies(&self) -> &[&'a NetworkPolicy] {
+        &self.applying
+    }
+
+    /// Whether everything is allowed since no policy says otherwise: those that only tell do not.
+    pub(crate) fn is_open(&self) -> bool {
+        self.applying.iter().all(|policy| policy.spec.is_audit())
+    }
+
+    pub(crate) fn judge(&self, other: OtherEnd, speaks: Speaks) -> Judgement {
+        let open = Judgement { allowed: true, rules: vec![RULE_NONE], audit: Vec::new(), steps: Vec::new() };
+        let Some(own) = self.own else { return open };
+        let (direction, applying) = (self.direction, self.applying.as_slice());
+        let question = Question { world: self.world, own, direction, other, speaks };
+        if self.is_open() {
+            return question.audited(open, applying);
+        }
+        question.decided(applying)
+    }
+}
+
+/// "Each NetworkPolicy includes a podSelector which selects the grouping of pods to which the policy applies", of those in
+/// its own namespace; "Subject defines the pods to which this ClusterNetworkPolicy applies."
+fn applies(world: &World, own: &IdentitySpec, policy: &NetworkPolicy) -> bool {
+    let is_in_own = own.namespace == policy.metadata.namespace;
+    match &policy.spec {
+        PolicySpec::NetworkPolicy(spec) => is_in_own && spec.pod_selector.selects(&own.labels),
+        PolicySpec::Policy(spec) => is_in_own && spec.pod_selector.selects(&own.labels),
+        PolicySpec::ClusterNetworkPolicy(spec) => {
+            let namespace = world.namespace_labels(&own.namespace);
+            let by_namespace = spec.subject.namespaces.iter().any(|selector| selector.selects(&namespace));
+            let by_pods = spec.subject.pods.iter().any(|pods| {
+                pods.namespace_selector.selects(&namespace) && pods.pod_selector.selects(&own.labels)
+            });
+            by_namespace || by_pods
+        }
+    }
 }
 
 impl Question<'_> {
-    /// "Each NetworkPolicy includes a podSelector which selects the grouping of pods to which the policy applies", of those in
-    /// its own namespace; "Subject defines the pods to which this ClusterNetworkPolicy applies."
-    fn applies(&self, policy: &NetworkPolicy) -> bool {
-        let is_in_own = self.own.namespace == policy.metadata.namespace;
-        let namespace = self.world.namespace_labels(&self.own.namespace);
-        match &policy.spec {
-            PolicySpec::NetworkPolicy(spec) => is_in_own && spec.pod_selector.selects(&self.own.labels),
-            PolicySpec::Policy(spec) => is_in_own && spec.pod_selector.selects(&self.own.labels),
-            PolicySpec::ClusterNetworkPolicy(spec) => {
-                let by_namespace =
-                    spec.subject.namespaces.iter().any(|selector| selector.selects(&namespace));
-                let by_pods = spec.subject.pods.iter().any(|pods| {
-                    pods.namespace_selector.selects(&namespace) && pods.pod_selector.selects(&self.own.labels)
-                });
-                by_namespace || by_pods
-            }
+    /// What the tiers of the policies that apply say.
+    fn decided(&self, applying: &[&NetworkPolicy]) -> Judgement {
+        // "[...] the only allowed connections into the pod are those from the pod's node and those allowed [...]"
+        if self.direction == PolicyType::Ingress && self.other.identity == Identity::HOST {
+            let rules = vec![RULE_HOST];
+            let steps = vec![Step { tier: Tier::Node, outcome: Outcome::Allowed, rules: rules.clone() }];
+            return Judgement { allowed: true, rules, audit: Vec::new(), steps };
         }
+        let mut steps = Vec::new();
+        // "Policy tiers are evaluated in the following order: Admin tier, NetworkPolicy tier, Baseline tier."
+        for tier in [Tier::Admin, Tier::Namespace, Tier::Baseline] {
+            let step = match tier {
+                Tier::Namespace => self.namespaces(applying, |policy| !policy.spec.is_audit()),
+                _ => self.first_match(applying, tier),
+            };
+            let Some(step) = step else { continue };
+            let (outcome, rules) = (step.outcome, step.rules.clone());
+            steps.push(step);
+            if outcome == Outcome::Passed {
+                continue;
+            }
+            let judgement =
+                Judgement { allowed: outcome == Outcome::Allowed, rules, audit: Vec::new(), steps };
+            return if tier == Tier::Admin { judgement } else { self.audited(judgement, applying) };
+        }
+        // "If a given connection wasn't allowed or denied by any of the tiers, the default kubernetes policy is applied, which
+        // says that all pods can communicate with each other." The last rule that passed it on is what is told of it, of the last
+        // tier that there is.
+        let last = steps.last().filter(|step| step.tier == Tier::Baseline).map(|step| step.rules.clone());
+        let rules = last.unwrap_or_else(|| vec![RULE_NONE]);
+        self.audited(Judgement { allowed: true, rules, audit: Vec::new(), steps }, applying)
     }
 
     /// Adds what policies that only tell would deny.

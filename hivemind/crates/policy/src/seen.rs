@@ -80,9 +80,11 @@ impl Between {
 /// What was seen of a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenCounts {
-    /// Connections that passed; if several nodes counted, what they counted in sum, which may have some twice.
+    /// Connections that passed, but for those that are audited; if several nodes counted, what they counted in sum, which may have some
+    /// twice.
     pub allowed: u64,
-    /// Of what passed and a policy that only tells would deny, the same.
+    /// Connections that passed and that a policy which only tells would deny, the same. Those of which nobody was told, since there
+    /// were too many, are in `allowed`.
     pub audited: u64,
     /// Attempts that policies refused, the same. What the destination's node refused had passed the source's and is in `allowed`
     /// as well.
@@ -150,12 +152,13 @@ impl Seen {
         let parts = parts(minute);
         let bytes = minute.bytes_sent.saturating_add(minute.bytes_received);
         let is_whole = parts.len() == 1;
-        for (pair, connections) in parts {
-            self.put(pair, connections, is_whole.then_some(bytes), minute);
+        for (pair, part) in parts {
+            self.put(pair, part, is_whole.then_some(bytes), minute);
         }
     }
 
-    fn put(&mut self, pair: SeenPair, connections: u64, bytes: Option<u64>, minute: &FlowMinute) {
+    fn put(&mut self, pair: SeenPair, part: Part, bytes: Option<u64>, minute: &FlowMinute) {
+        let Part { connections, audited } = part;
         let has_room = self.kept < SEEN_MAX;
         let counts = match self.pairs.entry(pair) {
             Entry::Occupied(known) => known.into_mut(),
@@ -196,12 +199,9 @@ impl Seen {
             let (first, last) = counts.passed.unwrap_or((minute.minute, minute.minute));
             counts.passed = Some((first.min(minute.minute), last.max(minute.minute)));
         }
-        let number = match minute.verdict {
-            FlowVerdict::Allowed => &mut counts.allowed,
-            FlowVerdict::Audited => &mut counts.audited,
-            FlowVerdict::Denied | FlowVerdict::Dropped => &mut counts.denied,
-        };
-        *number = number.saturating_add(connections);
+        let number = if is_refused { &mut counts.denied } else { &mut counts.allowed };
+        *number = number.saturating_add(connections - audited);
+        counts.audited = counts.audited.saturating_add(audited);
     }
 
     /// What was seen, by pair.
@@ -220,9 +220,17 @@ impl Seen {
     }
 }
 
+/// Connections of a record.
+#[derive(Clone, Copy, Debug, Default)]
+struct Part {
+    connections: u64,
+    /// Those of them that passed and that a policy which only tells would deny.
+    audited: u64,
+}
+
 /// A record's connections by pair. Only ends that have their meaning by an address are told apart by it; the connections whose
 /// address was not told make a pair without one.
-fn parts(minute: &FlowMinute) -> Vec<(SeenPair, u64)> {
+fn parts(minute: &FlowMinute) -> Vec<(SeenPair, Part)> {
     let has_address = |end: &FlowEnd| matches!(end.kind.as_str(), "world" | "node");
     let pair = |source: Option<IpNet>, destination: Option<IpNet>, domain: &str| SeenPair {
         source: end(&minute.source, &minute.node, source, ""),
@@ -230,21 +238,25 @@ fn parts(minute: &FlowMinute) -> Vec<(SeenPair, u64)> {
         protocol: minute.protocol.clone(),
         port: minute.destination.port,
     };
-    if !has_address(&minute.source) && !has_address(&minute.destination) {
-        return vec![(pair(None, None, ""), minute.connections)];
-    }
-    let mut parts: BTreeMap<SeenPair, u64> = BTreeMap::new();
+    let is_by_address = has_address(&minute.source) || has_address(&minute.destination);
+    let mut parts: BTreeMap<SeenPair, Part> = BTreeMap::new();
     let mut left = minute.connections;
     for share in &minute.shares {
         let told = share.connections.min(left);
         left -= told;
         if told > 0 {
-            *parts.entry(pair(share.source, share.destination, &share.domain)).or_default() += told;
+            let of = match is_by_address {
+                true => pair(share.source, share.destination, &share.domain),
+                false => pair(None, None, ""),
+            };
+            let part = parts.entry(of).or_default();
+            part.connections += told;
+            part.audited += if minute.verdict_of(share) == FlowVerdict::Audited { told } else { 0 };
         }
     }
     // A record may have bytes of connections that began before it, and none that began in it.
     if left > 0 || parts.is_empty() {
-        *parts.entry(pair(None, None, "")).or_default() += left;
+        parts.entry(pair(None, None, "")).or_default().connections += left;
     }
     parts.into_iter().collect()
 }
@@ -303,13 +315,10 @@ mod tests {
 
     fn share(destination: Option<&str>, domain: &str, connections: u64) -> FlowShare {
         FlowShare {
-            source: None,
             destination: destination.map(|text| text.parse().unwrap()),
             domain: domain.to_owned(),
-            reason: String::new(),
-            egress_rule: None,
-            ingress_rule: None,
             connections,
+            ..FlowShare::default()
         }
     }
 
@@ -374,6 +383,23 @@ mod tests {
                 (outside(Some("198.51.100.0/24"), ""), 2, true),
             ]
         );
+    }
+
+    #[test]
+    fn what_is_audited_has_passed_and_is_told_apart_between_apps_and_outside() {
+        for destination in [end("replica", "db", Some(443)), end("world", "", Some(443))] {
+            let mut record = minute("one", 1, end("replica", "web", None), destination, 9);
+            let audited = FlowShare { verdict: Some(FlowVerdict::Audited), ..share(None, "", 4) };
+            record.shares = vec![audited, share(None, "", 3)];
+            record.untold = 2;
+            let mut seen = Seen::new();
+            seen.add(&record);
+            let (_, counts) = seen.pairs().next().unwrap();
+            assert_eq!((seen.pairs().len(), counts.allowed, counts.audited, counts.denied), (1, 5, 4, 0));
+            assert!(counts.has_passed());
+            assert_eq!(counts.connections().most, 9);
+            assert!(!counts.has_more_bytes);
+        }
     }
 
     #[test]

@@ -14,18 +14,17 @@ use ipnet::IpNet;
 
 use crate::{
     domain,
-    intervals::Intervals,
+    intervals::{Intervals, blocks},
     reference::{Judgement, OtherEnd, Speaks, judge},
-    rules::Peer,
     seen::{Seen, SeenEnd, SeenPair},
     world::World,
 };
 
 /// How many domains policies may name for flows with addresses of unknown names to be judged one by one.
-const PATTERNS_MAX: usize = 32;
+pub(crate) const PATTERNS_MAX: usize = 32;
 
 /// How many combinations of identities and addresses of both ends of a pair are judged.
-const COMBINATIONS_MAX: usize = 16_384;
+pub(crate) const COMBINATIONS_MAX: usize = 16_384;
 
 /// Replicas that are there now: identities with addresses, by namespace and app.
 pub type Residents = BTreeMap<(String, String), BTreeSet<(u32, IpAddr)>>;
@@ -92,7 +91,8 @@ impl<'a> Simulation<'a> {
         let patterns: BTreeSet<String> = worlds.iter().flat_map(World::domain_patterns).collect();
         let known = known_domains(&patterns, seen);
         let named = known.values().flatten().map(|address| IpNet::from(*address));
-        let intervals = Intervals::of(worlds.iter().flat_map(blocks).chain(named));
+        let intervals =
+            Intervals::of(worlds.iter().flat_map(|world| blocks(world, world.policies())).chain(named));
         for world in &mut worlds {
             for (pattern, addresses) in &known {
                 drop(world.set_domain(pattern, addresses.iter().copied()));
@@ -286,26 +286,6 @@ fn known_domains(patterns: &BTreeSet<String>, seen: &Seen) -> BTreeMap<String, B
         }
     }
     known
-}
-
-/// All blocks and addresses that a world's policies mean.
-fn blocks(world: &World) -> Vec<IpNet> {
-    let rules = world.policies().filter_map(|policy| world.rules(policy));
-    let mut blocks = Vec::new();
-    for peer in rules.flat_map(|policy| policy.peers()) {
-        match peer {
-            Peer::Block { whole, except } => {
-                blocks.extend([*whole].into_iter().chain(except.iter().copied()))
-            }
-            Peer::Nodes(selector) => blocks.extend(world.node_addresses(selector).map(IpNet::from)),
-            // No name opens a node.
-            Peer::Domain(_) => blocks.extend(world.addresses_of_nodes(None).map(IpNet::from)),
-            Peer::Replicas { .. } | Peer::Entity(_) => {}
-        }
-    }
-    blocks.sort_unstable();
-    blocks.dedup();
-    blocks
 }
 
 /// Both worlds, and both as they are if every address has the name of one of the domains, or of all.

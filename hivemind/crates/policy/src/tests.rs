@@ -5,6 +5,7 @@ mod generate;
 mod keys;
 mod kubernetes;
 mod laws;
+mod matrix;
 mod overruled;
 mod simulate;
 mod told;

@@ -66,7 +66,7 @@ impl Printer {
         flows
             .shares
             .iter()
-            .filter_map(|share| share_line(share, flows.verdict))
+            .filter_map(|share| share_line(share, flows.verdict_of(share)))
             .for_each(|line| text += &line);
         if flows.untold > 0 {
             text += &format!("    {:>7}  were not told one by one\n", flows.untold);
@@ -130,6 +130,7 @@ fn share_line(share: &FlowShare, verdict: FlowVerdict) -> Option<String> {
         })
     };
     let mut notes = Vec::new();
+    notes.extend(share.verdict.map(|verdict| verdict.as_str().to_owned()));
     notes.extend(address(&share.source).map(|source| format!("from {source}")));
     notes.extend(address(&share.destination).map(|destination| match share.domain.as_str() {
         "" => format!("to {destination}"),

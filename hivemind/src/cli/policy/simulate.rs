@@ -4,12 +4,15 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use hivemind_model::{
-    ApiError, AppliedPolicies, DEFAULT_NAMESPACE, NetworkPolicy, PolicyChange, PolicyName, PolicySimulation,
-    RuleRef, SimulatePolicies, SimulatedPair, SimulatedRest, TrafficCount,
+    AppliedPolicies, NetworkPolicy, PolicyChange, PolicyName, PolicySimulation, RuleRef, SimulatePolicies,
+    SimulatedPair, SimulatedRest,
 };
 use jiff::Timestamp;
 
-use super::{apply, find};
+use super::{
+    apply, at_flag, find,
+    record::{count, reach, short},
+};
 use crate::cli::{
     Session,
     fault::Outcome,
@@ -92,17 +95,6 @@ fn name(policy: &NetworkPolicy) -> PolicyName {
     PolicyName { namespace: policy.metadata.namespace.clone(), name: policy.metadata.name.clone() }
 }
 
-/// The API's parameters are flags here.
-fn at_flag(mut error: ApiError) -> ApiError {
-    let flag = |field: &str| match field {
-        "since" | "until" => format!("--{field}"),
-        other => other.to_owned(),
-    };
-    error.field = error.field.as_deref().map(flag);
-    error.problems.iter_mut().for_each(|problem| problem.field = flag(&problem.field));
-    error
-}
-
 fn names(simulation: &PolicySimulation) -> String {
     let line = |pair: &SimulatedPair| {
         format!("{} {} {} {}\n", word(pair.change), pair.source, pair.destination, port(pair))
@@ -127,7 +119,7 @@ fn told(simulation: &PolicySimulation, wide: bool, now: Timestamp) -> String {
         text.push('\n');
         text += &rest(simulation);
     }
-    text + &reach(simulation)
+    text + &reach(&simulation.nodes, &simulation.missing)
 }
 
 fn table(simulation: &PolicySimulation, wide: bool, now: Timestamp) -> String {
@@ -176,37 +168,12 @@ fn rest(simulation: &PolicySimulation) -> String {
     text
 }
 
-/// How far the records reach.
-fn reach(simulation: &PolicySimulation) -> String {
-    let time = |time: Timestamp| time.strftime("%Y-%m-%dT%H:%MZ").to_string();
-    let mut text = String::new();
-    for reach in &simulation.nodes {
-        text += &match (reach.first, reach.last) {
-            (Some(first), Some(last)) => {
-                format!("recorded on {}: {} to {}\n", reach.node, time(first), time(last))
-            }
-            _ => format!("recorded on {}: nothing\n", reach.node),
-        };
-    }
-    for place in &simulation.missing {
-        text += &match place.as_str() {
-            "log" => "missing: some of a node's log cannot be read\n".to_owned(),
-            place => format!("missing: the records of {place}, in whole or in part\n"),
-        };
-    }
-    text
-}
-
 fn word(change: PolicyChange) -> &'static str {
     match change {
         PolicyChange::Denied => "denied",
         PolicyChange::Allowed => "allowed",
         PolicyChange::Depends => "depends",
     }
-}
-
-fn short(end: &str) -> String {
-    end.strip_prefix(DEFAULT_NAMESPACE).and_then(|rest| rest.strip_prefix('/')).unwrap_or(end).to_owned()
 }
 
 fn destination(pair: &SimulatedPair) -> String {
@@ -216,10 +183,6 @@ fn destination(pair: &SimulatedPair) -> String {
 
 fn port(pair: &SimulatedPair) -> String {
     pair.port.map_or_else(|| pair.protocol.clone(), |port| format!("{port}/{}", pair.protocol))
-}
-
-fn count(count: TrafficCount, of: impl Fn(u64) -> String) -> String {
-    if count.least == count.most { of(count.most) } else { format!("{}-{}", of(count.least), of(count.most)) }
 }
 
 /// `only-client/ingress[0]`, as flows name it.
@@ -237,7 +200,7 @@ fn rules(rules: &[RuleRef]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use hivemind_model::SimulationReach;
+    use hivemind_model::{SimulationReach, TrafficCount};
 
     use super::*;
 

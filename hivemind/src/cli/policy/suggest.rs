@@ -2,9 +2,8 @@
 
 use clap::Args;
 use hivemind_client::PolicySuggestOptions;
-use hivemind_model::ApiError;
 
-use super::commented;
+use super::{at_flag, commented};
 use crate::cli::{
     Session,
     fault::Failure,
@@ -52,16 +51,4 @@ pub(crate) async fn run(session: &Session, args: &SuggestArgs) -> Result<(), Fai
         Format::Name => suggestion.policies.iter().map(|one| output::name_line(&one.policy)).collect(),
         Format::Yaml | Format::Table | Format::Wide => commented::documents(&suggestion)?,
     })
-}
-
-/// The API's parameters are words and flags here.
-fn at_flag(mut error: ApiError) -> Failure {
-    let flag = |field: &str| match field {
-        "app" => "APP".to_owned(),
-        "since" | "until" | "namespace" => format!("--{field}"),
-        other => other.to_owned(),
-    };
-    error.field = error.field.as_deref().map(flag);
-    error.problems.iter_mut().for_each(|problem| problem.field = flag(&problem.field));
-    error.into()
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use hivemind_agent::{Agent, GoneIdentity, Times};
+use hivemind_agent::{Agent, FlowLogStatistics, GoneIdentity, Times};
 use hivemind_api::{ClusterAccess, Statistics as ApiStatistics};
 use hivemind_common::telemetry::{PairCounters, RttHistogram};
 use hivemind_datapath::{
@@ -22,8 +22,8 @@ use hivemind_model::{
 };
 use hivemind_observe::{
     ApiSample, AppName, AppSample, CertificateSample, CommitTimes, DiskSample, Durations, EndDropSample,
-    EventSample, Figure, MapSample, NodeSample, PairSample, Policies, PolicyName, PolicyTimes, Process,
-    ReplicaSample, RoundTripSample, Snapshot, StoreSample, Traffic, Transport, VerdictSample,
+    EventSample, Figure, FlowLogSample, MapSample, NodeSample, PairSample, Policies, PolicyName, PolicyTimes,
+    Process, ReplicaSample, RoundTripSample, Snapshot, StoreSample, Traffic, Transport, VerdictSample,
 };
 use hivemind_store::{Objects, Statistics as StoreStatistics};
 use tracing::debug;
@@ -108,6 +108,7 @@ impl Figures {
                 Vec::new()
             },
             connected: cluster.connected,
+            flow_log: self.agent.flow_log().map(flow_log),
             certificates: self.sources.certificates(),
             disk: disk(&self.data_dir),
             containerd,
@@ -210,6 +211,12 @@ impl Sources {
         };
         all.into_iter().filter_map(sample).collect()
     }
+}
+
+fn flow_log(log: FlowLogStatistics) -> FlowLogSample {
+    let FlowLogStatistics { size_bytes, records, failures, oldest, is_failing: _ } = log;
+    let oldest_s = oldest.and_then(|minute| u64::try_from(minute.as_second()).ok());
+    FlowLogSample { size_bytes, records, writes_failed: failures, oldest_s }
 }
 
 fn disk(directory: &Path) -> Option<DiskSample> {

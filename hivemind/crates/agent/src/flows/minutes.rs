@@ -13,21 +13,22 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::stream::{self, BoxStream, StreamExt};
 use hivemind_datapath::{Datapath, FlowEvent, FlowItem, Statistics};
-use hivemind_flowlog::{FlowLog, Mark, Marks, RECORDS_MAX, read};
+use hivemind_flowlog::{Epoch, FlowLog, Mark, Marks, RECORDS_MAX, read};
 use hivemind_model::{ApiError, ErrorCode, FlowLine, FlowLoss, FlowMinute, FlowSelection};
 use jiff::Timestamp;
+use nix::time::{ClockId, clock_gettime};
 use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::{
     records::{Told, Turn},
-    shares::{About, Shares},
+    shares::{About, Known, Shares},
 };
 use super::{
     names::Names,
@@ -62,6 +63,8 @@ pub struct FlowLogStatistics {
     pub failures: u64,
     /// Whether the last one failed.
     pub is_failing: bool,
+    /// The minute of the oldest record, by its beginning.
+    pub oldest: Option<Timestamp>,
 }
 
 /// Who keeps the log.
@@ -82,7 +85,6 @@ pub(crate) struct Minutes {
 #[derive(Default)]
 struct Keeping {
     log: Option<FlowLog>,
-    counted: Option<Instant>,
     round_trips: ByPair,
 }
 
@@ -110,8 +112,9 @@ impl Minutes {
         self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn statistics(&self) -> FlowLogStatistics {
-        *self.statistics.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How the log is, if one is kept.
+    pub(crate) fn statistics(&self) -> Option<FlowLogStatistics> {
+        self.is_kept().then(|| *self.statistics.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn is_kept(&self) -> bool {
@@ -123,11 +126,14 @@ impl Minutes {
         if let FlowItem::Event(event) = item
             && self.is_kept()
         {
-            let domain = {
+            let known = {
                 let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-                told::domain(&event.destination, &names).cloned()
+                Known {
+                    domain: told::domain(&event.destination, &names).cloned(),
+                    is_audited: told::is_audited(event, &names),
+                }
             };
-            self.shares().take(event, &event_ends(event), domain);
+            self.shares().take(event, &event_ends(event), known);
         }
     }
 
@@ -157,9 +163,10 @@ impl Minutes {
         }
         let mut keeping = self.turn.lock().await;
         match self.try_count(&mut keeping).await {
-            Ok(records) => {
+            Ok((records, oldest)) => {
                 let mut statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
                 statistics.records += records;
+                statistics.oldest = oldest;
                 statistics.size_bytes = keeping.log.as_ref().map_or(0, FlowLog::size_bytes);
                 if std::mem::take(&mut statistics.is_failing) {
                     info!("Flows are kept on disk again");
@@ -175,21 +182,25 @@ impl Minutes {
         }
     }
 
-    async fn try_count(&self, keeping: &mut Keeping) -> Result<u64, ApiError> {
+    /// Returns how many records were written, and the minute of the oldest one that is there.
+    async fn try_count(&self, keeping: &mut Keeping) -> Result<(u64, Option<Timestamp>), ApiError> {
         let minute = minute_that_ends(Timestamp::now());
+        let read_ms = since_boot_ms().map_err(|e| failed(&e))?;
         let statistics = self.datapath.statistics().await.map_err(|error| fault::explain_datapath(&error))?;
         let boot =
             tokio::fs::read_to_string("/proc/sys/kernel/random/boot_id").await.map_err(|e| failed(&e))?;
-        let epoch = format!("{}:{}", boot.trim(), statistics.counters_id);
+        let epoch = Epoch {
+            boot: boot.trim().to_owned(),
+            pairs: statistics.counters_id,
+            drops: Some(statistics.drops_id),
+        };
         let measured = by_pair(&statistics.round_trips);
         self.round_trips.take(measured.clone());
         let log = match keeping.log.take() {
             Some(log) => log,
-            None => self.open(epoch, &statistics).await?,
+            None => self.open(epoch, read_ms, &statistics).await?,
         };
-        let seconds = keeping.counted.map_or(60, |counted| {
-            u32::try_from(counted.elapsed().as_millis().div_ceil(1_000)).unwrap_or(u32::MAX)
-        });
+        let seconds = covered_s(log.marks(), read_ms);
         let (records, written) = {
             let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             let turn = Turn {
@@ -204,21 +215,21 @@ impl Minutes {
             (turn.records(&statistics, log.marks(), &shares), shares.snapshot())
         };
         let count = records.iter().map(|told| told.flows.len() as u64).sum();
-        let counted = Instant::now();
-        let done = spawn_blocking(move || write(log, records, &statistics)).await.map_err(|e| failed(&e))?;
+        let done = spawn_blocking(move || write(log, records, &statistics, read_ms))
+            .await
+            .map_err(|e| failed(&e))?;
         keeping.log = Some(done.log);
         if let Err(error) = done.result {
             self.shares().forget(&shares::only(written, &done.about));
             return Err(failed(&error));
         }
-        keeping.counted = Some(counted);
         keeping.round_trips = measured;
         self.shares().forget(&written);
-        Ok(count)
+        Ok((count, done.oldest))
     }
 
     /// Opens the log. Where nothing was ever kept, or counters were made anew, it begins with what there is to begin with.
-    async fn open(&self, epoch: String, statistics: &Statistics) -> Result<FlowLog, ApiError> {
+    async fn open(&self, epoch: Epoch, read_ms: u64, statistics: &Statistics) -> Result<FlowLog, ApiError> {
         let (directory, size) = (self.config.directory.clone(), self.config.size_max_bytes);
         let now = records::counters(statistics).collect();
         spawn_blocking(move || {
@@ -232,11 +243,16 @@ impl Minutes {
                     "The end of the log of flows was cut off"
                 );
             }
-            match log.marks() {
+            match log.marks().cloned() {
                 Some(marks) if marks.epoch == epoch => {}
-                // They began at zero.
-                Some(_) => log.begin(Marks { epoch, said: std::collections::BTreeMap::new() })?,
-                None => log.begin(Marks { epoch, said: now })?,
+                Some(marks) => {
+                    if marks.epoch.is_made_anew(&epoch) {
+                        let seconds = covered_s(Some(&marks), read_ms);
+                        warn!(seconds, "Counters of flows were made anew: some of what went since they were written last is in no record");
+                    }
+                    log.begin(marks.in_epoch(epoch))?;
+                }
+                None => log.begin(Marks { epoch, counted_ms: Some(read_ms), said: now })?,
             }
             Ok(log)
         })
@@ -280,22 +296,26 @@ struct Written {
     log: FlowLog,
     /// Whose shares are in the log, also if it failed then.
     about: BTreeSet<About>,
+    oldest: Option<Timestamp>,
     result: std::io::Result<()>,
 }
 
-/// Appends the records, with the marks of their counters, and waits until they are on disk.
-fn write(mut log: FlowLog, records: Vec<Told>, statistics: &Statistics) -> Written {
+/// Appends the records, with the marks of their counters, which were read so long after the boot, and waits until they are on disk.
+fn write(mut log: FlowLog, records: Vec<Told>, statistics: &Statistics, read_ms: u64) -> Written {
     let exist: BTreeSet<_> = records::counters(statistics).map(|(counter, _)| counter).collect();
     log.retain_marks(|counter| exist.contains(counter));
     let mut about = BTreeSet::new();
-    for Block { flows, marks, about: its } in blocks(records) {
-        if let Err(error) = log.append(flows, marks) {
-            return Written { log, about, result: Err(error) };
+    let mut blocks = blocks(records).into_iter().peekable();
+    while let Some(Block { flows, marks, about: its }) = blocks.next() {
+        let counted_ms = blocks.peek().is_none().then_some(read_ms);
+        if let Err(error) = log.append(flows, marks, counted_ms) {
+            return Written { log, about, oldest: None, result: Err(error) };
         }
         about.extend(its);
     }
-    let result = log.sync();
-    Written { log, about, result }
+    log.note_counted(read_ms);
+    let (result, oldest) = (log.sync(), log.oldest());
+    Written { log, about, oldest, result }
 }
 
 /// What is appended at once.
@@ -320,6 +340,20 @@ fn blocks(records: Vec<Told>) -> Vec<Block> {
         block.about.extend(about);
     }
     blocks
+}
+
+/// How many seconds a count covers that was read so long after the boot: those since the last one, or since the boot.
+fn covered_s(marks: Option<&Marks>, read_ms: u64) -> u32 {
+    let since_ms = marks.and_then(|marks| marks.counted_ms).unwrap_or(0);
+    let seconds = (read_ms.saturating_sub(since_ms) + 500) / 1_000;
+    u32::try_from(seconds).unwrap_or(u32::MAX).max(1)
+}
+
+/// The kernel's clock that counts from the boot, also while the machine sleeps, and that nobody sets.
+fn since_boot_ms() -> nix::Result<u64> {
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
+    let ms = time.tv_sec() * 1_000 + time.tv_nsec() / 1_000_000;
+    Ok(u64::try_from(ms).unwrap_or(0))
 }
 
 /// The minute that ended last, or, in its first seconds, is ending; a count in the middle of one is for that one.
@@ -366,6 +400,22 @@ mod tests {
             untold: 0,
         };
         Told { flows: vec![flows; records], mark: Mark(counter, [0; 5]), about: vec![(counter, None)] }
+    }
+
+    #[test]
+    fn a_count_covers_what_passed_since_the_last_one_or_since_the_boot() {
+        let marks = |counted_ms| Marks { counted_ms, ..Marks::default() };
+        for (counted_ms, read_ms, seconds) in [
+            (Some(1_000), 61_020, 60),
+            (Some(1_000), 1_200, 1),
+            (Some(1_000), 3_601_000, 3_600),
+            (None, 9_600, 10),
+            (Some(5_000), 4_000, 1),
+            (Some(0), u64::from(u32::MAX) * 2_000, u32::MAX),
+        ] {
+            assert_eq!(covered_s(Some(&marks(counted_ms)), read_ms), seconds, "{counted_ms:?} to {read_ms}");
+        }
+        assert_eq!(covered_s(None, 9_600), 10);
     }
 
     #[test]

@@ -77,13 +77,18 @@ fn says(rule: &RuleRef, whom: &str) -> String {
 /// Why a connection that may pass would not, if a policy did not only tell.
 fn audit(event: &FlowEvent, names: &Names) -> Option<String> {
     let ends = [(event.egress_rule, "source"), (event.ingress_rule, "destination")];
-    ends.into_iter().find_map(|(number, whom)| {
-        let is_audit = names.policy(rule_parts(number)?.policy)?.is_audit;
-        is_audit
-            .then(|| rule(number, names))
-            .flatten()
-            .map(|rule| format!("would be denied: {}", says(&rule, whom)))
-    })
+    let (number, whom) = ends.into_iter().find(|(number, _)| is_of_audit(*number, names))?;
+    rule(number, names).map(|rule| format!("would be denied: {}", says(&rule, whom)))
+}
+
+/// Whether a policy that only tells would deny the connection, if it may pass.
+pub(crate) fn is_audited(event: &FlowEvent, names: &Names) -> bool {
+    [event.egress_rule, event.ingress_rule].into_iter().any(|number| is_of_audit(number, names))
+}
+
+/// Whether the rule is one of a policy that only tells.
+fn is_of_audit(number: u32, names: &Names) -> bool {
+    rule_parts(number).and_then(|parts| names.policy(parts.policy)).is_some_and(|policy| policy.is_audit)
 }
 
 /// One end of what node `here` saw.

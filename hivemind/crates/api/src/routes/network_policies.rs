@@ -2,8 +2,9 @@
 
 use axum::{Json, extract::State};
 use hivemind_model::{
-    ApiError, AppliedPolicies, ApplyAction, ApplyPolicies, DEFAULT_NAMESPACE, FlowWords, NetworkPolicy,
-    PolicyCheck, PolicySimulation, PolicySuggestion, Problems, SimulatePolicies, check_name,
+    ApiError, AppliedPolicies, ApplyAction, ApplyPolicies, DEFAULT_NAMESPACE, FlowSelection, FlowWords,
+    NetworkPolicy, PolicyCheck, PolicyMatrix, PolicySimulation, PolicySuggestion, Problems, SimulatePolicies,
+    check_name,
 };
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -16,7 +17,7 @@ use crate::{
     fault::Outcome,
     policies,
     policy_check::{self, Question},
-    policy_simulation, policy_suggest,
+    policy_matrix, policy_simulation, policy_suggest,
     request::{CreateParams, JsonBody, ListParams, Params, Place},
 };
 
@@ -115,6 +116,19 @@ pub(crate) async fn check(
     Ok(Json(policy_check::check(serving.objects(), &question).await?))
 }
 
+/// Which records a request asks for: since `ago` if it does not say, and until now. Both times are always said.
+fn recorded(
+    since: Option<String>,
+    until: Option<String>,
+    ago: &str,
+    problems: &mut Problems,
+) -> FlowSelection {
+    let now = Timestamp::now();
+    let since = since.or_else(|| Some(ago.to_owned()));
+    let until = until.or_else(|| Some(now.to_string()));
+    FlowWords { since, until, ..FlowWords::default() }.read(now, problems)
+}
+
 /// Since when flows are looked at if the request does not say.
 const SIMULATED: &str = "1h";
 
@@ -152,14 +166,8 @@ pub(crate) async fn simulate(
     Params(SimulateParams { since, until }): Params<SimulateParams>,
     JsonBody(wanted): JsonBody<SimulatePolicies, OBJECTS_BYTES_MAX>,
 ) -> Outcome<Json<PolicySimulation>> {
-    let now = Timestamp::now();
-    let words = FlowWords {
-        since: since.or_else(|| Some(SIMULATED.to_owned())),
-        until: until.or_else(|| Some(now.to_string())),
-        ..FlowWords::default()
-    };
     let mut problems = Problems::default();
-    let selection = words.read(now, &mut problems);
+    let selection = recorded(since, until, SIMULATED, &mut problems);
     problems.into_result()?;
     // It reads all of what a stream of the history would send.
     let _place = serving.api.watches.take()?;
@@ -208,13 +216,57 @@ pub(crate) async fn suggest(
     let namespace = namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
     let mut problems = Problems::default();
     check_name("namespace", namespace, 63, &mut problems);
-    let since = since.or_else(|| Some(SUGGEST_SINCE.to_owned()));
-    let selection = FlowWords { since, until, ..FlowWords::default() }.read(Timestamp::now(), &mut problems);
+    let selection = recorded(since, until, SUGGEST_SINCE, &mut problems);
     problems.into_result()?;
     let wanted = policy_suggest::wanted(serving.objects(), namespace, app.as_deref()).await?;
     let _held = serving.api.watches.take()?;
     let flows = serving.node().flow_history(selection).await?;
     Ok(Json(policy_suggest::suggest(serving.objects(), &wanted, flows).await?))
+}
+
+/// Of what a matrix is wanted.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct MatrixParams {
+    /// Only pairs of which one end is an app of this namespace; all if it is left out.
+    namespace: Option<String>,
+    /// Beside what was seen from then on: a time (RFC 3339), or how long ago (`30s`, `30m`, `1h`, `2d`); one hour ago if it is left
+    /// out.
+    since: Option<String>,
+    /// Beside what was seen before then; as `since`.
+    until: Option<String>,
+}
+
+/// Who may speak to whom, beside who does
+///
+/// For each pair of apps, and of apps with the nodes, the DNS server and the outside: what the policies of both ends allow as they are now,
+/// judged by what they mean, what passed by the records of flows that the nodes keep, what was tried and refused, and what is allowed and
+/// was never used. Pairs of which the same is allowed and nothing was recorded are told together.
+#[utoipa::path(
+    get, path = "/v1/networkpolicies/matrix", tag = "networkpolicies", operation_id = "matrixNetworkPolicies",
+    params(MatrixParams),
+    responses(
+        (status = 200, description = "The matrix", body = PolicyMatrix),
+        (status = 400, description = "The query is not valid, all faults at once", body = ApiError),
+        (status = 404, description = "There is no such namespace", body = ApiError),
+        (status = 409, description = "The node is no server (HM0316)", body = ApiError),
+        (status = 503, description = "The node cannot tell, the store failed, or there are too many watches (HM0513)", body = ApiError),
+    )
+)]
+pub(crate) async fn matrix(
+    State(serving): State<Serving>,
+    Params(MatrixParams { namespace, since, until }): Params<MatrixParams>,
+) -> Outcome<Json<PolicyMatrix>> {
+    let mut problems = Problems::default();
+    if let Some(namespace) = &namespace {
+        check_name("namespace", namespace, 63, &mut problems);
+    }
+    let selection = recorded(since, until, SIMULATED, &mut problems);
+    problems.into_result()?;
+    let _held = serving.api.watches.take()?;
+    let config = &serving.api.config;
+    Ok(Json(policy_matrix::matrix(config, serving.node(), namespace.as_deref(), selection).await?))
 }
 
 /// Deletes a network policy

@@ -8,6 +8,7 @@ mod exec;
 mod flows;
 mod harness;
 mod joining;
+mod matrix;
 mod namespaces;
 mod net;
 mod node;

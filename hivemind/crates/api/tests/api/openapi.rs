@@ -59,6 +59,7 @@ async fn the_document_names_every_route_with_its_errors() {
         "GET /v1/net/trace",
         "GET /v1/networkpolicies",
         "GET /v1/networkpolicies/check",
+        "GET /v1/networkpolicies/matrix",
         "GET /v1/networkpolicies/suggest",
         "GET /v1/nodes",
         "GET /v1/nodes/{node}",

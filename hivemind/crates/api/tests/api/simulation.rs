@@ -12,7 +12,7 @@ use crate::harness::{Server, app};
 const SIMULATE: &str = "/v1/networkpolicies/simulate";
 
 /// A policy by which the app takes connections only from the client.
-fn policy(name: &str, app: &str, client: &str) -> Value {
+pub(crate) fn policy(name: &str, app: &str, client: &str) -> Value {
     json!({
         "metadata": {"name": name},
         "spec": {
@@ -27,7 +27,7 @@ fn end(app: &str, port: Option<u16>) -> FlowEnd {
     FlowEnd { kind, namespace: "default".to_owned(), app: app.to_owned(), port, ..FlowEnd::default() }
 }
 
-fn minute(node: &str, from: &str, to: &str, connections: u64) -> FlowMinute {
+pub(crate) fn minute(node: &str, from: &str, to: &str, connections: u64) -> FlowMinute {
     FlowMinute {
         minute: Timestamp::from_second(1_767_225_600).unwrap(),
         seconds: 60,
@@ -49,7 +49,7 @@ fn minute(node: &str, from: &str, to: &str, connections: u64) -> FlowMinute {
 }
 
 /// A server with apps that have a replica each.
-async fn server_with(apps: &[&str]) -> Server {
+pub(crate) async fn server_with(apps: &[&str]) -> Server {
     let server = Server::start().await;
     for (name, number) in apps.iter().zip(0_u8..) {
         server.create_app(app(name)).await;

@@ -161,7 +161,9 @@ pub(crate) fn adopt(node: &Node) -> Result<(), Error> {
         orphans.insert(found.map_err(failed(name::BACKEND_V6))?);
     }
     orphans.retain(|number| !known.contains(number));
-    table.retire(Extent::default(), orphans.into_iter().collect(), Instant::now());
+    if !orphans.is_empty() {
+        table.retire(Extent::default(), orphans.into_iter().collect(), Instant::now());
+    }
     Ok(())
 }
 
@@ -176,14 +178,21 @@ pub(crate) fn fill(node: &Node) -> Result<Vec<(&'static str, u64)>, Error> {
     ])
 }
 
-/// Removes backends and frees cells whose quarantine is over.
-fn release(node: &Node) -> Result<(), Error> {
+/// Removes backends and frees cells whose quarantine is over. Backends that could not be removed are tried again after
+/// another quarantine.
+pub(crate) fn release(node: &Node) -> Result<(), Error> {
     let gone = node.services().release(Instant::now());
-    let mut maps = node.maps();
-    gone.iter().try_for_each(|number| {
-        forget(&mut maps.backend_v4, name::BACKEND_V4, number)?;
-        forget(&mut maps.backend_v6, name::BACKEND_V6, number)
-    })
+    let removed = {
+        let mut maps = node.maps();
+        gone.iter().try_for_each(|number| {
+            forget(&mut maps.backend_v4, name::BACKEND_V4, number)?;
+            forget(&mut maps.backend_v6, name::BACKEND_V6, number)
+        })
+    };
+    if removed.is_err() {
+        node.services().retire(Extent::default(), gone, Instant::now());
+    }
+    removed
 }
 
 fn same_address(table: &ServiceTable, spec: &ServiceSpec) -> Option<u32> {

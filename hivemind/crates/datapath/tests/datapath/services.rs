@@ -1,12 +1,18 @@
 use crate::{
     talk::{ask, connect, datagrams, serve_tcp, serve_udp},
-    world::{Place, World, addresses, backend, in_a_world, replica, service},
+    world::{PATIENCE, Place, World, addresses, backend, eventually, in_a_world, replica, service},
+};
+use hivemind_common::{
+    family::{Address4, Address6},
+    name,
+    service::Backend,
 };
 use hivemind_datapath::{Datapath, Endpoint, Error, Protocol, ServicePort, ServicePorts, ServiceSpec};
 use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
 };
 
 /// Endpoints that answer with their number on TCP and UDP port 80, in both families.
@@ -214,5 +220,57 @@ fn a_service_whose_address_is_taken_is_refused() {
         datapath.set_service(service(1, &[1])).await.unwrap();
         let other = ServiceSpec { id: 2, ..service(1, &[1]) };
         assert!(matches!(datapath.set_service(other).await, Err(Error::Spec { .. })));
+    });
+}
+
+#[test]
+fn what_a_service_took_is_given_back_though_no_other_changes() {
+    in_a_world(async |world| {
+        let datapath = world.open().await;
+        datapath.set_service(service(1, &[1, 2])).await.unwrap();
+        let fill = async || {
+            let statistics = datapath.statistics().await.unwrap();
+            let entries = |map: &str| statistics.map(map).unwrap().entries;
+            let cells = entries(name::SERVICE_TABLE);
+            let services = [entries(name::SERVICE_V4), entries(name::SERVICE_V6)];
+            let backends = [
+                world.hash::<u32, Backend<Address4>>(name::BACKEND_V4).keys().count(),
+                world.hash::<u32, Backend<Address6>>(name::BACKEND_V6).keys().count(),
+            ];
+            (cells, services, backends)
+        };
+        let before = fill().await;
+        datapath.set_service(service(2, &[3, 4, 5])).await.unwrap();
+        let both = fill().await;
+        assert_eq!((both.1, both.2), ([2, 2], [5, 5]));
+        let became = async |what: &str, wanted: &(u64, [u64; 2], [usize; 2])| {
+            let deadline = Instant::now() + PATIENCE;
+            while fill().await != *wanted {
+                assert!(Instant::now() < deadline, "{what}: {:?}, not {wanted:?}", fill().await);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        datapath.set_service(service(1, &[2])).await.unwrap();
+        datapath.set_service(service(1, &[1, 2])).await.unwrap();
+        became("what a changed service took", &both).await;
+        datapath.remove_service(2).await.unwrap();
+        // A program that began before may still read them.
+        assert_eq!(fill().await.2, both.2);
+        became("what a removed service took", &before).await;
+    });
+}
+
+#[test]
+fn what_a_service_took_is_given_back_after_the_data_path_is_opened_again() {
+    in_a_world(async |world| {
+        let datapath = world.open().await;
+        datapath.set_service(service(1, &[1, 2])).await.unwrap();
+        datapath.remove_service(1).await.unwrap();
+        drop(datapath);
+        let _datapath = world.open().await;
+        eventually("no backends are left", || {
+            world.hash::<u32, Backend<Address4>>(name::BACKEND_V4).keys().count() == 0
+                && world.hash::<u32, Backend<Address6>>(name::BACKEND_V6).keys().count() == 0
+        });
     });
 }

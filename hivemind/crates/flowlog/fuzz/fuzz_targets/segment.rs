@@ -1,4 +1,6 @@
 #![no_main]
 //! A segment of the log of flows.
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| hivemind_flowlog::fuzzing::segment(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    hivemind_flowlog::fuzzing::segment(input);
+});

@@ -65,6 +65,7 @@ pub(crate) fn full() -> Snapshot {
     now.problems = figure("HM0512");
     now.nodes = vec![NodeSample { name: "node-1".to_owned(), up: true }];
     now.certificates = vec![CertificateSample { name: "web", expires_s: 1 }];
+    now.flow_log = Some(FlowLogSample { size_bytes: 1, records: 2, writes_failed: 3, oldest_s: Some(4) });
     now.disk = Some(DiskSample { free_bytes: 1, size_bytes: 2 });
     now.process = Some(Process::default());
     now

@@ -90,10 +90,8 @@ fn minute(talk: &Talk) -> FlowMinute {
         source: block(talk.from),
         destination: block(talk.to),
         domain: domain.into(),
-        reason: String::new(),
-        egress_rule: None,
-        ingress_rule: None,
         connections: 3,
+        ..FlowShare::default()
     };
     let has_ports = talk.protocol != "icmp";
     FlowMinute {
@@ -363,6 +361,21 @@ fn many_ports_of_those_that_systems_give_are_said_as_a_range_and_that_it_is_wide
     assert_eq!(spec.ingress[0].ports.len(), 1);
     assert_eq!(spec.ingress[0].ports[0].end_port, Some(40_133));
     assert_eq!(all[0].ingress[0].wider, ["ports 40000 to 40133: 20 of these 134 were seen"]);
+}
+
+#[test]
+fn what_is_only_audited_passed_and_is_told() {
+    let mut record = minute(&talk(At::App(0), At::App(1), 5432));
+    let audited = Some(FlowVerdict::Audited);
+    record.shares = vec![FlowShare { verdict: audited, connections: 3, ..FlowShare::default() }];
+    let mut seen = Seen::new();
+    seen.add(&record);
+    let found = suggest(&of("blue"), &seen, &world()).unwrap();
+    let db = found.policies.iter().find(|one| one.policy.metadata.name == "db-as-seen").unwrap();
+    let PolicySpec::NetworkPolicy(spec) = &db.policy.spec else { panic!("{db:?}") };
+    assert_eq!(spec.ingress.len(), 1);
+    let told = "would be denied by a policy that only tells: 3 connections from blue/web on 5432/tcp";
+    assert!(db.notes.iter().any(|note| note == told), "{:?}", db.notes);
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub(super) struct View {
 pub(super) struct Told {
     /// Attempts, by what they were.
     denied: BTreeMap<String, u64>,
+    /// Connections that passed and that a policy which only tells would deny, by what they were.
+    audited: BTreeMap<String, u64>,
     /// Connections that no rule can mean, by what they were.
     unmeant: BTreeMap<String, u64>,
     /// Connections with addresses that were not told, which began before the records do, by what they were.
@@ -47,6 +49,9 @@ impl View {
         }
         if !counts.has_passed() {
             return;
+        }
+        if counts.audited > 0 {
+            add(&mut self.told.audited, what(), counts.audited);
         }
         if is_ingress && matches!(other, SeenEnd::Host { .. }) {
             self.told.is_reached_by_host = true;
@@ -127,6 +132,13 @@ impl Told {
             format!("denied, and no reason to allow it: {} {what}", counted(*attempts, "attempt"))
         });
         bounded(denied, &mut sentences);
+        let audited = self.audited.iter().map(|(what, connections)| {
+            format!(
+                "would be denied by a policy that only tells: {} {what}",
+                counted(*connections, "connection")
+            )
+        });
+        bounded(audited, &mut sentences);
         sentences
     }
 }

@@ -129,13 +129,10 @@ fn named(address: IpAddr, name: &str) -> FlowMinute {
         packets_received: 0,
         rtt_us: None,
         shares: vec![FlowShare {
-            source: None,
             destination: Some(address.into()),
             domain: name.to_owned(),
-            reason: String::new(),
-            egress_rule: None,
-            ingress_rule: None,
             connections: 1,
+            ..FlowShare::default()
         }],
         untold: 0,
     }

@@ -107,15 +107,7 @@ impl Turn<'_> {
         let mut rest = self.empty(Counter(0, 0, 0, 0, false));
         (rest.verdict, rest.connections) = (FlowVerdict::Dropped, packets.saturating_sub(told));
         rest.untold = rest.connections;
-        rest.shares = vec![FlowShare {
-            source: None,
-            destination: None,
-            domain: String::new(),
-            reason: reason.name().to_owned(),
-            egress_rule: None,
-            ingress_rule: None,
-            connections: 0,
-        }];
+        rest.shares = vec![FlowShare { reason: reason.name().to_owned(), ..FlowShare::default() }];
         flows.extend((rest.connections > 0).then_some(rest));
         Told { flows, mark, about }
     }
@@ -133,7 +125,8 @@ impl Turn<'_> {
         let domain = common.domain.as_deref().unwrap_or_default().to_owned();
         let [egress_rule, ingress_rule] = common.rules.map(|number| told::rule(number, self.names));
         let reason = common.reason.unwrap_or_default().to_owned();
-        FlowShare { source, destination, domain, reason, egress_rule, ingress_rule, connections }
+        let verdict = common.is_audited.then_some(FlowVerdict::Audited);
+        FlowShare { verdict, source, destination, domain, reason, egress_rule, ingress_rule, connections }
     }
 
     /// A record without numbers.

@@ -28,6 +28,8 @@ pub(super) struct Common {
     pub(super) ends: [Option<IpNet>; 2],
     /// For which name the destination's address was answered last, if it is told singly.
     pub(super) domain: Option<Arc<str>>,
+    /// Whether a policy that only tells would have denied them.
+    pub(super) is_audited: bool,
     pub(super) reason: Option<&'static str>,
     /// Numbers of the rules of the source's and of the destination's policy.
     pub(super) rules: [u32; 2],
@@ -47,9 +49,18 @@ pub(super) struct Shares {
     outside: Outside,
 }
 
+/// What names say of an event when it is taken: they may say otherwise once it is written.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The name of the destination's address.
+    pub(super) domain: Option<Arc<str>>,
+    /// As [`Common::is_audited`].
+    pub(super) is_audited: bool,
+}
+
 impl Shares {
-    /// Takes an event; `ends` are the addresses of those of its ends that are no replicas, `domain` is the destination's name.
-    pub(super) fn take(&mut self, event: &FlowEvent, ends: &[Option<IpAddr>; 2], domain: Option<Arc<str>>) {
+    /// Takes an event; `ends` are the addresses of those of its ends that are no replicas.
+    pub(super) fn take(&mut self, event: &FlowEvent, ends: &[Option<IpAddr>; 2], known: Known) {
         let (is_allowed, dropped, reason) = match event.kind {
             FlowKind::New => (true, None, None),
             FlowKind::Dropped(reason) if is_denial(reason) => (false, None, Some(reason.name())),
@@ -64,7 +75,8 @@ impl Shares {
         let is_single = ends[1].is_some_and(|block| block.prefix_len() == block.max_prefix_len());
         let common = Common {
             ends,
-            domain: domain.filter(|_| is_single),
+            domain: known.domain.filter(|_| is_single),
+            is_audited: is_allowed && known.is_audited,
             reason,
             rules: [event.egress_rule, event.ingress_rule],
         };
@@ -163,7 +175,10 @@ impl Outside {
 
 #[cfg(test)]
 mod tests {
+    use hivemind_model::FlowVerdict;
+
     use super::*;
+    use crate::flows::{names::Names, round_trips::RoundTrips, told};
 
     fn begun(port: u16) -> FlowEvent {
         let peer = |identity, address: &str, port| FlowPeer {
@@ -189,7 +204,7 @@ mod tests {
     fn take(shares: &mut Shares, port: u16, domain: &str) {
         let event = begun(port);
         let ends = [event.source, event.destination].map(|peer| outside(&peer));
-        shares.take(&event, &ends, Some(domain.into()));
+        shares.take(&event, &ends, Known { domain: Some(domain.into()), is_audited: false });
     }
 
     #[test]
@@ -202,6 +217,40 @@ mod tests {
         let told: Vec<_> =
             shares.of(&about).map(|(common, count)| (common.domain.clone().unwrap(), count)).collect();
         assert_eq!(told, [("a.example".into(), 1), ("b.example".into(), 2)]);
+    }
+
+    #[test]
+    fn what_is_told_as_denied_is_a_share_of_what_is_counted_as_denied_and_nothing_else_is() {
+        for reason in DropReason::ALL {
+            let event = FlowEvent { kind: FlowKind::Dropped(reason), ..begun(80) };
+            let mut shares = Shares::default();
+            shares.take(&event, &[None, None], Known::default());
+            let (Counter(.., is_allowed), dropped) = *shares.all().next().unwrap();
+            let told = told::flow(&event, &Names::default(), &RoundTrips::default(), "n").verdict;
+            let expected = match dropped {
+                None => FlowVerdict::Denied,
+                Some(_) => FlowVerdict::Dropped,
+            };
+            assert_eq!((told, is_allowed), (expected, false), "{}", reason.name());
+            assert!(dropped.is_none_or(|name| name == reason.name()));
+        }
+    }
+
+    #[test]
+    fn what_is_only_audited_is_a_share_of_what_is_allowed_and_a_denial_is_no_audit() {
+        let mut shares = Shares::default();
+        let denied = FlowEvent { kind: FlowKind::Dropped(DropReason::PolicyIngress), ..begun(80) };
+        for (event, is_audited) in [(begun(80), true), (begun(80), false), (begun(80), true), (denied, true)]
+        {
+            shares.take(&event, &[None, None], Known { domain: None, is_audited });
+        }
+        let counter = |is_allowed| Counter(Identity::FIRST, Identity::WORLD, 6, 80, is_allowed);
+        let told = |is_allowed| -> Vec<_> {
+            let about = (counter(is_allowed), None);
+            shares.of(&about).map(|(common, count)| (common.is_audited, count)).collect()
+        };
+        assert_eq!(told(true), [(false, 1), (true, 2)]);
+        assert_eq!(told(false), [(false, 1)]);
     }
 
     #[test]

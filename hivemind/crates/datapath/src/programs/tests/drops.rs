@@ -10,7 +10,7 @@ use super::{
 use hivemind_common::{
     node::NodeState,
     packet::{SCTP, UDP},
-    policy::EGRESS,
+    policy::{DENY, EGRESS},
     service::ServiceKey,
     telemetry::{DROPS_OF_HOST, DropKey, EVENT_DROPPED},
 };
@@ -326,6 +326,12 @@ fn every_reason_has_a_case() {
     }
 }
 
+/// Attempts that pairs have as denied.
+fn denied_attempts(bench: &mut Bench) -> u64 {
+    let pairs = bench.pairs().into_iter();
+    pairs.filter(|(key, _)| key.verdict == DENY).map(|(_, totals)| totals.connections).sum()
+}
+
 /// Checks that every fourth case, from this one on, is dropped for its reason and for no other, and is told so. Each needs maps of
 /// its own, and the programs for them: on an emulated kernel all of them take too long for one test.
 fn check_cases(from: usize) {
@@ -341,6 +347,7 @@ fn check_cases(from: usize) {
         bench.events();
         let (mut expected, ends) = (counts(&bench), of_end(&bench));
         let (connections, records) = (bench.connections().len(), bench.records());
+        let attempts = denied_attempts(&mut bench);
         assert_eq!(bench.run(program, &frame).0, SHOT, "{case}");
         expected[reason as usize] += 1;
         assert_eq!(counts(&bench), expected, "{case}");
@@ -350,6 +357,9 @@ fn check_cases(from: usize) {
             assert_eq!(bench.connections().len(), connections, "{case}: a connection was made");
         }
         assert!(bench.records() <= records + 2, "{case}");
+        // What is told as denied is counted as denied, and what is told as dropped is not.
+        let attempt = u64::from(reason.is_denial());
+        assert_eq!(denied_attempts(&mut bench), attempts + attempt, "{case}");
         let told: Vec<_> = bench.events().into_iter().filter(|event| event.kind == EVENT_DROPPED).collect();
         let [event] = told[..] else { panic!("{case}: {told:?}") };
         assert_eq!((event.reason, event.interface), (reason as u8, INTERFACE), "{case}");

@@ -17,6 +17,7 @@ use hivemind_common::{
 };
 use proptest::{
     prelude::*,
+    sample::Index,
     test_runner::{TestError, TestRunner},
 };
 use std::{cell::RefCell, fmt::Debug};

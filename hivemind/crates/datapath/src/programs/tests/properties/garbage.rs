@@ -1,10 +1,7 @@
 //! What holds for bytes that are no packet, or nearly one.
 
 use super::*;
-use proptest::{
-    sample::Index,
-    test_runner::{RngAlgorithm, TestRng},
-};
+use proptest::test_runner::{RngAlgorithm, TestRng};
 
 /// Packets that are none cost nothing but themselves.
 const GARBAGE_CASES: u32 = 1_500;
