@@ -13,7 +13,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::{
+    poll::{PollFd, PollFlags, poll},
+    sys::socket::{Backlog, listen},
+};
 use serde_json::Value;
 
 use crate::Node;
@@ -66,6 +69,8 @@ impl Echo {
     pub fn serve(datagrams: UdpSocket, connections: TcpListener) -> Result<Self> {
         datagrams.set_read_timeout(Some(Duration::from_millis(50)))?;
         connections.set_nonblocking(true)?;
+        // Whoever connects to hundreds of addresses is faster than what accepts: of more than 128, the default, one would be lost.
+        listen(&connections, Backlog::MAXCONN)?;
         let (heard, stop) = (Arc::new(Mutex::new([0; 256])), Arc::new(AtomicBool::new(false)));
         let (count, end) = (Arc::clone(&heard), Arc::clone(&stop));
         let udp = std::thread::spawn(move || {
