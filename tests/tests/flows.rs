@@ -34,6 +34,8 @@ const FLOOD: u64 = 8_000;
 
 /// More connections than one processor tells in a second, and fewer than the kernel keeps; from which port on.
 const BEGUN: u16 = 56_000;
+/// Of what a replica sends now and then by itself meanwhile, at most so many connections begin and end.
+const OTHERS_MAX: u64 = 8;
 const FIRST_PORT: u16 = 4_096;
 
 /// Flags of TCP.
@@ -378,6 +380,7 @@ fn of_a_flood_of_connections_each_beginning_and_end_is_told_or_counted_as_lost()
     follower.await_lines(1)?;
     let following = all()?;
     let known = at_once()?;
+    let lost_before: u64 = known.iter().map(|(_, [_, lost])| lost).sum();
     let before = ["new", "closed"].map(|class| {
         known.iter().find(|(of, _)| of == class).map_or([0; 2], |(_, told_and_lost)| *told_and_lost)
     });
@@ -395,25 +398,32 @@ fn of_a_flood_of_connections_each_beginning_and_end_is_told_or_counted_as_lost()
     send_segments(&node, "client", address, BEGUN, RST)?;
     let begun = u64::from(BEGUN);
 
-    let lost = eventually(LIMIT, "the metrics to tell of all", || {
+    eventually(LIMIT, "the metrics to tell of all", || {
         let labels = ["source_app=\"client\"", "destination_app=\"web\"", "protocol=\"tcp\""];
         let exact = metric(&node, "hivemind_flow_connections_total", &labels)?;
         ensure!(exact == begun, "{exact} connections are counted, of {begun}");
-        let mut lost = 0;
         for (class, before) in ["new", "closed"].into_iter().zip(before) {
             let [told, lost_now] = counts(class)?;
             let now = [told - before[0], lost_now - before[1]];
-            ensure!(now[0] + now[1] == begun, "{class}: {} told, {} lost, of {begun}", now[0], now[1]);
+            let expected = begun..=begun + OTHERS_MAX;
+            ensure!(
+                expected.contains(&(now[0] + now[1])),
+                "{class}: {} told, {} lost, of {expected:?}",
+                now[0],
+                now[1]
+            );
             ensure!(now[0] > 0 && now[1] > 0, "{class}: {} told, {} lost: it was no flood", now[0], now[1]);
-            lost += now[1];
         }
-        Ok(lost)
+        Ok(())
     })?;
-    let of_status: u64 = at_once()?.into_iter().map(|(_, [_, lost])| lost).sum();
-    ensure!(
-        of_status == lost + before[0][1] + before[1][1],
-        "{of_status} lost in the status, {lost} in metrics"
-    );
+    // Of all classes, as above: a late one of another connection may be lost as well.
+    let lost_in_all = || -> Result<u64> { Ok(at_once()?.into_iter().map(|(_, [_, lost])| lost).sum()) };
+    eventually(LIMIT, "the metrics to tell of as many losses as the status", || {
+        let (of_status, of_metrics) =
+            (lost_in_all()?, metric(&node, "hivemind_datapath_events_lost_total", &[])?);
+        ensure!(of_status == of_metrics, "{of_status} lost in the status, {of_metrics} in metrics");
+        Ok(())
+    })?;
     eventually(LIMIT, "the status to tell of the loss", || {
         let problems = node.json(&["status"])?["problems"].clone();
         ensure!(
@@ -435,6 +445,7 @@ fn of_a_flood_of_connections_each_beginning_and_end_is_told_or_counted_as_lost()
             let events = loss["object"]["events"].as_u64().with_context(|| format!("no loss: {loss}"))?;
             *(if loss["object"]["place"] == "kernel" { &mut in_kernel } else { &mut elsewhere }) += events;
         }
+        let lost = lost_in_all()? - lost_before;
         ensure!(in_kernel == lost, "{in_kernel} events were lost in the kernel, which says {lost}");
         let (sum, now) = (told + in_kernel + elsewhere, all()?);
         let between = now - following..=now - before_it_follows;
