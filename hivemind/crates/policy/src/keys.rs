@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use hivemind_model::{Identity, IdentitySpec, LabelSelector, NetworkPolicy};
+use hivemind_model::{Identity, IdentitySpec, LabelSelector, Metadata, Namespace, NetworkPolicy};
 
 use crate::{
     rules::{Peer, Policy},
@@ -160,6 +160,27 @@ impl World {
     /// Namespace and name of the policies that are held back.
     pub fn held_back(&self) -> impl Iterator<Item = (&str, &str)> {
         self.keys.policies.keys().map(|(namespace, name)| (namespace.as_str(), name.as_str()))
+    }
+
+    /// The world of these objects, which are what became of those of this one: nobody knows in which order they changed. What is in
+    /// force here and still there, in whatever form, is in force in it as well until what it became can be decided.
+    pub fn succeeded_by<'a>(
+        &self,
+        namespaces: impl IntoIterator<Item = &'a Namespace>,
+        identities: impl IntoIterator<Item = &'a Identity>,
+        policies: &[&NetworkPolicy],
+    ) -> World {
+        let former = policies.iter().filter_map(|policy| {
+            let Metadata { namespace, name, .. } = &policy.metadata;
+            self.policy(namespace, name)
+        });
+        let mut world = World::new();
+        namespaces.into_iter().for_each(|namespace| drop(world.set_namespace(namespace)));
+        former.for_each(|policy| drop(world.set_policy(policy)));
+        // Those that are not cut by what these name are held back, rather than the policies.
+        identities.into_iter().for_each(|identity| drop(world.set_identity(identity)));
+        policies.iter().for_each(|policy| drop(world.set_policy(policy)));
+        world
     }
 
     /// Keeps an identity for later if it is not cut by all that matters to it.

@@ -9,7 +9,7 @@ use std::{
 
 use futures::FutureExt;
 use hivemind_model::{
-    ApiError, Identity, Metadata, Namespace, NetworkPolicy, Node, Replica, Resource, WatchEvent, WatchKind,
+    ApiError, Identity, Namespace, NetworkPolicy, Node, Replica, Resource, WatchEvent, WatchKind,
 };
 use hivemind_policy::World;
 use hivemind_store::{ObjectWatch, Objects};
@@ -116,16 +116,11 @@ impl PolicyWriter {
         let now = Timestamp::now();
         let ends = policies.iter().filter_map(|policy| Some((key_of(policy), policy.spec.until()?)));
         self.ends = ends.collect();
-        let standing = policies.iter().filter(|policy| !policy.spec.has_ended(now));
-        let mut world = World::of(&namespaces, &identities, []);
-        for policy in standing {
-            // What is in force stays while the policy that is to come in its place is held back.
-            let Metadata { namespace, name, .. } = &policy.metadata;
-            if let Some(former) = self.world.policy(namespace, name) {
-                world.set_policy(former);
-            }
-            world.set_policy(policy);
-        }
+        let standing: Vec<_> = policies.iter().filter(|policy| !policy.spec.has_ended(now)).collect();
+        let mut world = match is_first {
+            true => World::of(&namespaces, &identities, standing),
+            false => self.world.succeeded_by(&namespaces, &identities, &standing),
+        };
         for node in &nodes {
             world.set_node(&node.metadata.name, &node.metadata.labels, &addresses_of(node));
         }

@@ -126,6 +126,30 @@ fn a_policy_that_is_held_back_can_be_deleted_with_the_one_that_is_in_force() {
     assert_eq!((world.held_back().count(), world.policies().count()), (0, 1));
 }
 
+#[test]
+fn what_is_in_force_stays_when_everything_is_read_anew() {
+    let mut before = web_and_two();
+    before.set_policy(&guard(1, selector(&[("app", "shop")])));
+    let web = cut(identity(256, "blue", &[("app", "web")]), &["app"]);
+    let shop = cut(identity(257, "blue", &[("app", "shop"), ("tier", "front")]), &["app"]);
+
+    // The policy became one that cannot be decided yet.
+    let after = before.succeeded_by(&[], [&web, &shop], &[&guard(1, lacks("tier"))]);
+    assert!(after.holds_back("blue", "policy-1"));
+    assert!(reaches_web(&after, 257) && !reaches_web(&after, 9_999));
+
+    // It is as it was, and there is an identity that is not cut by what it names: it is that one that waits.
+    let coarse = cut(identity(258, "blue", &[("app", "spy")]), &[]);
+    let same = guard(1, selector(&[("app", "shop")]));
+    let after = before.succeeded_by(&[], [&web, &shop, &coarse], &[&same]);
+    assert_eq!((after.held_back().count(), after.identity(258)), (0, None));
+    assert!(reaches_web(&after, 257) && !reaches_web(&after, 258));
+
+    // What is deleted meanwhile is gone, and what is new is there.
+    let after = before.succeeded_by(&[], [&web, &shop], &[&guard(2, selector(&[("app", "spy")]))]);
+    assert_eq!(after.policies().map(|policy| policy.status.number).collect::<Vec<_>>(), [2]);
+}
+
 fn replica(name: &str, identity: u32, pairs: &[(&str, &str)]) -> Replica {
     let spec = ReplicaSpec {
         app: "app".to_owned(),
