@@ -12,46 +12,14 @@ use hivemind_tests::{
     echo::{ANSWER, Echo, PORT, addresses},
     eventually, policy,
 };
-use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(40);
-
-/// Gives an app other labels, and its containers another command.
-fn relabel(node: &Node, app: &str, labels: &[(&str, &str)], command: Option<&[&str]>) -> Result<()> {
-    let socket = node.socket().display().to_string();
-    let place = format!("http://localhost/v1/namespaces/default/apps/{app}");
-    let curl =
-        ["curl", "-sS", "--fail-with-body", "--unix-socket", &socket, "-H", "Content-Type: application/json"];
-    eventually(LIMIT, "the app to be replaced", || {
-        let mut found: Value =
-            serde_json::from_str(&node.sandbox().check(&[&curl[..], &[&place]].concat())?)?;
-        for (key, value) in labels {
-            found["spec"]["template"]["labels"][key] = json!(value);
-        }
-        if let Some(command) = command {
-            found["spec"]["template"]["containers"][0]["command"] = json!(command);
-        }
-        let put = ["-X", "PUT", "-d", &found.to_string(), &place];
-        node.sandbox().check(&[&curl[..], &put].concat()).map(drop)
-    })
-}
-
-/// The name and the identity of each replica of an app, wanted and as the data path has it.
-fn identities(node: &Node, app: &str) -> Result<Vec<(String, u64, Option<u64>)>> {
-    let replicas = node.replicas(app)?;
-    let one = |replica: &Value| {
-        let name = replica["metadata"]["name"].as_str().context("no name")?.to_owned();
-        let wanted = replica["spec"]["identity"].as_u64().context("no identity")?;
-        Ok((name, wanted, replica["status"]["identity"].as_u64()))
-    };
-    replicas.iter().map(one).collect()
-}
 
 /// Waits until an app has one replica, which is another one than `former` and ready; returns its name and identity.
 fn replaced(node: &Node, app: &str, former: &str) -> Result<(String, u64)> {
     eventually(LIMIT, "the replica to be replaced", || {
         ensure!(node.ready_replicas(app)? == 1, "not one replica");
-        let (name, wanted, has) = identities(node, app)?.pop().context("no replica")?;
+        let (name, wanted, has) = node.identities(app)?.pop().context("no replica")?;
         ensure!(name != former && has == Some(wanted), "{name} has {has:?} of {wanted}");
         Ok((name, wanted))
     })
@@ -94,11 +62,11 @@ fn labels_that_no_policy_names_change_without_a_new_identity_and_those_that_one_
     let server = Echo::start(&node, "server")?;
     let at = SocketAddr::new(addresses(&node, "server")?[0], PORT);
     let (first, number) = {
-        let (name, wanted, has) = identities(&node, "client")?.pop().context("no replica")?;
+        let (name, wanted, has) = node.identities("client")?.pop().context("no replica")?;
         ensure!(has == Some(wanted), "{name} is told as {has:?} and is {wanted}");
         (name, wanted)
     };
-    relabel(&node, "client", &[("commit", "b")], None)?;
+    node.relabel("client", &[("commit", "b")], None)?;
     let (second, same) = replaced(&node, "client", &first)?;
     ensure!(same == number, "{number} became {same} by a label at which nobody looks");
 
@@ -107,14 +75,14 @@ fn labels_that_no_policy_names_change_without_a_new_identity_and_those_that_one_
     exchange(&mut stream, b'1')?;
     node.apply(&letting_in("{matchLabels: {tier: front}}"))?;
     exchange(&mut stream, b'2')?;
-    ensure!(identities(&node, "client")? == [(second.clone(), number, Some(number))], "it became another");
+    ensure!(node.identities("client")? == [(second.clone(), number, Some(number))], "it became another");
     node.apply(&letting_in("{matchExpressions: [{key: tier, operator: DoesNotExist}]}"))?;
     ensure!(connection(&node, "client", at).is_err(), "it has the label that none may have");
 
     // That label is looked at now: whoever has another value is another.
     node.apply(&letting_in("{matchLabels: {tier: front}}"))?;
     exchange(&mut connection(&node, "client", at)?, b'3')?;
-    relabel(&node, "client", &[("tier", "back")], None)?;
+    node.relabel("client", &[("tier", "back")], None)?;
     let (_, other) = replaced(&node, "client", &second)?;
     ensure!(other != number, "{number} stands for two values of a label that a policy names");
     ensure!(connection(&node, "client", at).is_err(), "it has another label than may come in");
@@ -130,20 +98,20 @@ fn a_replica_that_a_new_policy_tells_apart_from_its_siblings_becomes_another_ide
     node.deploy_waiting("client", &["-l", "tier=a"])?;
     let _server = Echo::start(&node, "server")?;
     let at = SocketAddr::new(addresses(&node, "server")?[0], PORT);
-    let (name, number, _) = identities(&node, "client")?.pop().context("no replica")?;
+    let (name, number, _) = node.identities("client")?.pop().context("no replica")?;
     let mut stream = connection(&node, "client", at)?;
     exchange(&mut stream, b'1')?;
 
     // The next generation never comes up, so that both are there.
-    relabel(&node, "client", &[("tier", "b")], Some(&["sh", "-c", "exit 1"]))?;
+    node.relabel("client", &[("tier", "b")], Some(&["sh", "-c", "exit 1"]))?;
     eventually(LIMIT, "the next generation", || {
-        let all = identities(&node, "client")?;
+        let all = node.identities("client")?;
         ensure!(all.len() == 2 && all.iter().all(|one| one.1 == number && one.2 == Some(number)), "{all:?}");
         Ok(())
     })?;
     // Of two generations with one replica each, the one that talks is given the other number.
     node.apply(&letting_in("{matchLabels: {tier: a}}"))?;
-    let all = identities(&node, "client")?;
+    let all = node.identities("client")?;
     let (talking, other): (Vec<_>, Vec<_>) = all.iter().partition(|one| one.0 == name);
     ensure!(talking.len() == 1 && other.len() == 1, "{all:?}");
     ensure!(talking[0].1 != other[0].1, "both are still one: {all:?}");

@@ -1,11 +1,16 @@
 //! A node's apps, as the command line tells of them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Node, containerd};
+use crate::wait::eventually;
+
+/// How often an app that others change too is tried to be replaced.
+const REPLACE_LIMIT: Duration = Duration::from_secs(20);
 
 impl Node {
     /// What a command prints with `-o json`.
@@ -38,6 +43,50 @@ impl Node {
         let (namespace, name) = app.split_once('/').unwrap_or(("default", app));
         let info = self.json(&["app", "info", name, "-n", namespace])?;
         Ok(info["replicas"].as_array().context("app info has no replicas")?.clone())
+    }
+
+    /// Gives an app of `default` other labels, and its containers another command.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn relabel(&self, app: &str, labels: &[(&str, &str)], command: Option<&[&str]>) -> Result<()> {
+        let socket = self.socket().display().to_string();
+        let place = format!("http://localhost/v1/namespaces/default/apps/{app}");
+        let curl = [
+            "curl",
+            "-sS",
+            "--fail-with-body",
+            "--unix-socket",
+            &socket,
+            "-H",
+            "Content-Type: application/json",
+        ];
+        eventually(REPLACE_LIMIT, "the app to be replaced", || {
+            let mut found: Value =
+                serde_json::from_str(&self.sandbox().check(&[&curl[..], &[&place]].concat())?)?;
+            for (key, value) in labels {
+                found["spec"]["template"]["labels"][key] = json!(value);
+            }
+            if let Some(command) = command {
+                found["spec"]["template"]["containers"][0]["command"] = json!(command);
+            }
+            let put = ["-X", "PUT", "-d", &found.to_string(), &place];
+            self.sandbox().check(&[&curl[..], &put].concat()).map(drop)
+        })
+    }
+
+    /// The name and the identity of each replica of an app, wanted and as the data path has it.
+    ///
+    /// # Errors
+    /// When there is no such app.
+    pub fn identities(&self, app: &str) -> Result<Vec<(String, u64, Option<u64>)>> {
+        let replicas = self.replicas(app)?;
+        let one = |replica: &Value| {
+            let name = replica["metadata"]["name"].as_str().context("no name")?.to_owned();
+            let wanted = replica["spec"]["identity"].as_u64().context("no identity")?;
+            Ok((name, wanted, replica["status"]["identity"].as_u64()))
+        };
+        replicas.iter().map(one).collect()
     }
 
     /// An app's only replica.

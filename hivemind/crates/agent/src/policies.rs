@@ -5,7 +5,8 @@
 //! gives: all of them at the start, and after a change those that it touches. What cannot be written is tried again, and what
 //! was in force until then stays: a policy comes into force for all identities that it selects, or for none (`together`).
 //! A policy that tells replicas apart which identities do not tell apart yet is held back by the world until the controller has cut
-//! them. If that is so when this begins, nobody here knows what was in force before, and the data path is left as it is.
+//! them. If that is so when this begins, nobody here knows what was in force before, but for the data path, which is left as it is:
+//! an identity that it does not know yet shares the tables of the one that its replica had, or has none and lets nothing through.
 //!
 //! A worker asks for its replica's identity ([`Policies::enforce`]) before it makes the network, so that the first process
 //! is judged already. It is answered only when all that the store held before has been looked at.
@@ -86,9 +87,17 @@ const DOMAINS_FILE: &str = "domains.json";
 const COMPILED_AT_ONCE: usize = 1 << 18;
 
 enum Request {
-    Enforce(u32, oneshot::Sender<Result<(), Problem>>),
+    Enforce(Asked),
     Settle(oneshot::Sender<()>),
     Observe(Seen, oneshot::Sender<()>),
+}
+
+/// An identity that a worker needs.
+struct Asked {
+    identity: u32,
+    /// What its replica is until then.
+    former: Option<u32>,
+    done: oneshot::Sender<Result<(), Problem>>,
 }
 
 /// The handle that workers have.
@@ -99,12 +108,14 @@ pub(crate) struct Policies {
 }
 
 impl Policies {
-    /// Returns when connections of `identity` are judged by all policies that the store held when this was called.
-    pub(crate) async fn enforce(&self, identity: u32) -> Result<(), Problem> {
+    /// Returns when connections of `identity` are judged by all policies that the store held when this was called. As long as
+    /// it cannot be known what these are, since the identity is needed to tell so, they are judged as those of `former`, which its
+    /// replica has until then, or denied.
+    pub(crate) async fn enforce(&self, identity: u32, former: Option<u32>) -> Result<(), Problem> {
         let began = Instant::now();
         let (done, wait) = oneshot::channel();
         let asked = async {
-            self.requests.send(Request::Enforce(identity, done)).await.ok()?;
+            self.requests.send(Request::Enforce(Asked { identity, former, done })).await.ok()?;
             wait.await.ok()
         };
         match tokio::time::timeout(ENFORCE_WITHIN, asked).await {
@@ -170,7 +181,7 @@ pub(crate) struct PolicyWriter {
     untold: BTreeSet<Key>,
     statuses: Statuses,
     clock: Arc<Clock>,
-    waiting: Vec<(u32, oneshot::Sender<Result<(), Problem>>)>,
+    waiting: Vec<Asked>,
     settling: Vec<oneshot::Sender<()>>,
     server: Arc<DnsServer>,
     domains: Domains,
@@ -342,11 +353,11 @@ impl PolicyWriter {
     /// Takes a request; one about domains is for [`PolicyWriter::note_domains`].
     fn take(&mut self, request: Request) -> Option<(Seen, oneshot::Sender<()>)> {
         match request {
-            Request::Enforce(identity, done) => {
-                if self.local.insert(identity) {
-                    self.due.insert(identity);
+            Request::Enforce(asked) => {
+                if self.local.insert(asked.identity) {
+                    self.due.insert(asked.identity);
                 }
-                self.waiting.push((identity, done));
+                self.waiting.push(asked);
             }
             Request::Settle(done) => self.settling.push(done),
             Request::Observe(seen, done) => return Some((seen, done)),
@@ -357,7 +368,9 @@ impl PolicyWriter {
     /// Brings into force what changed, and tells about it.
     async fn settle(&mut self) {
         self.is_blind &= self.world.held_back().next().is_some();
-        if !self.is_blind {
+        if self.is_blind {
+            self.answer_blindly().await;
+        } else {
             self.enforce_due().await;
             self.forget().await;
             self.tell();
@@ -378,8 +391,9 @@ impl PolicyWriter {
         }
         let due: Vec<u32> = std::mem::take(&mut self.due).intersection(&self.local).copied().collect();
         // Those that a worker waits for go first.
-        let (first, rest): (Vec<_>, Vec<_>) =
-            due.into_iter().partition(|identity| self.waiting.iter().any(|(waiting, _)| waiting == identity));
+        let (first, rest): (Vec<_>, Vec<_>) = due
+            .into_iter()
+            .partition(|identity| self.waiting.iter().any(|asked| asked.identity == *identity));
         for identities in [first, rest] {
             for some in self.together(identities) {
                 self.enforce(some).await;
@@ -455,15 +469,27 @@ impl PolicyWriter {
 
     /// Answers the workers whose identity is in force, or cannot be.
     fn answer(&mut self) {
-        for (identity, done) in std::mem::take(&mut self.waiting) {
-            if let Some(problem) = self.failed.get(&identity) {
-                let _ = done.send(Err(problem.clone()));
-            } else if self.in_force.contains(&identity) {
-                let _ = done.send(Ok(()));
-            } else if !done.is_closed() {
+        for asked in std::mem::take(&mut self.waiting) {
+            if let Some(problem) = self.failed.get(&asked.identity) {
+                let _ = asked.done.send(Err(problem.clone()));
+            } else if self.in_force.contains(&asked.identity) {
+                let _ = asked.done.send(Ok(()));
+            } else if !asked.done.is_closed() {
                 // The identity's object is on its way.
-                self.waiting.push((identity, done));
+                self.waiting.push(asked);
             }
+        }
+    }
+
+    /// Lets workers go on while nobody knows what is to be in force: what is held back may wait for them to tell their replicas
+    /// apart. What they ask for is as open as it was, or not at all.
+    async fn answer_blindly(&mut self) {
+        for Asked { identity, former, done } in std::mem::take(&mut self.waiting) {
+            let shared = match former {
+                Some(former) => self.datapath.share_policy(identity, former).await,
+                None => Ok(()),
+            };
+            let _ = done.send(shared.map_err(|error| of_datapath(&error)));
         }
     }
 

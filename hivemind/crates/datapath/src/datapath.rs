@@ -236,6 +236,15 @@ impl Datapath {
         self.node.policies().has(identity)
     }
 
+    /// Has the endpoints of an identity that has no policy judged by the one of `other`, until it is given its own. Changes
+    /// nothing if it has one, or if `other` has none.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] if the identity is too large; what the kernel refused: asking again completes it.
+    pub async fn share_policy(&self, identity: u32, other: u32) -> Result<(), Error> {
+        self.workers.on_policies(move |node| policy::lifecycle::share(node, identity, other)).await
+    }
+
     /// Takes an identity's policy away: its endpoints, if there are any, forward nothing from then on.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! Recorded flows of any number of minutes and nodes, folded into who spoke to whom.
 //!
-//! A node counts each connection that it sees once. One between replicas of two nodes is seen by both, and a record does not say
-//! whether the other end was on its node. So where several nodes counted the same two ends, the number of connections is known
-//! between bounds only: no less than the largest of the nodes' sums or half of all of them, no more than all of them. Who shows one
-//! of these numbers shows that it is a bound: see [`Between`].
+//! A node counts each connection that it sees once. One that ends at a replica may be seen by two, the one where it began and the
+//! replica's, and a record does not say whether the other end was on its node. So where several nodes counted the same two ends, the
+//! number of connections is known between bounds only: no less than the largest of the nodes' sums or half of all of them, no more
+//! than all of them. Who shows one of these numbers shows that it is a bound: see [`Between`]. What ends elsewhere, outside of the
+//! cluster or at a node's own processes, is seen under these two ends by the node of its source only: see [`SeenPair::is_seen_by_two`].
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
@@ -60,6 +61,16 @@ pub struct SeenPair {
     pub port: Option<u16>,
 }
 
+impl SeenPair {
+    /// Whether two nodes may count one connection of the pair. Of others each node counts its own: a replica's node sees what it
+    /// sends outside, to the DNS server and to its host. What is between a replica and another node's processes is of a host there
+    /// and of a node here, which are two pairs.
+    pub fn is_seen_by_two(&self) -> bool {
+        !matches!(self.source, SeenEnd::Host { .. })
+            && matches!(self.destination, SeenEnd::App { .. } | SeenEnd::Unknown)
+    }
+}
+
 /// A number of which only bounds may be known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Between {
@@ -70,10 +81,10 @@ pub struct Between {
 }
 
 impl Between {
-    fn of(sums: impl Iterator<Item = u64>) -> Self {
+    fn of(sums: impl Iterator<Item = u64>, is_seen_by_two: bool) -> Self {
         let (most, largest) =
             sums.fold((0_u64, 0), |(all, largest), sum| (all.saturating_add(sum), largest.max(sum)));
-        Between { least: largest.max(most.div_ceil(2)), most }
+        Between { least: if is_seen_by_two { largest.max(most.div_ceil(2)) } else { most }, most }
     }
 }
 
@@ -86,8 +97,8 @@ pub struct SeenCounts {
     /// Connections that passed and that a policy which only tells would deny, the same. Those of which nobody was told, since there
     /// were too many, are in `allowed`.
     pub audited: u64,
-    /// Attempts that policies refused, the same. What the destination's node refused had passed the source's and is in `allowed`
-    /// as well.
+    /// Attempts that policies refused, the same. What the destination's node refused had passed the source's, if that is another,
+    /// and is in `allowed` as well.
     pub denied: u64,
     /// The first minute, by its beginning.
     pub first: Timestamp,
@@ -101,24 +112,26 @@ pub struct SeenCounts {
     by_node: BTreeMap<String, [u64; 2]>,
     /// By node, whether some passed it, and whether it refused some.
     verdicts: BTreeMap<String, [bool; 2]>,
+    /// As [`SeenPair::is_seen_by_two`].
+    is_seen_by_two: bool,
 }
 
 impl SeenCounts {
     /// Connections and attempts.
     pub fn connections(&self) -> Between {
-        Between::of(self.by_node.values().map(|[connections, _]| *connections))
+        Between::of(self.by_node.values().map(|[connections, _]| *connections), self.is_seen_by_two)
     }
 
     /// Whether some passed both ends' nodes, as far as that shows: what the destination's node refuses has passed the source's, so
-    /// where one refused some, only one that let some pass as well shows it.
+    /// where one refused some, only one that let some pass as well shows it. Of what one node sees alone, it alone decides.
     pub fn has_passed(&self) -> bool {
-        self.passed.is_some()
-            && (self.denied == 0 || self.verdicts.values().any(|verdicts| *verdicts == [true; 2]))
+        let is_plain = self.denied == 0 || !self.is_seen_by_two;
+        self.passed.is_some() && (is_plain || self.verdicts.values().any(|verdicts| *verdicts == [true; 2]))
     }
 
     /// Bytes of IP packets in both directions.
     pub fn bytes(&self) -> Between {
-        Between::of(self.by_node.values().map(|[_, bytes]| *bytes))
+        Between::of(self.by_node.values().map(|[_, bytes]| *bytes), self.is_seen_by_two)
     }
 
     /// The nodes that counted.
@@ -160,6 +173,7 @@ impl Seen {
     fn put(&mut self, pair: SeenPair, part: Part, bytes: Option<u64>, minute: &FlowMinute) {
         let Part { connections, audited } = part;
         let has_room = self.kept < SEEN_MAX;
+        let is_seen_by_two = pair.is_seen_by_two();
         let counts = match self.pairs.entry(pair) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(_) if !has_room => {
@@ -176,6 +190,7 @@ impl Seen {
                 passed: None,
                 by_node: BTreeMap::new(),
                 verdicts: BTreeMap::new(),
+                is_seen_by_two,
             }),
         };
         if !counts.by_node.contains_key(&minute.node) {
@@ -352,6 +367,24 @@ mod tests {
         assert!(passed(&[inside("one", 1, 3)]) && passed(&[inside("one", 1, 3), inside("two", 1, 3)]));
         assert!(!passed(&[inside("one", 9, 3), refused("two")]) && !passed(&[refused("two")]));
         assert!(passed(&[inside("one", 1, 3), inside("two", 1, 3), refused("two")]), "at another time");
+    }
+
+    #[test]
+    fn what_does_not_end_at_a_replica_is_counted_and_judged_by_each_node_for_itself() {
+        for (kind, is_twice) in [("world", false), ("dns", false), ("node", false), ("replica", true)] {
+            let app = if is_twice { "db" } else { "" };
+            let to = |node, connections| {
+                let ends = (end("replica", "web", None), end(kind, app, Some(53)));
+                minute(node, 9, ends.0, ends.1, connections)
+            };
+            let mut seen = Seen::new();
+            seen.add(&to("one", 6));
+            seen.add(&FlowMinute { verdict: FlowVerdict::Denied, ..to("two", 4) });
+            let (_, counts) = seen.pairs().next().unwrap();
+            assert_eq!((seen.pairs().len(), counts.has_passed()), (1, !is_twice), "{kind}");
+            let least = if is_twice { 6 } else { 10 };
+            assert_eq!(counts.connections(), Between { least, most: 10 }, "{kind}");
+        }
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Worker {
                 "it is given one; then it starts",
             ));
         }
-        self.shared.policies.enforce(identity).await?;
+        self.shared.policies.enforce(identity, self.identity).await?;
         Ok(identity)
     }
 

@@ -35,12 +35,9 @@ pub(crate) fn adopt(node: &Node) -> Result<(), Error> {
 
 /// Has all endpoints of an identity judged by these tables.
 pub(crate) fn set(node: &Node, identity: u32, tables: Arc<Tables>) -> Result<(), Error> {
-    let wrong = |reason: String| Error::Spec { what: format!("policy of the identity {identity}"), reason };
-    if !identity_bits::fit(identity) {
-        return Err(wrong(identity_bits::too_many()));
-    }
+    check_identity(identity)?;
     if let Some(fault) = rows::fault(&tables) {
-        return Err(wrong(fault.to_owned()));
+        return Err(wrong(identity, fault.to_owned()));
     }
     if node.policies().stands(identity, &tables) {
         return Ok(());
@@ -62,6 +59,21 @@ pub(crate) fn set(node: &Node, identity: u32, tables: Arc<Tables>) -> Result<(),
         return Err(error);
     }
     assign(node, identity, number)
+}
+
+/// Has the endpoints of an identity without a policy judged by that of another one, if this has one.
+pub(crate) fn share(node: &Node, identity: u32, other: u32) -> Result<(), Error> {
+    check_identity(identity)?;
+    let number = node.policies().to_share(identity, other);
+    number.map_or(Ok(()), |number| assign(node, identity, number))
+}
+
+fn check_identity(identity: u32) -> Result<(), Error> {
+    if identity_bits::fit(identity) { Ok(()) } else { Err(wrong(identity, identity_bits::too_many())) }
+}
+
+fn wrong(identity: u32, reason: String) -> Error {
+    Error::Spec { what: format!("policy of the identity {identity}"), reason }
 }
 
 /// Whether there is room to set all of these, one after the other, beside what other identities have.

@@ -42,6 +42,33 @@ fn an_endpoint_is_judged_by_others_and_itself_as_what_it_has_become() {
 }
 
 #[test]
+fn who_has_no_policy_shares_anothers_until_it_is_given_its_own() {
+    in_a_world(async |world| {
+        let datapath = world.open().await;
+        servers(world, &datapath, &[1]).await;
+        let client = datapath.ensure_endpoint(replica(2)).await.unwrap();
+        let own: SocketAddr = "10.200.1.1:80".parse().unwrap();
+        let is_reached = || reached(world, &client, vec![own]) == [true];
+        set(&datapath, 1, Tables::open()).await;
+        assert!(is_reached());
+        datapath.share_policy(OTHER, replica(1).identity).await.unwrap();
+        datapath.identify_endpoint(&replica(1).id, OTHER).await.unwrap();
+        assert!(is_reached(), "it is judged as it was");
+        // What becomes of the other one's is not for it.
+        set(&datapath, 1, closed(0)).await;
+        assert!(is_reached());
+        datapath.set_policy(OTHER, Arc::new(closed(0))).await.unwrap();
+        assert!(!is_reached());
+        // One that has a policy keeps it.
+        set(&datapath, 1, Tables::open()).await;
+        datapath.share_policy(OTHER, replica(1).identity).await.unwrap();
+        assert!(!is_reached());
+        let refused = datapath.share_policy(1 << 24, OTHER).await;
+        assert!(matches!(refused, Err(Error::Spec { .. })), "{refused:?}");
+    });
+}
+
+#[test]
 fn connections_that_are_made_are_judged_as_what_their_ends_have_become() {
     in_a_world(async |world| {
         let datapath = world.open().await;

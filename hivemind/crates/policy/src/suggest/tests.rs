@@ -198,15 +198,17 @@ fn passes(world: &World, talk: &Talk) -> bool {
     })
 }
 
-/// The connections that show that they passed: as [`SeenCounts::has_passed`] says.
+/// The connections that show that they passed. Those to a replica may be seen by its node and by the source's, and pass if both let
+/// them; others pass if their one node lets them.
 fn passed(talks: &[Talk]) -> Vec<Talk> {
     let key = |talk: &Talk| minute(&Talk { node: "", denied: false, ..talk.clone() });
+    let is_whole = |talk: &Talk| !matches!(talk.to, At::App(_)) || talk.from == At::Host;
     let on = |talk: &Talk, denied| -> BTreeSet<&str> {
         talks.iter().filter(|t| t.denied == denied && key(t) == key(talk)).map(|t| t.node).collect()
     };
     let is = |talk: &&Talk| {
         let (allowed, denied) = (on(talk, false), on(talk, true));
-        !talk.denied && (denied.is_empty() || !allowed.is_disjoint(&denied))
+        !talk.denied && (is_whole(talk) || denied.is_empty() || !allowed.is_disjoint(&denied))
     };
     talks.iter().filter(is).cloned().collect()
 }
