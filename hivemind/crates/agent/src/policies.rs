@@ -30,7 +30,7 @@ use hivemind_common::policy::rule_parts;
 use hivemind_datapath::{Datapath, Statistics};
 use hivemind_dns::{DnsServer, Seen};
 use hivemind_model::{ErrorCode, Identity, NetworkPolicy, Problem};
-use hivemind_policy::{Tables, World, compile};
+use hivemind_policy::{Compiler, Tables, World};
 use hivemind_store::Objects;
 use jiff::Timestamp;
 use tokio::{
@@ -449,12 +449,13 @@ impl PolicyWriter {
         let (world, mut left) = (Arc::clone(&self.world), std::mem::take(identities));
         let compiled = tokio::task::spawn_blocking(move || {
             let (mut compiled, mut entries) = (Vec::new(), 0);
+            let mut compiler = Compiler::new(&world);
             while entries < COMPILED_AT_ONCE
                 && let Some(identity) = left.pop()
             {
-                if let Some(tables) = compile(identity, &world) {
+                if let Some(tables) = compiler.compile(identity) {
                     entries += tables.entries.len() + tables.prefixes.len();
-                    compiled.push((identity, Arc::new(tables)));
+                    compiled.push((identity, tables));
                 }
             }
             (compiled, left)

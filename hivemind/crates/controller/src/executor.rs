@@ -2,11 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hivemind_model::{
-    ApiError, App, ErrorCode, Namespace, NetworkPolicy, Node, Replica, Service, Volume, short_id,
-};
+use hivemind_model::{ApiError, App, ErrorCode, NetworkPolicy, Replica, Service, short_id};
 use hivemind_scheduler::Decision;
-use hivemind_store::{Changes, Object, Objects};
+use hivemind_store::{Changes, Objects};
 use jiff::Timestamp;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -15,11 +13,12 @@ use tracing::{debug, info, warn};
 use crate::{
     identity_counter,
     plan::{Action, placement, plan},
+    signals,
     snapshot::{Measured, Snapshot},
 };
 
 /// How long after a failure the controller looks again.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// How often it is looked again while time alone changes what is to be done.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -62,17 +61,6 @@ impl Controller {
 /// that is under way is carried out to its end: one that was given up might come true later, unseen by whoever plans next.
 async fn run(objects: Objects, config: ControllerConfig, stop: CancellationToken) {
     let (changed, mut changes) = mpsc::channel::<()>(1);
-    let signals = async {
-        tokio::join!(
-            signal_changes::<App>(&objects, changed.clone()),
-            signal_changes::<Replica>(&objects, changed.clone()),
-            signal_changes::<Service>(&objects, changed.clone()),
-            signal_changes::<Volume>(&objects, changed.clone()),
-            signal_changes::<Namespace>(&objects, changed.clone()),
-            signal_changes::<Node>(&objects, changed.clone()),
-            signal_changes::<NetworkPolicy>(&objects, changed.clone()),
-        );
-    };
     let work = async {
         let mut waits = false;
         loop {
@@ -94,25 +82,8 @@ async fn run(objects: Objects, config: ControllerConfig, stop: CancellationToken
         }
     };
     tokio::select! {
-        () = signals => {}
+        () = signals::give(&objects, &changed) => {}
         () = work => {}
-    }
-}
-
-/// Signals once at the start and at every change of a kind.
-async fn signal_changes<T: Object>(objects: &Objects, changed: mpsc::Sender<()>) {
-    loop {
-        match objects.list_and_watch::<T>(None).await {
-            Ok((_, mut watch)) => loop {
-                let _ = changed.try_send(());
-                if let Err(error) = watch.next().await {
-                    warn!(%error, kind = T::KIND, "A watch ended; starting it again");
-                    break;
-                }
-            },
-            Err(error) => warn!(%error, kind = T::KIND, "Objects cannot be watched; trying again"),
-        }
-        tokio::time::sleep(RETRY_AFTER).await;
     }
 }
 

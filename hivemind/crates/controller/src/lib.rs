@@ -11,6 +11,7 @@
 mod executor;
 mod identity_counter;
 mod plan;
+mod signals;
 mod snapshot;
 
 pub use executor::{Controller, ControllerConfig, explain};

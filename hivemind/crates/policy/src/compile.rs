@@ -11,13 +11,16 @@
 mod blocks;
 mod transports;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use hivemind_common::policy::{
     ADMIN, ALLOW, ANY_PEER, AUDIT, BASELINE, DENY, EGRESS, HAS_ADMIN, HAS_AUDIT, HAS_PREFIXES, NAMESPACE,
     PASS, PREFIX_PEER, PolicyEntry, RULE_HOST, rule_number,
 };
-use hivemind_model::{Entity, Identity, IdentitySpec};
+use hivemind_model::{Entity, Identity, IdentitySpec, NamedPort};
 
 use self::{
     blocks::Blocks,
@@ -43,19 +46,48 @@ const ALWAYS: u32 = 1 << 31;
 /// The cost grows with the rules of the policies that select it and with the peers that those name, not with the world.
 pub fn compile(identity: u32, world: &World) -> Option<Tables> {
     let own = world.identity(identity)?;
-    let policies = world.policies_of(own);
+    Some(compile_own(own, &world.policies_of(own), world))
+}
+
+fn compile_own(own: &IdentitySpec, policies: &[&Policy], world: &World) -> Tables {
     let mut tables = Tables::default();
     for direction in [0, EGRESS] {
-        Compilation { world, own, direction, policies: &policies }.write(&mut tables);
+        Compilation { world, own, direction, policies }.write(&mut tables);
     }
     tables.entries.sort_unstable_by_key(|entry| (entry.peer, entry.transport));
     tables.prefixes.sort_unstable();
-    Some(tables)
+    tables
+}
+
+/// Compiles identities of one world. What is equal is made once: the tables of those whom the same policies select, and whose
+/// ports have the same names.
+#[derive(Debug)]
+pub struct Compiler<'a> {
+    world: &'a World,
+    /// By the places of policies, which stay while the world is borrowed.
+    made: HashMap<(Vec<usize>, &'a [NamedPort]), Arc<Tables>>,
+}
+
+impl<'a> Compiler<'a> {
+    /// One that has made nothing yet.
+    pub fn new(world: &'a World) -> Self {
+        Compiler { world, made: HashMap::new() }
+    }
+
+    /// As [`compile`].
+    pub fn compile(&mut self, identity: u32) -> Option<Arc<Tables>> {
+        let own = self.world.identity(identity)?;
+        let policies = self.world.policies_of(own);
+        let places = policies.iter().map(|policy| std::ptr::from_ref::<Policy>(policy).addr()).collect();
+        let made = self.made.entry((places, own.ports.as_slice()));
+        Some(Arc::clone(made.or_insert_with(|| Arc::new(compile_own(own, &policies, self.world)))))
+    }
 }
 
 /// One direction of one identity.
 struct Compilation<'a> {
     world: &'a World,
+    /// Of it only the names of its ports matter, besides the policies: [`Compiler`] relies on it.
     own: &'a IdentitySpec,
     direction: u32,
     policies: &'a [&'a Policy],

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The keys of replicas' labels that policies name, by the namespaces in which they matter.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelKeys {
     /// How many selectors name a key; `None` is every namespace.
     counts: BTreeMap<Option<String>, BTreeMap<String, usize>>,

@@ -32,7 +32,7 @@ mod world;
 mod tests;
 
 pub use check::{COMBINATIONS_MAX, EXCEPTIONS_MAX, PEERS_MAX, RULES_MAX, check, check_until};
-pub use compile::compile;
+pub use compile::{Compiler, compile};
 pub use domain::{matches as domain_matches, parse as domain_pattern};
 pub use keys::LabelKeys;
 pub use matrix::{

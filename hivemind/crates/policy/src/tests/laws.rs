@@ -7,7 +7,7 @@ use hivemind_model::{Identity, PolicyType};
 use proptest::{collection::vec, prelude::*};
 
 use super::{data_path, generate};
-use crate::{OtherEnd, Speaks, Tables, World, compile, judge, warnings};
+use crate::{Compiler, OtherEnd, Speaks, Tables, World, compile, judge, warnings};
 
 /// How many random worlds; each is asked about [`QUESTIONS`] connections of each of its identities in both directions: more
 /// than a million in all.
@@ -43,6 +43,15 @@ proptest! {
                     prop_assert!(rules.contains(&rule), "{rule:x} is none of {rules:x?}: {meant:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_compiled_together_is_what_is_compiled_alone(world in generate::world()) {
+        let mut compiler = Compiler::new(&world);
+        for (number, tables) in all_tables(&world) {
+            let together = compiler.compile(number);
+            prop_assert_eq!(together.as_deref(), Some(&tables), "{}", number);
         }
     }
 
