@@ -63,7 +63,7 @@ async fn signal_policies(objects: &Objects, changed: &mpsc::Sender<()>) {
         match objects.list_and_watch::<NetworkPolicy>(None).await {
             Ok((list, mut watch)) => {
                 let uid = |policy: &NetworkPolicy| policy.metadata.uid;
-                let gists = list.items.iter().map(|policy| (uid(policy), Gist::of(policy)));
+                let gists = list.items.into_iter().map(|policy| (uid(&policy), Gist::of(&policy)));
                 let mut gists: HashMap<_, _> = gists.collect();
                 let _ = changed.try_send(());
                 loop {
