@@ -64,7 +64,7 @@ pub(crate) fn set(node: &Node, identity: u32, tables: Arc<Tables>) -> Result<(),
 /// Has the endpoints of an identity without a policy judged by that of another one, if this has one.
 pub(crate) fn share(node: &Node, identity: u32, other: u32) -> Result<(), Error> {
     check_identity(identity)?;
-    let number = node.policies().to_share(identity, other);
+    let number = node.policies().lend(identity, other);
     number.map_or(Ok(()), |number| assign(node, identity, number))
 }
 

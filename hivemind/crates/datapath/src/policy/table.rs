@@ -67,8 +67,8 @@ impl PolicyTable {
         self.numbers.contains_key(&identity)
     }
 
-    /// The number that `other` has, if the identity has none. It is kept until it is assigned.
-    pub(crate) fn to_share(&mut self, identity: u32, other: u32) -> Option<u32> {
+    /// Lends the identity the number that `other` has, if it has none. It is kept until it is assigned.
+    pub(crate) fn lend(&mut self, identity: u32, other: u32) -> Option<u32> {
         let number = self.numbers.get(&other).copied().filter(|_| !self.has(identity))?;
         self.unassigned.insert(number);
         Some(number)
