@@ -119,6 +119,19 @@ pub fn echo(mut stream: TcpStream) {
     }
 }
 
+/// Sends a byte on a connection, and waits for it to come back.
+///
+/// # Errors
+/// When it does not within `limit`, or another one does.
+pub fn exchange(stream: &mut TcpStream, byte: u8, limit: Duration) -> Result<()> {
+    stream.set_read_timeout(Some(limit))?;
+    stream.write_all(&[byte])?;
+    let mut back = [0];
+    stream.read_exact(&mut back).with_context(|| format!("{byte} did not come back"))?;
+    ensure!(back[0] == byte, "{} came back instead of {byte}", back[0]);
+    Ok(())
+}
+
 /// Whether a new UDP flow from an app's replica is answered.
 ///
 /// # Errors

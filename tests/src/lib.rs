@@ -48,7 +48,7 @@ pub use life::LifeNode;
 pub use link::{Direction, Link, LinkKind, LinkOptions, LinkQuality, forward};
 pub use load::{Load, LoadReport, Plan, serve};
 pub use maps::{Dropped, PinnedMaps, Translations};
-pub use node::{Containerd, Node, NodeOptions, check_refusal, policy, policy_only};
+pub use node::{Containerd, Node, NodeOptions, check_refusal, policy, policy_letting_in, policy_only};
 pub use probe::{Held, Place};
 pub use programs::{Build, artifacts, hivemind_binary, hivemind_of, image_archive};
 pub use prometheus::{Prometheus, Sample, tool};

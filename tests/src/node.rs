@@ -26,7 +26,7 @@ use crate::sandbox::Sandbox;
 use crate::wait::eventually;
 
 pub use commands::check_refusal;
-pub use policies::{policy, policy_only};
+pub use policies::{policy, policy_letting_in, policy_only};
 
 /// How long what a daemon left gets to go: the kernel takes network namespaces down in its own time.
 const NOTHING_LEFT_LIMIT: Duration = Duration::from_secs(10);

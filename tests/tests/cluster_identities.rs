@@ -2,15 +2,15 @@
 //! node and whatever starts anew meanwhile.
 
 use std::{
-    io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use hivemind_tests::{
-    Cluster, ClusterOptions, NodeOptions, echo::ANSWER, echo::Echo, echo::PORT, echo::addresses, eventually,
-    policy,
+    Cluster, ClusterOptions, NodeOptions,
+    echo::{ANSWER, Echo, PORT, addresses, assert_reaches, exchange},
+    eventually, policy_letting_in,
 };
 use serde_json::Value;
 
@@ -18,24 +18,6 @@ const LIMIT: Duration = Duration::from_secs(40);
 
 /// After how many seconds nobody waits for a node any more.
 const GRACE_S: &str = "600";
-
-fn exchange(stream: &mut TcpStream, byte: u8) -> io::Result<()> {
-    stream.write_all(&[byte])?;
-    let mut answer = [0];
-    stream.read_exact(&mut answer)?;
-    if answer == [byte] { Ok(()) } else { Err(io::Error::other("another byte came back")) }
-}
-
-/// Lets into the server whom this selector selects.
-fn letting_in(selector: &str) -> String {
-    policy(
-        "server",
-        &format!(
-            "{{podSelector: {{matchLabels: {{app: server}}}}, policyTypes: [Ingress], \
-             ingress: [{{from: [{{podSelector: {selector}}}]}}]}}"
-        ),
-    )
-}
 
 /// Two nodes: `server` and `stranger` on the first, and on the second `client`, which talks to the server, and of which a second
 /// generation has another label and never comes up.
@@ -60,13 +42,9 @@ impl Split {
         let server = cluster.server();
         let echo = Echo::start(server, "server")?;
         let at = SocketAddr::new(addresses(server, "server")?[0], PORT);
-        server.apply(&letting_in("{matchLabels: {app: client}}"))?;
+        server.apply(&policy_letting_in("server", "{matchLabels: {app: client}}"))?;
         let client = server.replica("client")?;
-        let connect = move || {
-            let stream = TcpStream::connect_timeout(&at, LIMIT)?;
-            stream.set_read_timeout(Some(LIMIT))?;
-            Ok::<_, io::Error>(stream)
-        };
+        let connect = move || TcpStream::connect_timeout(&at, LIMIT);
         let stream = cluster.in_network_of(&client, connect)?.context("cannot connect")?;
 
         server.relabel("client", &[("tier", "b")], Some(&["sh", "-c", "exit 1"]))?;
@@ -75,13 +53,12 @@ impl Split {
             ensure!(all.len() == 2 && all.iter().all(|one| one.2 == Some(all[0].1)), "{all:?}");
             Ok(())
         })?;
-        let split = Self { cluster, client, at, stream, _echo: echo };
-        Ok(split)
+        Ok(Self { cluster, client, at, stream, _echo: echo })
     }
 
     /// The client that talks still does, whichever `byte` it says, and the stranger is let in no more than before.
     fn check_as_before(&mut self, byte: u8) -> Result<()> {
-        exchange(&mut self.stream, byte).context("the client's connection is cut")?;
+        exchange(&mut self.stream, byte, LIMIT).context("the client's connection is cut")?;
         let stranger = self.cluster.server().replica("stranger")?;
         let at = self.at;
         let tried = self.cluster.in_network_of(&stranger, move || TcpStream::connect_timeout(&at, ANSWER))?;
@@ -94,6 +71,7 @@ impl Split {
         let found = self.cluster.server().json(&["policy", "get", "server"])?;
         let generation = found["metadata"]["generation"].as_u64().context("no generation")?;
         let nodes = found["status"]["nodes"].as_object().with_context(|| format!("no nodes: {found}"))?;
+        ensure!(nodes.len() == self.cluster.nodes().len(), "not of all nodes: {found}");
         Ok((generation, nodes.values().filter_map(|node| node["generation"].as_u64()).collect()))
     }
 
@@ -114,7 +92,7 @@ fn a_policy_that_waits_for_a_node_leaves_what_is_in_force_alone_on_every_daemon_
 
     // Only some replicas of an identity are meant: the one that talks is to become another, and its node does not hear it.
     let server = split.cluster.server();
-    let file = server.write("held.yaml", &letting_in("{matchLabels: {tier: a}}"))?;
+    let file = server.write("held.yaml", &policy_letting_in("server", "{matchLabels: {tier: a}}"))?;
     server.hivemind_ok(&["policy", "apply", "--no-wait", "-f", &file])?;
     eventually(LIMIT, "the client to be given another identity", || {
         let all = server.identities("client")?;
@@ -127,9 +105,11 @@ fn a_policy_that_waits_for_a_node_leaves_what_is_in_force_alone_on_every_daemon_
 
     // A daemon that starts now knows the policy as it is to be, and not what it was.
     split.cluster.server().daemon_kill9()?;
-    exchange(&mut split.stream, b'3').context("the client's connection is cut by a restart")?;
+    exchange(&mut split.stream, b'3', LIMIT).context("the client's connection is cut by a restart")?;
     split.cluster.server().daemon_start()?;
     split.cluster.deploy_waiting_on(0, "late", &[])?;
+    let late = Echo::start(split.cluster.server(), "late")?;
+    assert_reaches(split.cluster.server(), "stranger", "late", false)?;
     split.is_held_back()?;
     split.check_as_before(b'4')?;
 
@@ -141,12 +121,13 @@ fn a_policy_that_waits_for_a_node_leaves_what_is_in_force_alone_on_every_daemon_
         Ok(())
     })?;
     split.check_as_before(b'5')?;
+    assert_reaches(split.cluster.server(), "stranger", "late", true)?;
+    drop(late);
     let all = split.cluster.server().identities("client")?;
     let own = all.iter().find(|one| one.0 == name).context("it is gone")?;
     ensure!(own.1 != number && own.2 == Some(own.1), "{all:?}");
 
-    split.cluster.server().apply(&letting_in("{matchLabels: {tier: b}}"))?;
-    split.stream.set_read_timeout(Some(ANSWER))?;
-    ensure!(exchange(&mut split.stream, b'6').is_err(), "only the others are let in");
+    split.cluster.server().apply(&policy_letting_in("server", "{matchLabels: {tier: b}}"))?;
+    ensure!(exchange(&mut split.stream, b'6', ANSWER).is_err(), "only the others are let in");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Which replicas are one to policies: those that no label tells apart of which a policy names the key.
 
 use std::{
-    io::{self, Read, Write},
+    io::Read,
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use hivemind_tests::{
     Node,
-    echo::{ANSWER, Echo, PORT, addresses},
-    eventually, policy,
+    echo::{ANSWER, Echo, PORT, addresses, exchange},
+    eventually, policy_letting_in,
 };
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -25,32 +25,9 @@ fn replaced(node: &Node, app: &str, former: &str) -> Result<(String, u64)> {
     })
 }
 
-fn exchange(stream: &mut TcpStream, byte: u8) -> io::Result<()> {
-    stream.write_all(&[byte])?;
-    let mut answer = [0];
-    stream.read_exact(&mut answer)?;
-    if answer == [byte] { Ok(()) } else { Err(io::Error::other("another byte came back")) }
-}
-
 /// A connection from an app's only replica.
 fn connection(node: &Node, app: &str, to: SocketAddr) -> Result<TcpStream> {
-    let connect = move || {
-        let stream = TcpStream::connect_timeout(&to, ANSWER)?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        Ok::<_, io::Error>(stream)
-    };
-    node.in_network_of(app, connect)?.context("cannot connect")
-}
-
-/// Lets into the server whom this selector selects.
-fn letting_in(selector: &str) -> String {
-    policy(
-        "server",
-        &format!(
-            "{{podSelector: {{matchLabels: {{app: server}}}}, policyTypes: [Ingress], \
-             ingress: [{{from: [{{podSelector: {selector}}}]}}]}}"
-        ),
-    )
+    node.in_network_of(app, || TcpStream::connect_timeout(&to, ANSWER))?.context("cannot connect")
 }
 
 #[test]
@@ -72,16 +49,16 @@ fn labels_that_no_policy_names_change_without_a_new_identity_and_those_that_one_
 
     // A policy that names a key which none did: the number stays, and so does the replica with its connection.
     let mut stream = connection(&node, "client", at)?;
-    exchange(&mut stream, b'1')?;
-    node.apply(&letting_in("{matchLabels: {tier: front}}"))?;
-    exchange(&mut stream, b'2')?;
+    exchange(&mut stream, b'1', LIMIT)?;
+    node.apply(&policy_letting_in("server", "{matchLabels: {tier: front}}"))?;
+    exchange(&mut stream, b'2', LIMIT)?;
     ensure!(node.identities("client")? == [(second.clone(), number, Some(number))], "it became another");
-    node.apply(&letting_in("{matchExpressions: [{key: tier, operator: DoesNotExist}]}"))?;
+    node.apply(&policy_letting_in("server", "{matchExpressions: [{key: tier, operator: DoesNotExist}]}"))?;
     ensure!(connection(&node, "client", at).is_err(), "it has the label that none may have");
 
     // That label is looked at now: whoever has another value is another.
-    node.apply(&letting_in("{matchLabels: {tier: front}}"))?;
-    exchange(&mut connection(&node, "client", at)?, b'3')?;
+    node.apply(&policy_letting_in("server", "{matchLabels: {tier: front}}"))?;
+    exchange(&mut connection(&node, "client", at)?, b'3', LIMIT)?;
     node.relabel("client", &[("tier", "back")], None)?;
     let (_, other) = replaced(&node, "client", &second)?;
     ensure!(other != number, "{number} stands for two values of a label that a policy names");
@@ -100,7 +77,7 @@ fn a_replica_that_a_new_policy_tells_apart_from_its_siblings_becomes_another_ide
     let at = SocketAddr::new(addresses(&node, "server")?[0], PORT);
     let (name, number, _) = node.identities("client")?.pop().context("no replica")?;
     let mut stream = connection(&node, "client", at)?;
-    exchange(&mut stream, b'1')?;
+    exchange(&mut stream, b'1', LIMIT)?;
 
     // The next generation never comes up, so that both are there.
     node.relabel("client", &[("tier", "b")], Some(&["sh", "-c", "exit 1"]))?;
@@ -110,18 +87,20 @@ fn a_replica_that_a_new_policy_tells_apart_from_its_siblings_becomes_another_ide
         Ok(())
     })?;
     // Of two generations with one replica each, the one that talks is given the other number.
-    node.apply(&letting_in("{matchLabels: {tier: a}}"))?;
+    node.apply(&policy_letting_in("server", "{matchLabels: {tier: a}}"))?;
     let all = node.identities("client")?;
     let (talking, other): (Vec<_>, Vec<_>) = all.iter().partition(|one| one.0 == name);
     ensure!(talking.len() == 1 && other.len() == 1, "{all:?}");
     ensure!(talking[0].1 != other[0].1, "both are still one: {all:?}");
     ensure!(all.iter().all(|one| one.2 == Some(one.1)), "a node was not waited for: {all:?}");
-    exchange(&mut stream, b'2')?;
+    exchange(&mut stream, b'2', LIMIT)?;
 
-    node.apply(&letting_in("{matchLabels: {tier: b}}"))?;
-    stream.set_read_timeout(Some(ANSWER))?;
-    ensure!(exchange(&mut stream, b'3').is_err(), "what was made goes on although only the others may");
-    node.apply(&letting_in("{matchLabels: {tier: a}}"))?;
+    node.apply(&policy_letting_in("server", "{matchLabels: {tier: b}}"))?;
+    ensure!(
+        exchange(&mut stream, b'3', ANSWER).is_err(),
+        "what was made goes on although only the others may"
+    );
+    node.apply(&policy_letting_in("server", "{matchLabels: {tier: a}}"))?;
     stream.set_read_timeout(Some(LIMIT))?;
     let mut answer = [0];
     stream.read_exact(&mut answer)?;

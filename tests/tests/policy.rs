@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Read},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use hivemind_tests::{
     Node, Traffic,
-    echo::{ANSWER, Echo, PORT, addresses, any_socket, asks, assert_reaches, dials},
+    echo::{ANSWER, Echo, PORT, addresses, any_socket, asks, assert_reaches, dials, exchange},
     eventually, policy, policy_only,
 };
 use nix::sched::{CloneFlags, setns};
@@ -181,16 +181,6 @@ fn a_replica_is_governed_before_its_first_instruction() -> Result<()> {
         ensure!(heard(&listener) > 0, "nothing");
         Ok(())
     })
-}
-
-/// Sends `byte` and waits for it to come back.
-fn exchange(stream: &mut TcpStream, byte: u8, limit: Duration) -> Result<()> {
-    stream.set_read_timeout(Some(limit))?;
-    stream.write_all(&[byte])?;
-    let mut back = [0];
-    stream.read_exact(&mut back).with_context(|| format!("{byte} did not come back"))?;
-    ensure!(back[0] == byte, "{} came back instead of {byte}", back[0]);
-    Ok(())
 }
 
 #[test]

@@ -76,3 +76,10 @@ pub fn policy_only(name: &str, from: &str, to: &str, ports: &str) -> String {
     let ports = if ports.is_empty() { String::new() } else { format!(", ports: {ports}") };
     policy(name, &format!("{{{}, ingress: [{{from: [{{{}}}]{ports}}}]}}", app(to), app(from)))
 }
+
+/// As [`policy`], one of the app's name that lets in whom a selector, given as YAML, selects, and nobody else.
+#[must_use]
+pub fn policy_letting_in(app: &str, selector: &str) -> String {
+    let subject = format!("podSelector: {{matchLabels: {{app: {app}}}}}, policyTypes: [Ingress]");
+    policy(app, &format!("{{{subject}, ingress: [{{from: [{{podSelector: {selector}}}]}}]}}"))
+}
