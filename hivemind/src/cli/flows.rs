@@ -23,7 +23,7 @@ const REMEMBERED_MAX: u64 = 4096;
 #[derive(Args, Debug)]
 #[command(
     after_help = "A line tells when, whether it may pass, who began it and with whom, and what happened: new (its \
-first packet passed), live (it goes on), closed, denied (a policy refused a packet of it) or dropped (it could not be \
+first packet passed), live (it goes on; the time is that of its beginning), closed, denied (a policy refused a packet of it) or dropped (it could not be \
 carried). only-client/ingress[0] names the rule that allowed it; only-client/ingress, without a number, a policy that \
 governs the replica and has no rule that allows it. Bytes and packets are those that who began it sent, and those that \
 came back.

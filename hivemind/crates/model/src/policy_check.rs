@@ -13,9 +13,9 @@ use crate::flow::RuleRef;
 pub struct PolicyCheck {
     /// What comes of it.
     pub verdict: PolicyCheckVerdict,
-    /// Who makes the connection: `namespace/app`, `host`, or an address.
+    /// Who makes the connection: `namespace/app`, `host`, `world`, or an address.
     pub source: String,
-    /// With whom; as `source`.
+    /// With whom; as `source`, or `dns`, or the name of a domain.
     pub destination: String,
     /// `tcp`, `udp`, `sctp`, `icmp` or `icmpv6`.
     pub protocol: String,
@@ -37,7 +37,7 @@ pub enum PolicyCheckVerdict {
     Allowed,
     /// One of them does not.
     Denied,
-    /// It depends on their addresses.
+    /// It depends on their addresses, or on the names by which these were asked for.
     Depends,
 }
 
@@ -47,9 +47,14 @@ pub enum PolicyCheckVerdict {
 pub struct PolicyJudgement {
     /// Whether they let it pass.
     pub allowed: bool,
-    /// The addresses of the other end of which this is true.
+    /// The addresses of the other end of which this is true; if that is `world` or the name of a domain, one of each range
+    /// that the policies tell apart.
     #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
+    /// Domains as policies name them: this is so if the node's DNS server answered a name of one of them with the address. Empty: it is
+    /// so if it answered none of those that another judgement has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<String>,
     /// The rules that decide; empty where no policy governs the end.
     pub rules: Vec<RuleRef>,
     /// Rules of policies that only tell, which would deny it.

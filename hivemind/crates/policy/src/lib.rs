@@ -18,6 +18,7 @@ mod domain;
 mod intervals;
 mod keys;
 mod matrix;
+mod outside;
 mod reference;
 mod rules;
 mod seen;
@@ -39,6 +40,7 @@ pub use matrix::{
     Allowed, JUDGEMENTS_MAX, Matrix, MatrixEnd, MatrixOf, MatrixOpen, MatrixPair, MatrixUse, PolicyTransport,
     PortSet, UseNow, matrix,
 };
+pub use outside::Outside;
 pub use reference::{Judgement, OtherEnd, Outcome, Speaks, Step, Tier, judge};
 pub use seen::{Between, SEEN_MAX, Seen, SeenCounts, SeenEnd, SeenPair};
 pub use simulate::{Change, Decided, Residents, Sides, Simulation};

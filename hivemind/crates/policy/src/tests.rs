@@ -6,6 +6,7 @@ mod keys;
 mod kubernetes;
 mod laws;
 mod matrix;
+mod outside;
 mod overruled;
 mod simulate;
 mod told;

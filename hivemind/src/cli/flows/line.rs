@@ -91,10 +91,12 @@ impl Printer {
     fn flow(&mut self, flow: &Flow) -> String {
         let (verdict, colour) = verdict(flow.verdict);
         let [source, destination] = self.both(&flow.source, &flow.destination);
+        // What goes on stands where it began, as it is sorted.
+        let time = flow.began.filter(|_| flow.event == FlowEvent::Live).unwrap_or(flow.time);
         let mut line = format!(
             "{}  {}  {source} -> {destination}  {:<5} {:<7}",
             // The day is of interest to programs, which have the whole time.
-            flow.time.strftime("%H:%M:%S%.3f"),
+            time.strftime("%H:%M:%S%.3f"),
             self.colours.paint(colour, &format!("{verdict:<7}")),
             flow.protocol,
             event(flow.event),
@@ -167,7 +169,8 @@ fn end(end: &FlowEnd) -> String {
                 other => format!("{other}/"),
             };
             // A replica that is gone is told by its app and its address.
-            let rest = if end.replica.is_empty() { format!(" {address}") } else { port };
+            let is_gone = end.replica.is_empty() && end.address.is_some();
+            let rest = if is_gone { format!(" {address}") } else { port };
             format!("{place}{named}{rest}").trim_end().to_owned()
         }
         "dns" => format!("dns{port}"),

@@ -7,15 +7,15 @@ use hivemind_model::{
     PolicyType, RuleRef,
 };
 
-use super::words;
+use super::{record::short, words};
 use crate::cli::{
     Session,
     fault::{Colours, Failure},
     output::{self, Format, FormatArgs},
 };
 
-/// The most addresses that a line names.
-const ADDRESSES_MAX: usize = 4;
+/// The most addresses, or domains, that a line names.
+const NAMED_MAX: usize = 4;
 
 /// Flags of `policy check`.
 #[derive(Args, Debug)]
@@ -23,14 +23,17 @@ const ADDRESSES_MAX: usize = 4;
     after_help = "It tells what the policies mean, as they are now: of both ends, tier by tier, with the rules that decide. \
 What a node would do with a packet is told by hivemind net trace.
 
-An end is an app, NAMESPACE/APP, host (the processes of a replica's own node), or an address.
+An end is an app, NAMESPACE/APP, host (the processes of a replica's own node), world (everything outside), or an address. TO may \
+be dns too, or the name of a domain: whatever address outside it has. Of an address outside nobody knows here by which name it was \
+asked for: where rules name domains it is told what comes of it by each.
 
 Examples:
   hivemind policy check web-app db --port 5432/tcp
   hivemind policy check shop/web 192.0.2.7 --port 443
+  hivemind policy check shop/web api.example.org --port 443
   hivemind policy check web-app db --port icmp          a ping
 
-Exit codes: 0 allowed, 1 denied, or not for all addresses, 2 a wrong word, 3 there is no such app."
+Exit codes: 0 allowed, 1 denied, or not for all addresses and names, 2 a wrong word, 3 there is no such app."
 )]
 pub(crate) struct CheckArgs {
     /// Who makes the connection
@@ -110,12 +113,9 @@ fn told(check: &PolicyCheck, policies: &[NetworkPolicy], colours: Colours) -> St
     let (colour, what) = match check.verdict {
         PolicyCheckVerdict::Allowed => ("32", "allowed"),
         PolicyCheckVerdict::Denied => ("1;31", "denied"),
-        PolicyCheckVerdict::Depends => ("33", "allowed to some addresses, denied to others"),
+        PolicyCheckVerdict::Depends => ("33", "depends on the address, or on its name"),
     };
     let port = check.port.map(|port| format!("{port}/")).unwrap_or_default();
-    let short = |end: &str| {
-        end.strip_prefix(DEFAULT_NAMESPACE).and_then(|rest| rest.strip_prefix('/')).unwrap_or(end).to_owned()
-    };
     let mut text = format!(
         "{} to {} on {port}{}: {}\n",
         short(&check.source),
@@ -134,7 +134,7 @@ fn told(check: &PolicyCheck, policies: &[NetworkPolicy], colours: Colours) -> St
         }
         for judgement in judgements {
             if judgements.len() > 1 {
-                text.push_str(&format!("  with {}\n", addresses(judgement)));
+                text.push_str(&format!("  with {}\n", of_whom(judgement)));
             }
             side(judgement, policies, colours, &mut text);
         }
@@ -142,13 +142,21 @@ fn told(check: &PolicyCheck, policies: &[NetworkPolicy], colours: Colours) -> St
     text
 }
 
-fn addresses(judgement: &PolicyJudgement) -> String {
-    let mut named: Vec<String> =
-        judgement.addresses.iter().take(ADDRESSES_MAX).map(ToString::to_string).collect();
-    if judgement.addresses.len() > ADDRESSES_MAX {
-        named.push(format!("{} more", judgement.addresses.len() - ADDRESSES_MAX));
+/// `192.0.2.7, if it was asked for by a name of *.example.org`.
+fn of_whom(judgement: &PolicyJudgement) -> String {
+    let addresses = some_of(&judgement.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ", ");
+    match judgement.domains.as_slice() {
+        [] => addresses,
+        domains => format!("{addresses}, if asked for by a name of {}", some_of(domains, " or ")),
     }
-    named.join(", ")
+}
+
+fn some_of(all: &[String], between: &str) -> String {
+    let mut named: Vec<String> = all.iter().take(NAMED_MAX).cloned().collect();
+    if all.len() > NAMED_MAX {
+        named.push(format!("{} more", all.len() - NAMED_MAX));
+    }
+    named.join(between)
 }
 
 /// What one end says, tier by tier.
@@ -249,6 +257,7 @@ mod tests {
         let ingress = PolicyJudgement {
             allowed: false,
             addresses: vec![[10, 200, 0, 7].into()],
+            domains: Vec::new(),
             rules: vec![rule("web", None)],
             audit: Vec::new(),
             steps: vec![

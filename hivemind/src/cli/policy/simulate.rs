@@ -106,9 +106,9 @@ fn told(simulation: &PolicySimulation, wide: bool, now: Timestamp) -> String {
     let mut text = String::new();
     let is_empty = simulation.nodes.iter().all(|reach| reach.first.is_none());
     if is_empty {
-        text += "no flows were recorded in that time: nothing is known of what would change\n";
+        text += "no flows were recorded in that time: nothing is known of what would change (a minute is recorded at its end)\n";
     } else if simulation.changes.is_empty() {
-        text += "of what was recorded, nothing is known to change\n";
+        text += "of what was recorded, nothing is known to change (a minute is recorded at its end)\n";
     } else {
         text += &table(simulation, wide, now);
     }
@@ -288,11 +288,13 @@ missing: some of a node's log cannot be read
         let mut none =
             PolicySimulation { changes: Vec::new(), missing: Vec::new(), beyond: 0, ..simulation() };
         (none.unknown, none.unchanged) = (SimulatedRest::default(), SimulatedRest::default());
-        assert!(told(&none, false, at(60)).starts_with("of what was recorded, nothing is known to change\n"));
+        assert!(told(&none, false, at(60)).starts_with(
+            "of what was recorded, nothing is known to change (a minute is recorded at its end)\n"
+        ));
         none.nodes.iter_mut().for_each(|reach| (reach.first, reach.last) = (None, None));
         assert_eq!(
             told(&none, false, at(60)),
-            "no flows were recorded in that time: nothing is known of what would change\n\
+            "no flows were recorded in that time: nothing is known of what would change (a minute is recorded at its end)\n\
              recorded on one: nothing\nrecorded on two: nothing\n"
         );
     }

@@ -75,9 +75,9 @@ pub(crate) async fn apply(
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct CheckParams {
-    /// Who makes it: `app`, `namespace/app`, `host`, or an address.
+    /// Who makes it: `app`, `namespace/app`, `host`, `world`, or an address.
     from: String,
-    /// With whom; in the same way.
+    /// With whom; in the same way, or `dns`, or the name of a domain: whatever address outside it has.
     to: String,
     /// `tcp` (if it is left out), `udp`, `sctp`, or `icmp` for an echo request.
     protocol: Option<String>,
@@ -113,7 +113,7 @@ pub(crate) async fn check(
         port: params.port,
         namespace,
     };
-    Ok(Json(policy_check::check(serving.objects(), &question).await?))
+    Ok(Json(policy_check::check(&serving.api.config, &question).await?))
 }
 
 /// Which records a request asks for: since `ago` if it does not say, and until now. Both times are always said.
