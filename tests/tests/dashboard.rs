@@ -1,10 +1,19 @@
 //! The dashboard in a real browser: what it shows is what is there, and what it is told to do is done.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use hivemind_tests::{Browser, Node, Registry, artifacts, eventually, hivemind_binary, policy_only};
+use hivemind_tests::{
+    Browser, Cluster, ClusterOptions, Node, NodeOptions, Registry, artifacts, both_addresses,
+    echo::{Echo, PORT, addresses, dials},
+    eventually, hivemind_binary, policy_only,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -260,12 +269,12 @@ fn policy_and_flows(node: &Node, browser: &mut Browser) -> Result<()> {
     browser.see("#flows li[data-verdict=denied]", "stranger")?;
 
     // While it is paused, what comes is counted and not shown.
-    browser.click("#flows header button")?;
+    browser.click("#flows .pause")?;
     let before = browser.act("count", &[json!("#flows li")])?;
     node.in_replica("client", "timeout 5 wget -q -O - http://web/ > /dev/null")?;
     browser.see("#flows header", "new")?;
     assert_eq!(browser.act("count", &[json!("#flows li")])?, before, "it goes on");
-    browser.click("#flows header button")?;
+    browser.click("#flows .pause")?;
     browser.see("#flows header", "live")?;
     Ok(())
 }
@@ -312,6 +321,8 @@ fn a_token_that_may_only_read_sees_everything_and_changes_nothing() -> Result<()
         assert_eq!(browser.act("count", &[json!(control)])?, json!(0), "{control} is offered");
     }
     inspect(&mut browser, "read-only")?;
+    choose_recorded(&mut browser)?;
+    browser.see("#flows", "Nothing was recorded in the last hour")?;
 
     // Not only does the page not offer it.
     let scale = [json!("PUT"), json!("/v1/namespaces/default/apps/web/scale"), json!({"replicas": 2})];
@@ -323,4 +334,178 @@ fn a_token_that_may_only_read_sees_everything_and_changes_nothing() -> Result<()
     browser.see("main", "Paste a token")?;
     assert_eq!(browser.act("ask", &[json!("GET"), json!("/v1/apps"), Value::Null])?, json!(401));
     Ok(())
+}
+
+const RECORDED: &str = "#flows .switch button:last-child";
+
+/// Shows the last hour as it was recorded.
+fn choose_recorded(browser: &mut Browser) -> Result<()> {
+    browser.click(RECORDED)?;
+    browser.see("#flows .count", "as of").map(drop)
+}
+
+fn select(browser: &mut Browser, label: &str, value: &str) -> Result<()> {
+    browser.act("select", &[json!(format!("[aria-label='{label}']")), json!(value)]).map(drop)
+}
+
+/// Sends a signal to the node's daemon.
+fn signal(node: &Node, signal: Signal) -> Result<()> {
+    Ok(kill(Pid::from_raw(i32::try_from(node.daemon_pid()?)?), signal)?)
+}
+
+/// A number of bytes below a million, as the page says it.
+fn bytes(number: &Value) -> Result<String> {
+    let number = number.as_u64().context("no number")?;
+    #[expect(clippy::cast_precision_loss, reason = "it is small")]
+    let thousands = number as f64 / 1_000.0;
+    Ok(if number < 1_000 { format!("{number} B") } else { format!("{thousands:.1} kB") })
+}
+
+#[test]
+fn what_was_recorded_is_shown_by_pair_with_what_was_refused_first() -> Result<()> {
+    let (node, _registry, mut browser) = start()?;
+    for app in ["server", "client", "spare", "stranger"] {
+        node.deploy_waiting(app, &[])?;
+    }
+    node.apply(&policy_only("only-client", "client", "server", "[{port: 7000, endPort: 7001}]"))?;
+    node.apply(&policy_only("only-spare", "spare", "server", "[{port: 7001}]"))?;
+    enter(&node, &mut browser)?;
+    choose_recorded(&mut browser)?;
+    browser.see("#flows", "Nothing was recorded in the last hour: nobody spoke, or no minute")?;
+    browser.see("#flows .sums", &format!("Recorded: {}: nothing.", node.name()))?;
+
+    let _server = Echo::start(&node, "server")?;
+    let to = SocketAddr::new(addresses(&node, "server")?[0], PORT);
+    for _ in 0..3 {
+        ensure!(dials(&node, "client", to)?, "the client does not reach the server");
+    }
+    ensure!(!dials(&node, "stranger", to)?, "the stranger reaches the server");
+    no_complaints(&mut browser, &["401 GET /v1/session"])?;
+    // The end of a daemon ends the minute, too, and its sessions.
+    node.daemon_term()?;
+    node.daemon_start()?;
+    browser.see("main", "sudo hivemind ui")?;
+    enter(&node, &mut browser)?;
+    browser.act("refusals", &[])?;
+    browser.act("complaints", &[])?;
+
+    choose_recorded(&mut browser)?;
+    let matrix: Value = serde_json::from_str(&node.hivemind_ok(&["policy", "matrix", "-o", "json"])?)?;
+    let refused = browser.see("#flows li[data-pair]", "stranger")?;
+    assert!(refused.contains("refused") && refused.contains("denied now"), "{refused}");
+    assert!(!refused.contains("there"), "{refused}");
+    let first = browser.see("#flows li[data-pair]", "")?;
+    assert_eq!(first, refused, "what was refused is not first");
+    let used = browser.see("#flows li[data-pair='default/client default/server']", "allowed now")?;
+    let pairs = matrix["pairs"].as_array().context("no pairs")?;
+    let told = pairs.iter().find(|pair| pair["source"] == "default/client").context("no client")?;
+    let [sent, received] = ["bytesSent", "bytesReceived"].map(|way| bytes(&told["used"][0][way]["most"]));
+    let expected = format!("3 connections, {} there, {} back", sent?, received?);
+    assert!(used.contains(&expected) && used.contains("7000/tcp"), "no {expected:?}: {used}");
+    let sum = browser.see("#flows .sums", "refused, of 1 pair")?;
+    assert!(sum.contains("1 pair spoke: 3 connections"), "{sum}");
+    assert!(sum.contains(&format!("{} from ", node.name())) && sum.contains("once it has ended"), "{sum}");
+
+    opened_and_filtered(&mut browser)?;
+    waited_for(&node, &mut browser)
+}
+
+/// What is open and unused is below, and filters apply or say that they do not.
+fn opened_and_filtered(browser: &mut Browser) -> Result<()> {
+    browser.click("[aria-label='Ports of client to server']")?;
+    let ports = browser.see("#flows .ports", "7000/tcp")?;
+    assert!(ports.contains("3 connections") && ports.contains("allowed now"), "{ports}");
+    browser.see("[data-pair='default/client default/server']", "Allowed and never used: 7001/tcp")?;
+    browser.click("#flows summary")?;
+    browser.see("#flows details li", "spare to server 7001/tcp")?;
+    browser.see("#flows details li", "anybody to client, spare, stranger everything: no policy")?;
+    inspect(browser, "recorded")?;
+
+    select(browser, "With which verdict", "denied")?;
+    browser.act("gone", &[json!("#flows details")])?;
+    assert_eq!(browser.act("count", &[json!("#flows li[data-pair]")])?, json!(1));
+    select(browser, "Of which app", "default/client")?;
+    browser.see("#flows", "No such pairs in the last hour")?;
+    select(browser, "With which verdict", "allowed")?;
+    browser.see("#flows li[data-pair]", "client")?;
+    select(browser, "Of which time", "1d")?;
+    browser.see("#flows li[data-pair]", "client")?;
+    let address = json!(format!("{ADDRESS}/?app=default%2Fclient&verdict=allowed&recorded=1d"));
+    assert_eq!(browser.act("url", &[])?, address);
+    browser.act("reload", &[])?;
+    browser.see("#flows li[data-pair]", "client")?;
+    assert_eq!(browser.act("count", &[json!("#flows li[data-pair]")])?, json!(1));
+    assert_eq!(browser.act("value", &[json!("[aria-label='Of which time']")])?, json!("1d"));
+    assert_eq!(browser.act("url", &[])?, address);
+
+    // What minutes do not tell apart by pair is only told live.
+    browser.click("#flows .switch button")?;
+    select(browser, "Of which app", "")?;
+    select(browser, "With which verdict", "audited")?;
+    browser.click(RECORDED)?;
+    browser.see("#flows .note", "do not tell what was audited: the filter by verdict is off here")?;
+    browser.see("#flows li[data-pair]", "stranger")?;
+    select(browser, "With which verdict", "")?;
+    browser.act("gone", &[json!("#flows .note.warn")])?;
+    no_complaints(browser, &[])
+}
+
+/// While it is read one sees that, and if the daemon is gone, what is wrong.
+fn waited_for(node: &Node, browser: &mut Browser) -> Result<()> {
+    signal(node, Signal::SIGSTOP)?;
+    browser.click("#flows .again")?;
+    browser.see("#flows .count", "reading")?;
+    browser.see("#flows li[data-pair]", "stranger").context("what was read stays")?;
+    select(browser, "Of which time", "7d")?;
+    browser.see("#flows", "Reading what was recorded in the last week")?;
+    assert_eq!(browser.act("count", &[json!("#flows li[data-pair]")])?, json!(0), "of another span");
+    signal(node, Signal::SIGCONT)?;
+    browser.see("#flows li[data-pair]", "stranger")?;
+    browser.see("#flows .count", "as of")?;
+
+    signal(node, Signal::SIGSTOP)?;
+    select(browser, "Of which time", "15m")?;
+    browser.see("#flows", "Reading what was recorded in the last 15 minutes")?;
+    node.daemon_kill9()?;
+    browser.see("[role=alert]", "The connection is lost")?;
+    browser.see("#flows .fault", "HM0601")?;
+    browser.see("#flows .again[aria-disabled=false]", "Look again")?;
+    assert_eq!(browser.act("count", &[json!("#flows li[data-pair]")])?, json!(0));
+    inspect(browser, "recorded-fault")
+}
+
+#[test]
+fn of_what_two_nodes_recorded_bounds_are_told_and_whose_records_are_missing() -> Result<()> {
+    let daemon_flags = vec!["--web-port".to_owned(), "3000".to_owned()];
+    let node = NodeOptions { daemon_flags, ..NodeOptions::default() };
+    let cluster = Cluster::start_with(2, &ClusterOptions { node, ..ClusterOptions::default() })?;
+    cluster.start_daemons()?;
+    cluster.deploy_on(1, "web", "nginx", &[])?;
+    cluster.deploy_waiting_on(0, "client", &[])?;
+    let (server, other) = (cluster.server(), cluster.node(1));
+    let (web, client) = (server.replica("web")?, server.replica("client")?);
+    let to = SocketAddr::new(both_addresses(&web["status"])?[0], 80);
+    for _ in 0..3 {
+        cluster.get_from(&client, to, "/")?;
+    }
+    other.daemon_term()?;
+    server.daemon_term()?;
+    server.daemon_start()?;
+
+    let mut browser = Browser::start(server)?;
+    enter(server, &mut browser)?;
+    choose_recorded(&mut browser)?;
+    browser.see("#flows .note", &format!("The records of node {} are missing", other.name()))?;
+    browser.see("[data-pair='default/client default/web']", "3 connections, ")?;
+    inspect(&mut browser, "recorded-missing")?;
+    other.daemon_start()?;
+    cluster.until_ready(2)?;
+    // The server asks the other node once it hears it again.
+    eventually(LIMIT, "the records of both nodes", || {
+        browser.click("#flows .again")?;
+        browser.see("#flows .count", "as of")?;
+        let told = browser.see("#flows", "client")?;
+        ensure!(told.contains("3 to 6 connections") && !told.contains("are missing"), "{told}");
+        Ok(())
+    })
 }

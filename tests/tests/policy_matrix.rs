@@ -30,6 +30,15 @@ fn pair<'a>(matrix: &'a Value, source: &str) -> Option<&'a Value> {
     matrix["pairs"].as_array()?.iter().find(is)
 }
 
+/// The sum of a number over all minutes of what an app sent to the server.
+fn recorded(node: &Node, source: &str, field: &str) -> Result<u64> {
+    let words = ["flows", "--since", "1h", "--from", source, "--to", "server", "-o", "json"];
+    let text = node.hivemind_ok(&words)?;
+    let lines = text.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
+    let minutes = lines.iter().filter(|line| line["type"] == "minute");
+    Ok(minutes.filter_map(|line| line["object"][field].as_u64()).sum())
+}
+
 #[test]
 fn what_is_told_to_be_used_open_and_denied_is_what_packets_find() -> Result<()> {
     let (node, _registry) = Node::with_daemon()?;
@@ -56,10 +65,15 @@ fn what_is_told_to_be_used_open_and_denied_is_what_packets_find() -> Result<()> 
     let used = pair(&told, "client").with_context(|| format!("no client: {told:#}"))?;
     ensure!(used["used"][0]["port"] == PORT && used["used"][0]["now"] == "allowed", "{used:#}");
     ensure!(used["used"][0]["connections"] == json!({"least": 3, "most": 3}), "{used:#}");
+    for way in ["bytesSent", "bytesReceived"] {
+        let sum = recorded(&node, "client", way)?;
+        ensure!(sum > 0 && used["used"][0][way] == json!({"least": sum, "most": sum}), "{sum}: {used:#}");
+    }
     let unused = json!([{"protocol": "tcp", "first": UNUSED, "last": UNUSED}]);
     ensure!(used["unused"]["ranges"] == unused && used["denied"] == json!([]), "{used:#}");
     let denied = pair(&told, "stranger").with_context(|| format!("no stranger: {told:#}"))?;
     ensure!(denied["denied"][0]["port"] == PORT && denied["denied"][0]["now"] == "denied", "{denied:#}");
+    ensure!(denied["denied"][0]["bytesSent"] == json!({"least": 0, "most": 0}), "{denied:#}");
     ensure!(denied["used"] == json!([]) && denied["unused"]["ranges"] == json!([]), "{denied:#}");
     let open = json!({
         "sources": ["default/spare"], "destinations": ["default/server"], "allowed": {"ranges": unused},

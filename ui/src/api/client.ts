@@ -44,8 +44,8 @@ export function asFault(error: unknown): Fault {
 }
 
 /** Sends a request and gives the JSON of its answer; nothing, if the answer is empty. */
-export async function send<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
-  const patience = AbortSignal.timeout(PATIENCE_MS);
+export async function send<T>(method: string, path: string, body?: unknown, signal?: AbortSignal, patienceMs = PATIENCE_MS): Promise<T> {
+  const patience = AbortSignal.timeout(patienceMs);
   const response = await request(method, path, body, signal ? AbortSignal.any([signal, patience]) : patience);
   const text = await response.text();
   return (text === "" ? undefined : JSON.parse(text)) as T;

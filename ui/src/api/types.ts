@@ -16,8 +16,14 @@ export type FlowVerdict = Schemas["FlowVerdict"];
 export type IcmpMessage = Schemas["IcmpMessage"];
 export type KindLine = Schemas["KindLine"];
 export type LabelSelector = Schemas["LabelSelector"];
+export type MatrixOpen = Schemas["MatrixOpen"];
+export type MatrixPair = Schemas["MatrixPair"];
+export type MatrixPorts = Schemas["MatrixPorts"];
+export type MatrixRange = Schemas["MatrixRange"];
+export type MatrixUse = Schemas["MatrixUse"];
 export type Metadata = Schemas["Metadata"];
 export type NetworkPolicy = Extract<Schemas["WatchLine_NetworkPolicy"], { type: "added" }>["object"];
+export type PolicyMatrix = Schemas["PolicyMatrix"];
 export type PolicyPeer = Schemas["PolicyPeer"];
 export type PolicyPort = Schemas["PolicyPort"];
 export type Port = Schemas["Port"];
@@ -27,6 +33,7 @@ export type RuleRef = Schemas["RuleRef"];
 export type Service = Schemas["Service"];
 export type Session = Schemas["Session"];
 export type Status = Schemas["Status"];
+export type TrafficCount = Schemas["TrafficCount"];
 
 /** The last line of a stream that cannot go on. */
 export interface ErrorLine {

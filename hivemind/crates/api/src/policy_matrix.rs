@@ -6,7 +6,7 @@ use hivemind_model::{
     Namespace, PolicyCheckVerdict, PolicyMatrix, TrafficCount,
 };
 use hivemind_policy::{
-    Allowed, Matrix, MatrixEnd, MatrixOf, PolicyTransport, PortSet, Residents, UseNow, World,
+    Allowed, Between, Matrix, MatrixEnd, MatrixOf, PolicyTransport, PortSet, Residents, UseNow, World,
 };
 use jiff::Timestamp;
 
@@ -167,13 +167,19 @@ fn used(one: &hivemind_policy::MatrixUse) -> MatrixUse {
     MatrixUse {
         protocol,
         port: has_port.then_some(one.speaks.port),
-        connections: TrafficCount { least: one.connections.least, most: one.connections.most },
+        connections: count(one.connections),
+        bytes_sent: count(one.bytes_sent),
+        bytes_received: count(one.bytes_received),
         now: one.now.map(|now| match now {
             UseNow::Allowed => PolicyCheckVerdict::Allowed,
             UseNow::Denied => PolicyCheckVerdict::Denied,
             UseNow::Depends => PolicyCheckVerdict::Depends,
         }),
     }
+}
+
+fn count(between: Between) -> TrafficCount {
+    TrafficCount { least: between.least, most: between.most }
 }
 
 /// What is allowed for all.

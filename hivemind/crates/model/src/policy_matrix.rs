@@ -97,6 +97,11 @@ pub struct MatrixUse {
     pub port: Option<u16>,
     /// How many connections or attempts there were; none where they had begun before the records.
     pub connections: TrafficCount,
+    /// Bytes of IP packets that the source sent; none of attempts that were refused. Those of connections that the destination's node
+    /// refused after the source's had let them pass are in it where others passed.
+    pub bytes_sent: TrafficCount,
+    /// Bytes of IP packets that the source was sent back.
+    pub bytes_received: TrafficCount,
     /// What today's policies say of them; none where they were not judged. Of ICMP, of which no types are recorded, they are judged as
     /// echo requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]

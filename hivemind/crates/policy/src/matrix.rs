@@ -112,6 +112,10 @@ pub struct MatrixUse {
     pub speaks: Speaks,
     /// How many; none of what had begun before the records.
     pub connections: Between,
+    /// Bytes of IP packets that the source sent; none of attempts that were refused.
+    pub bytes_sent: Between,
+    /// Bytes of IP packets that it was sent back.
+    pub bytes_received: Between,
     /// What today's policies say of them; `None` where they were not judged.
     pub now: Option<UseNow>,
 }
@@ -191,11 +195,18 @@ impl MatrixEnd {
     }
 }
 
+/// Connections, and bytes there and back.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    connections: Between,
+    bytes: [Between; 2],
+}
+
 /// What was recorded of one pair, by port.
 #[derive(Debug, Default)]
 struct Uses {
-    used: BTreeMap<(u8, u16), Between>,
-    denied: BTreeMap<(u8, u16), Between>,
+    used: BTreeMap<(u8, u16), Sums>,
+    denied: BTreeMap<(u8, u16), Sums>,
 }
 
 impl Uses {
@@ -209,10 +220,17 @@ impl Uses {
                 }
             })
         };
-        let told = |uses: &BTreeMap<(u8, u16), Between>| {
-            let one = |((protocol, port), connections): (&(u8, u16), &Between)| {
+        let told = |uses: &BTreeMap<(u8, u16), Sums>| {
+            let one = |((protocol, port), sums): (&(u8, u16), &Sums)| {
                 let speaks = Speaks { protocol: *protocol, port: *port };
-                MatrixUse { speaks, connections: *connections, now: now(speaks) }
+                let [bytes_sent, bytes_received] = sums.bytes;
+                MatrixUse {
+                    speaks,
+                    connections: sums.connections,
+                    bytes_sent,
+                    bytes_received,
+                    now: now(speaks),
+                }
             };
             uses.iter().map(one).collect::<Vec<_>>()
         };
@@ -253,13 +271,15 @@ impl Recorded {
             let uses = pairs.entry((source, destination)).or_default();
             let key = (speaks.protocol, speaks.port);
             if counts.has_passed() {
-                add(uses.used.entry(key).or_default(), passed(counts));
+                let sums = uses.used.entry(key).or_default();
+                add(&mut sums.connections, passed(counts));
+                for (sum, more) in sums.bytes.iter_mut().zip(counts.passed_bytes()) {
+                    add(sum, more);
+                }
             }
             if counts.denied > 0 {
-                add(
-                    uses.denied.entry(key).or_default(),
-                    Between { least: counts.denied, most: counts.denied },
-                );
+                let denied = Between { least: counts.denied, most: counts.denied };
+                add(&mut uses.denied.entry(key).or_default().connections, denied);
             }
         }
         pairs.retain(|_, uses| !uses.used.is_empty() || !uses.denied.is_empty());

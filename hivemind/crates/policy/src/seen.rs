@@ -108,30 +108,51 @@ pub struct SeenCounts {
     pub has_more_bytes: bool,
     /// The first and the last minute in which some passed a node, by their beginnings.
     pub passed: Option<(Timestamp, Timestamp)>,
-    /// Connections and bytes by node.
-    by_node: BTreeMap<String, [u64; 2]>,
-    /// By node, whether some passed it, and whether it refused some.
-    verdicts: BTreeMap<String, [bool; 2]>,
+    /// What each node counted.
+    by_node: BTreeMap<String, OfNode>,
     /// As [`SeenPair::is_seen_by_two`].
     is_seen_by_two: bool,
+}
+
+/// What one node counted of a pair.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct OfNode {
+    connections: u64,
+    /// Bytes of both directions.
+    bytes: u64,
+    /// Bytes there and back of what passed, as [`SeenCounts::passed_bytes`].
+    passed_bytes: [u64; 2],
+    /// Whether some passed it, and whether it refused some.
+    verdicts: [bool; 2],
 }
 
 impl SeenCounts {
     /// Connections and attempts.
     pub fn connections(&self) -> Between {
-        Between::of(self.by_node.values().map(|[connections, _]| *connections), self.is_seen_by_two)
+        self.between(|node| node.connections)
     }
 
     /// Whether some passed both ends' nodes, as far as that shows: what the destination's node refuses has passed the source's, so
     /// where one refused some, only one that let some pass as well shows it. Of what one node sees alone, it alone decides.
     pub fn has_passed(&self) -> bool {
         let is_plain = self.denied == 0 || !self.is_seen_by_two;
-        self.passed.is_some() && (is_plain || self.verdicts.values().any(|verdicts| *verdicts == [true; 2]))
+        self.passed.is_some() && (is_plain || self.by_node.values().any(|node| node.verdicts == [true; 2]))
     }
 
     /// Bytes of IP packets in both directions.
     pub fn bytes(&self) -> Between {
-        Between::of(self.by_node.values().map(|[_, bytes]| *bytes), self.is_seen_by_two)
+        self.between(|node| node.bytes)
+    }
+
+    /// Bytes of IP packets of what passed: those that the source sent, and those that it was sent back. A record whose connections are told
+    /// apart by addresses has all of its bytes with the first of its pairs, so they are exact in the sum of pairs that differ by
+    /// addresses only, and not for one of these.
+    pub fn passed_bytes(&self) -> [Between; 2] {
+        [self.between(|node| node.passed_bytes[0]), self.between(|node| node.passed_bytes[1])]
+    }
+
+    fn between(&self, number: fn(&OfNode) -> u64) -> Between {
+        Between::of(self.by_node.values().map(number), self.is_seen_by_two)
     }
 
     /// The nodes that counted.
@@ -165,20 +186,29 @@ impl Seen {
         let parts = parts(minute);
         let bytes = minute.bytes_sent.saturating_add(minute.bytes_received);
         let is_whole = parts.len() == 1;
+        let mut passed = match minute.verdict {
+            FlowVerdict::Denied => None,
+            _ => Some([minute.bytes_sent, minute.bytes_received]),
+        };
         for (pair, part) in parts {
-            self.put(pair, part, is_whole.then_some(bytes), minute);
+            let part =
+                Part { bytes: is_whole.then_some(bytes), passed_bytes: passed.unwrap_or_default(), ..part };
+            if self.put(pair, part, minute) {
+                passed = None;
+            }
         }
     }
 
-    fn put(&mut self, pair: SeenPair, part: Part, bytes: Option<u64>, minute: &FlowMinute) {
-        let Part { connections, audited } = part;
+    /// Whether there was room.
+    fn put(&mut self, pair: SeenPair, part: Part, minute: &FlowMinute) -> bool {
+        let Part { connections, audited, bytes, passed_bytes } = part;
         let has_room = self.kept < SEEN_MAX;
         let is_seen_by_two = pair.is_seen_by_two();
         let counts = match self.pairs.entry(pair) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(_) if !has_room => {
                 self.beyond = self.beyond.saturating_add(connections);
-                return;
+                return false;
             }
             Entry::Vacant(place) => place.insert(SeenCounts {
                 allowed: 0,
@@ -189,27 +219,29 @@ impl Seen {
                 has_more_bytes: false,
                 passed: None,
                 by_node: BTreeMap::new(),
-                verdicts: BTreeMap::new(),
                 is_seen_by_two,
             }),
         };
         if !counts.by_node.contains_key(&minute.node) {
             if !has_room {
                 self.beyond = self.beyond.saturating_add(connections);
-                return;
+                return false;
             }
-            counts.by_node.insert(minute.node.clone(), [0; 2]);
+            counts.by_node.insert(minute.node.clone(), OfNode::default());
             self.kept += 1;
         }
-        if let Some([all, all_bytes]) = counts.by_node.get_mut(&minute.node) {
-            *all = all.saturating_add(connections);
-            *all_bytes = all_bytes.saturating_add(bytes.unwrap_or(0));
+        let is_refused = matches!(minute.verdict, FlowVerdict::Denied | FlowVerdict::Dropped);
+        if let Some(node) = counts.by_node.get_mut(&minute.node) {
+            node.connections = node.connections.saturating_add(connections);
+            node.bytes = node.bytes.saturating_add(bytes.unwrap_or(0));
+            for (sum, more) in node.passed_bytes.iter_mut().zip(passed_bytes) {
+                *sum = sum.saturating_add(more);
+            }
+            node.verdicts[usize::from(is_refused)] = true;
         }
         counts.has_more_bytes |= bytes.is_none();
         counts.first = counts.first.min(minute.minute);
         counts.last = counts.last.max(minute.minute);
-        let is_refused = matches!(minute.verdict, FlowVerdict::Denied | FlowVerdict::Dropped);
-        counts.verdicts.entry(minute.node.clone()).or_default()[usize::from(is_refused)] = true;
         if !is_refused {
             let (first, last) = counts.passed.unwrap_or((minute.minute, minute.minute));
             counts.passed = Some((first.min(minute.minute), last.max(minute.minute)));
@@ -217,6 +249,7 @@ impl Seen {
         let number = if is_refused { &mut counts.denied } else { &mut counts.allowed };
         *number = number.saturating_add(connections - audited);
         counts.audited = counts.audited.saturating_add(audited);
+        true
     }
 
     /// What was seen, by pair.
@@ -235,12 +268,16 @@ impl Seen {
     }
 }
 
-/// Connections of a record.
+/// What a pair has of a record.
 #[derive(Clone, Copy, Debug, Default)]
 struct Part {
     connections: u64,
     /// Those of them that passed and that a policy which only tells would deny.
     audited: u64,
+    /// Bytes of both directions; `None` where they were counted with those of other pairs.
+    bytes: Option<u64>,
+    /// As [`SeenCounts::passed_bytes`].
+    passed_bytes: [u64; 2],
 }
 
 /// A record's connections by pair. Only ends that have their meaning by an address are told apart by it; the connections whose
@@ -345,13 +382,17 @@ mod tests {
         let only = |seen: &Seen| seen.pairs().next().map(|(_, counts)| counts.clone()).unwrap();
         assert_eq!(only(&seen).connections(), Between { least: 10, most: 10 });
         assert_eq!(only(&seen).bytes(), Between { least: 110, most: 110 });
+        let exactly = |number| Between { least: number, most: number };
+        assert_eq!(only(&seen).passed_bytes(), [exactly(100), exactly(10)]);
         seen.add(&FlowMinute { verdict: FlowVerdict::Denied, ..inside("two", 9, 3) });
         let counts = only(&seen);
+        assert_eq!(counts.passed_bytes(), [exactly(100), exactly(10)], "what was refused did not pass");
         assert_eq!(counts.connections(), Between { least: 10, most: 13 });
         assert_eq!((counts.allowed, counts.denied), (10, 3));
         let second = |time: Timestamp| time.as_second() / 60;
         assert_eq!((second(counts.first), second(counts.last)), (3, 9));
         seen.add(&inside("three", 9, 10));
+        assert_eq!(only(&seen).passed_bytes()[0], Between { least: 100, most: 200 });
         assert_eq!(only(&seen).connections(), Between { least: 12, most: 23 }, "each is seen by two at most");
         assert_eq!(seen.pairs().len(), 1);
     }
@@ -416,6 +457,8 @@ mod tests {
                 (outside(Some("198.51.100.0/24"), ""), 2, true),
             ]
         );
+        let sum = |way: usize| seen.pairs().map(|(_, counts)| counts.passed_bytes()[way].most).sum::<u64>();
+        assert_eq!([sum(0), sum(1)], [90, 9], "bytes of pairs that differ by addresses");
     }
 
     #[test]

@@ -320,7 +320,15 @@ mod tests {
 
     fn used(port: u16, least: u64, most: u64, now: PolicyCheckVerdict) -> MatrixUse {
         let connections = TrafficCount { least, most };
-        MatrixUse { protocol: "tcp".to_owned(), port: Some(port), connections, now: Some(now) }
+        let bytes = TrafficCount::default();
+        MatrixUse {
+            protocol: "tcp".to_owned(),
+            port: Some(port),
+            connections,
+            bytes_sent: bytes,
+            bytes_received: bytes,
+            now: Some(now),
+        }
     }
 
     fn pair(source: &str, destination: &str) -> MatrixPair {

@@ -40,6 +40,8 @@ async fn what_is_used_open_and_denied_is_told_and_nothing_is_written() {
     assert!(other.judged && other.allowed.is_empty() && other.unused.is_empty() && other.used.is_empty());
     assert_eq!((&*client.source, client.used[0].connections.most), ("default/client", 5));
     assert_eq!(client.used[0].now, Some(PolicyCheckVerdict::Allowed));
+    assert_eq!((client.used[0].bytes_sent.most, client.used[0].bytes_received.most), (10, 20));
+    assert_eq!((denied.bytes_sent.most, denied.bytes_received.most), (0, 0));
     let any = MatrixRange { protocol: "any".to_owned(), first: None, last: None };
     assert_eq!(client.allowed.ranges, [any]);
     assert!(client.unused.ranges.len() > 1, "{client:?}");

@@ -263,8 +263,8 @@ fn minute(node: &str, from: &str, to: &str, port: u16, verdict: FlowVerdict, con
         protocol: "tcp".to_owned(),
         exact: true,
         connections,
-        bytes_sent: 1,
-        bytes_received: 1,
+        bytes_sent: connections * 10,
+        bytes_received: connections,
         packets_sent: 1,
         packets_received: 1,
         rtt_us: None,
@@ -378,10 +378,14 @@ fn what_two_nodes_counted_has_bounds_and_what_only_one_let_pass_did_not() {
     };
     let passed = |node| minute(node, "batch", "db", 5_432, FlowVerdict::Allowed, 5);
     let pairs = counted(&[passed("one"), passed("two")]);
-    assert_eq!(pairs[0].used[0].connections, Between { least: 5, most: 10 });
+    let used = &pairs[0].used[0];
+    assert_eq!(used.connections, Between { least: 5, most: 10 });
+    assert_eq!((used.bytes_sent.least, used.bytes_sent.most), (50, 100));
+    assert_eq!((used.bytes_received.least, used.bytes_received.most), (5, 10));
     let refused = minute("two", "batch", "db", 5_432, FlowVerdict::Denied, 5);
     let pairs = counted(&[passed("one"), refused]);
     assert!(pairs[0].used.is_empty() && pairs[0].denied[0].connections.most == 5, "{pairs:#?}");
+    assert_eq!(pairs[0].denied[0].bytes_sent, Between::default(), "bytes of what was refused");
 }
 
 #[test]
