@@ -157,3 +157,55 @@ fn a_name_that_goes_round_through_hundreds_of_addresses_is_reached_at_all_of_the
     assert_eq!(reached(&node, "nobody", vec![address(ROUNDS - 1, 1)])?, NONE);
     Ok(())
 }
+
+#[test]
+fn what_comes_of_a_name_is_told_before_anybody_asks_for_it() -> Result<()> {
+    let (node, _registry) = Node::with_daemon()?;
+    node.deploy_waiting("client", &[])?;
+    node.apply(&format!(
+        "{}  - {{action: Deny, to: [{{ipBlock: {{cidr: 198.18.0.0/16}}}}]}}\n",
+        only("client", "'*.shop.example'")
+    ))?;
+    let port = PORT.to_string();
+    // The exit code is 1 where it is not allowed.
+    let check = |to: &str, port: &str| -> Result<Value> {
+        let told = node.hivemind(&["policy", "check", "client", to, "--port", port, "-o", "json"])?;
+        Ok(serde_json::from_slice(&told.stdout)?)
+    };
+    let verdicts = |of: &Value| -> Vec<(bool, bool)> {
+        let judgements = of["egress"].as_array().into_iter().flatten();
+        judgements.map(|one| (one["allowed"] == true, one["domains"].is_array())).collect()
+    };
+
+    // Denied to the block that the policy denies, whatever the name is; allowed to all others that have it.
+    let by_name = check("WWW.shop.example.", &port)?;
+    assert_eq!(by_name["verdict"], "depends", "{by_name}");
+    assert_eq!(by_name["destination"], "WWW.shop.example.", "{by_name}");
+    assert_eq!(verdicts(&by_name), [(true, false), (false, false)], "{by_name}");
+    let denied = by_name["egress"][1]["addresses"].as_array().map(Vec::as_slice).unwrap_or_default();
+    assert_eq!(denied, ["198.18.0.0"], "{by_name}");
+    for (to, port) in [("www.shop.example", "81"), ("shop.example", port.as_str()), ("10.1.2.3", "81")] {
+        assert_eq!(check(to, port)?["verdict"], "denied", "{to} on {port}");
+    }
+    // Of an address nobody knows the name.
+    let by_address = check("203.0.113.7", &port)?;
+    assert_eq!(by_address["verdict"], "depends", "{by_address}");
+    assert_eq!(verdicts(&by_address), [(false, false), (true, true)], "{by_address}");
+    assert_eq!(by_address["egress"][1]["domains"][0], "*.shop.example", "{by_address}");
+    assert_eq!(check("198.18.0.7", &port)?["verdict"], "denied", "no name opens what is denied");
+    assert_eq!(check("world", &port)?["verdict"], "depends");
+    assert_eq!(check("dns", "53/udp")?["verdict"], "allowed");
+    assert_eq!(check("169.254.20.10", "53/udp")?["verdict"], "allowed");
+
+    for (to, part) in [
+        ("203.0.113.7", "  with 203.0.113.7, if asked for by a name of *.shop.example\n"),
+        ("www.shop.example", "  with addresses like 198.18.0.0\n"),
+    ] {
+        let told = node.hivemind(&["policy", "check", "client", to, "--port", &port])?;
+        let text = String::from_utf8_lossy(&told.stdout).into_owned();
+        ensure!(told.status.code() == Some(1) && text.contains(part), "no {part:?}: {text}");
+    }
+    let said = node.refused(&["policy", "check", "a.example", "client", "--port", "80"], "HM0100", 2)?;
+    ensure!(said.contains("FROM") && said.contains("begins no connections"), "{said}");
+    Ok(())
+}

@@ -1,5 +1,7 @@
 //! `policy check`: what policies say of a connection, and why.
 
+use std::net::IpAddr;
+
 use clap::Args;
 use hivemind_client::{PolicyCheckOptions, Selection};
 use hivemind_model::{
@@ -124,17 +126,17 @@ fn told(check: &PolicyCheck, policies: &[NetworkPolicy], colours: Colours) -> St
         colours.paint(colour, what)
     );
     let sides = [
-        ("egress", "leaves", &check.source, &check.egress),
-        ("ingress", "enters", &check.destination, &check.ingress),
+        ("egress", "leaves", [&check.source, &check.destination], &check.egress),
+        ("ingress", "enters", [&check.destination, &check.source], &check.ingress),
     ];
-    for (direction, verb, whose, judgements) in sides {
+    for (direction, verb, [whose, other], judgements) in sides {
         text.push_str(&format!("\n{direction}: what {verb} {}\n", short(whose)));
         if judgements.is_empty() {
             text.push_str("  it is no replica: no policy governs it\n");
         }
         for judgement in judgements {
             if judgements.len() > 1 {
-                text.push_str(&format!("  with {}\n", of_whom(judgement)));
+                text.push_str(&format!("  with {}\n", of_whom(judgement, other)));
             }
             side(judgement, policies, colours, &mut text);
         }
@@ -142,9 +144,14 @@ fn told(check: &PolicyCheck, policies: &[NetworkPolicy], colours: Colours) -> St
     text
 }
 
-/// `192.0.2.7, if it was asked for by a name of *.example.org`.
-fn of_whom(judgement: &PolicyJudgement) -> String {
-    let addresses = some_of(&judgement.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ", ");
+/// `192.0.2.7, if asked for by a name of *.example.org`; of an end that may have any address, `addresses like 192.0.2.0`.
+fn of_whom(judgement: &PolicyJudgement, other: &str) -> String {
+    let mut addresses =
+        some_of(&judgement.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ", ");
+    let is_named = other.contains('.') && !other.contains('/') && other.parse::<IpAddr>().is_err();
+    if other == "world" || is_named {
+        addresses = format!("addresses like {addresses}");
+    }
     match judgement.domains.as_slice() {
         [] => addresses,
         domains => format!("{addresses}, if asked for by a name of {}", some_of(domains, " or ")),
