@@ -20,18 +20,20 @@ mod tokens;
 mod volumes;
 mod watch;
 
-use std::sync::LazyLock;
-
 use axum::{
     Extension, Json,
+    handler::Handler,
     http::HeaderMap,
     middleware,
     response::{IntoResponse, Response},
+    routing::MethodRouter,
 };
 use futures::{StreamExt, future};
 use hivemind_model::{ApiError, ErrorCode, Metadata, Problems, check_name};
 use hivemind_store::Object;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use pastey::paste;
+use utoipa::openapi::HttpMethod;
+use utoipa_axum::{PathItemExt, router::OpenApiRouter, routes};
 
 use crate::{
     api::Serving,
@@ -41,63 +43,98 @@ use crate::{
     role,
 };
 
-/// All of the API's paths with their descriptions.
-pub(crate) fn described() -> OpenApiRouter<Serving> {
-    OpenApiRouter::with_openapi(crate::openapi::head())
-        .routes(routes!(status::healthz))
-        .routes(routes!(status::openapi))
-        .routes(routes!(status::status))
-        .routes(routes!(watch::watch))
-        .routes(routes!(apps::list))
-        .routes(routes!(apps::create))
-        .routes(routes!(apps::get, apps::replace, apps::delete))
-        .routes(routes!(apps::scale))
-        .routes(routes!(apps::restart))
-        .routes(routes!(apps::placement))
-        .routes(routes!(replicas::list))
-        .routes(routes!(replicas::get))
-        .routes(routes!(replicas::logs))
-        .routes(routes!(exec::exec))
-        .routes(routes!(services::list))
-        .routes(routes!(services::create))
-        .routes(routes!(services::get, services::delete))
-        .routes(routes!(volumes::list))
-        .routes(routes!(volumes::create))
-        .routes(routes!(volumes::get, volumes::delete))
-        .routes(routes!(namespaces::list, namespaces::create))
-        .routes(routes!(namespaces::get, namespaces::replace, namespaces::delete))
-        .routes(routes!(network_policies::list))
-        .routes(routes!(network_policies::apply))
-        .routes(routes!(network_policies::check))
-        .routes(routes!(network_policies::simulate))
-        .routes(routes!(network_policies::suggest))
-        .routes(routes!(network_policies::matrix))
-        .routes(routes!(network_policies::get, network_policies::delete))
-        .routes(routes!(nodes::list))
-        .routes(routes!(nodes::get, nodes::replace, nodes::delete))
-        .routes(routes!(cluster::status))
-        .routes(routes!(cluster::leave))
-        .routes(routes!(join_tokens::list, join_tokens::create))
-        .routes(routes!(join_tokens::revoke))
-        .routes(routes!(images::list))
-        .routes(routes!(images::import))
-        .routes(routes!(flows::flows))
-        .routes(routes!(flows::history))
-        .routes(routes!(net::trace))
-        .routes(routes!(net::check))
-        .routes(routes!(metrics::metrics))
-        .routes(routes!(tokens::list, tokens::create))
-        .routes(routes!(tokens::revoke))
-        .routes(routes!(access::make_code))
-        .routes(routes!(access::login))
-        .routes(routes!(access::logout))
-        .routes(routes!(access::session))
+/// Hands every handler to a macro, those of one path in one row.
+macro_rules! of_all_handlers {
+    ($make:ident) => {
+        $make! {
+            status::healthz;
+            status::openapi;
+            status::status;
+            watch::watch;
+            apps::list;
+            apps::create;
+            apps::get, apps::replace, apps::delete;
+            apps::scale;
+            apps::restart;
+            apps::placement;
+            replicas::list;
+            replicas::get;
+            replicas::logs;
+            exec::exec;
+            services::list;
+            services::create;
+            services::get, services::delete;
+            volumes::list;
+            volumes::create;
+            volumes::get, volumes::delete;
+            namespaces::list, namespaces::create;
+            namespaces::get, namespaces::replace, namespaces::delete;
+            network_policies::list;
+            network_policies::apply;
+            network_policies::check;
+            network_policies::simulate;
+            network_policies::suggest;
+            network_policies::matrix;
+            network_policies::get, network_policies::delete;
+            nodes::list;
+            nodes::get, nodes::replace, nodes::delete;
+            cluster::status;
+            cluster::leave;
+            join_tokens::list, join_tokens::create;
+            join_tokens::revoke;
+            images::list;
+            images::import;
+            flows::flows;
+            flows::history;
+            net::trace;
+            net::check;
+            metrics::metrics;
+            tokens::list, tokens::create;
+            tokens::revoke;
+            access::make_code;
+            access::login;
+            access::logout;
+            access::session;
+        }
+    };
 }
 
-/// The same without the descriptions, which take several megabytes while they are made: made once, and cloned.
+macro_rules! describe {
+    ($($($module:ident::$handler:ident),+;)+) => {
+        OpenApiRouter::with_openapi(crate::openapi::head())$(.routes(routes!($($module::$handler),+)))+
+    };
+}
+
+macro_rules! route {
+    ($($($module:ident::$handler:ident),+;)+) => {
+        paste! {
+            axum::Router::new()$($(.route(
+                &<$module::[<__path_ $handler>] as utoipa::Path>::path(),
+                on_each(&<$module::[<__path_ $handler>] as utoipa::Path>::methods(), $module::$handler),
+            ))+)+
+        }
+    };
+}
+
+/// All of the API's paths with their descriptions, which take tens of milliseconds and several megabytes to make.
+pub(crate) fn described() -> OpenApiRouter<Serving> {
+    of_all_handlers!(describe)
+}
+
+/// The same without the descriptions.
 pub(crate) fn handlers() -> axum::Router<Serving> {
-    static HANDLERS: LazyLock<axum::Router<Serving>> = LazyLock::new(|| described().split_for_parts().0);
-    HANDLERS.clone()
+    of_all_handlers!(route)
+}
+
+fn on_each<H, T>(methods: &[HttpMethod], handler: H) -> MethodRouter<Serving>
+where
+    H: Handler<T, Serving>,
+    T: 'static,
+{
+    let on = |router: MethodRouter<Serving>, method: &HttpMethod| {
+        router.on(method.to_method_filter(), handler.clone())
+    };
+    methods.iter().fold(MethodRouter::new(), on)
 }
 
 /// The router of the API, for callers who may do everything.
@@ -112,14 +149,11 @@ pub(crate) fn router(serving: Serving) -> axum::Router {
 
 /// The router of what may be measured.
 pub(crate) fn metrics_router(serving: Serving) -> axum::Router {
-    OpenApiRouter::new()
-        .routes(routes!(status::healthz))
-        .routes(routes!(metrics::metrics))
-        .split_for_parts()
-        .0
-        .fallback(path_not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .with_state(serving)
+    let handlers: axum::Router<Serving> = route! {
+        status::healthz;
+        metrics::metrics;
+    };
+    handlers.fallback(path_not_found).method_not_allowed_fallback(method_not_allowed).with_state(serving)
 }
 
 /// What a list or watch of any kind asks for.

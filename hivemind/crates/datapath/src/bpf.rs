@@ -1,4 +1,5 @@
-//! The few bpf(2) commands that aya does not offer for all the links we hold: making, updating and pinning them.
+//! The few bpf(2) commands that aya does not offer for all the links we hold: making, updating and pinning them, and the program
+//! that they may begin with.
 
 use std::{
     ffi::CString,
@@ -11,6 +12,7 @@ use std::{
 };
 
 // `enum bpf_cmd` of <linux/bpf.h>.
+const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_LINK_CREATE: libc::c_int = 28;
@@ -41,6 +43,24 @@ struct Attributes {
     words: [u32; 16],
 }
 
+/// `BPF_PROG_TYPE_SCHED_CLS` of `enum bpf_prog_type`.
+const SCHED_CLS: u32 = 3;
+
+/// A program of two instructions for an interface: it returns `TCX_NEXT`, by which a packet goes on to the next one.
+pub(crate) fn load_pass() -> io::Result<OwnedFd> {
+    // `r0 = -1`, `exit`, as `struct bpf_insn` has them: operation, registers, offset, immediate value.
+    let instructions: [u64; 2] = [
+        u64::from_ne_bytes([0xb7, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]),
+        u64::from_ne_bytes([0x95, 0, 0, 0, 0, 0, 0, 0]),
+    ];
+    let mut attributes = Attributes { words: [0; 16] };
+    attributes.words[0] = SCHED_CLS;
+    attributes.words[1] = 2;
+    put_pointer(&mut attributes.words[2..4], instructions.as_ptr() as u64);
+    put_pointer(&mut attributes.words[4..6], c"MIT".as_ptr() as u64);
+    descriptor(bpf(BPF_PROG_LOAD, &mut attributes)?)
+}
+
 /// Attaches a program to `target`, an interface index or a cgroup's descriptor, by a link (BPF_LINK_CREATE).
 pub(crate) fn link_create(program: BorrowedFd<'_>, target: u32, at: AttachType) -> io::Result<OwnedFd> {
     let mut attributes = Attributes { words: [0; 16] };
@@ -62,7 +82,7 @@ pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
 pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attributes = Attributes { words: [0; 16] };
-    put_pointer(&mut attributes, &path);
+    put_pointer(&mut attributes.words[..2], path.as_ptr() as u64);
     attributes.words[2] = object.as_raw_fd() as u32;
     bpf(BPF_OBJ_PIN, &mut attributes).map(drop)
 }
@@ -71,21 +91,20 @@ pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 pub(crate) fn get_pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attributes = Attributes { words: [0; 16] };
-    put_pointer(&mut attributes, &path);
+    put_pointer(&mut attributes.words[..2], path.as_ptr() as u64);
     descriptor(bpf(BPF_OBJ_GET, &mut attributes)?)
 }
 
-/// The first field of both pin commands: a pointer in 64 bits, whatever the machine's own width.
-fn put_pointer(attributes: &mut Attributes, path: &CString) {
-    let pointer = (path.as_ptr() as u64).to_ne_bytes();
-    for (word, bytes) in attributes.words.iter_mut().zip(pointer.chunks_exact(4)) {
+/// A pointer in the 64 bits that it has there, whatever the machine's own width.
+fn put_pointer(words: &mut [u32], pointer: u64) {
+    for (word, bytes) in words.iter_mut().zip(pointer.to_ne_bytes().chunks_exact(4)) {
         *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     }
 }
 
 fn bpf(command: libc::c_int, attributes: &mut Attributes) -> io::Result<libc::c_long> {
-    // SAFETY: the attributes are a valid, zero-padded prefix of `union bpf_attr`; the one pointer that a command may
-    // hold points to a string that the callers keep alive over the call.
+    // SAFETY: the attributes are a valid, zero-padded prefix of `union bpf_attr`; the pointers that a command may hold point to
+    // what the callers keep alive over the call.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<Attributes>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }

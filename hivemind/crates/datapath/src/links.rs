@@ -6,6 +6,8 @@
 //! out ([`settle_interface`]). Where both are, tcx goes first and decides, so no packet meets none or two. Before
 //! Linux 6.6 the filters stay.
 
+pub(crate) mod ahead;
+
 use crate::{
     Error,
     bpf::{self, AttachType},
@@ -113,6 +115,12 @@ pub(crate) fn open_passage(
     let (program, (direction, at)) = (passage.program(), passage.way());
     if node.has_tcx {
         let pin = pin_name(&index.to_string(), program);
+        let made = node.links_ahead().remove(&pin);
+        if let Some(link) = made
+            && ahead::fill(&link, node.programs.descriptor(program)?, &node.pins, &pin)?
+        {
+            return Ok(());
+        }
         return ensure(&node.programs, &node.pins, program, &pin, index, at);
     }
     filter_passage(program, node.programs.descriptor(program)?, direction, netlink, index)

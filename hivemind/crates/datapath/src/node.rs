@@ -7,7 +7,7 @@ use crate::{
     cluster::{self, lifecycle::Cluster},
     endpoint::{self, table::EndpointTable},
     host,
-    links::{self, Passage},
+    links::{self, Passage, ahead::LinksAhead},
     maps::{Maps, PolicyMaps, failed},
     netlink::Netlink,
     policy::{self, table::PolicyTable},
@@ -64,6 +64,8 @@ pub(crate) struct Node {
     /// Whose sockets are to be ended.
     pub(crate) gone: sockets::Gone,
     generation: AtomicU64,
+    /// Until it is open.
+    links_ahead: Mutex<LinksAhead>,
 }
 
 impl Node {
@@ -87,6 +89,10 @@ impl Node {
             }
             None => None,
         };
+        let ahead = match has_tcx {
+            true => Some(uplink::begin_links(&config, &pins, &mut netlink, services_interface)?),
+            false => None,
+        };
         let programs = Programs::load(&config, &pins, services_interface, Purpose::Stay)?;
         programs.pin(&pins)?;
         let mut maps = Maps::open(&pins)?;
@@ -109,6 +115,7 @@ impl Node {
             sweeping: Mutex::default(),
             cluster: Mutex::default(),
             gone: sockets::Gone::default(),
+            links_ahead: Mutex::new(ahead.and_then(|links| links.join().ok()).unwrap_or_default()),
             config,
             pins,
             programs,
@@ -125,6 +132,7 @@ impl Node {
         links::attach_sockets(&node.programs, &node.pins, &node.config.cgroup_root)?;
         change::end(&node, change)?;
         node.programs.collect()?;
+        node.links_ahead().clear();
         Ok(node)
     }
 
@@ -165,6 +173,10 @@ impl Node {
     /// Locked before the maps, where both are.
     pub(crate) fn cluster(&self) -> MutexGuard<'_, Cluster> {
         self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn links_ahead(&self) -> MutexGuard<'_, LinksAhead> {
+        self.links_ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A generation that was never used. Drawn with the maps locked.

@@ -29,8 +29,10 @@ use nix::{
 };
 use pair_numbers::PairNumbers;
 use std::{
-    fs, io,
+    fs, io, iter,
+    num::NonZero,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
+    sync::{Mutex, PoisonError},
     thread,
 };
 
@@ -276,16 +278,41 @@ fn loader(pins: &Pins) -> Result<EbpfLoader<'static>, Error> {
     })
 }
 
-/// Has the kernel verify all programs, beside one another: the two longest take half of it each. Gates only if they are needed.
+/// The programs that the kernel takes longest to verify, the longest first. Of another order all is as right, but begun late one of
+/// these would keep a processor busy while others have nothing left to do.
+const LONGEST: [&str; 7] = [
+    step(name::step::EXAMINE),
+    step(name::step::SETTLE),
+    step(name::step::OUTWARD),
+    name::FROM_UNDERLAY,
+    step(name::step::OUTSIDE),
+    name::FROM_REPLICA,
+    name::COLLECT,
+];
+
+const fn step(slot: u32) -> &'static str {
+    name::step::PROGRAMS[slot as usize]
+}
+
+/// Has the kernel verify all programs, as many at a time as there are processors. Gates only if they are needed.
 fn verify(ebpf: &mut Ebpf, with_gates: bool) -> Result<(), Error> {
     let is_needed = |name: &str| with_gates || name::gate::PROGRAMS.iter().all(|(_, gate)| *gate != name);
+    let mut programs: Vec<_> = ebpf.programs_mut().filter(|(name, _)| is_needed(name)).collect();
+    programs.sort_by_key(|(name, _)| LONGEST.iter().position(|long| long == name).unwrap_or(LONGEST.len()));
+    let at_once = thread::available_parallelism().map_or(1, NonZero::get).min(programs.len());
+    let waiting = Mutex::new(programs.into_iter());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let verify = || {
+        let mut programs = iter::from_fn(next);
+        programs
+            .try_for_each(|(name, program)| verify_one(program).map_err(|error| program_error(name, error)))
+    };
     thread::scope(|scope| {
-        let start = |(name, program)| {
-            let verify = move || verify_one(program).map_err(|error| program_error(name, error));
+        let start = |_| {
             let thread = thread::Builder::new().name("verify".to_owned()).spawn_scoped(scope, verify);
             thread.map_err(Error::system("start a thread"))
         };
-        let threads: Vec<_> = ebpf.programs_mut().filter(|(name, _)| is_needed(name)).map(start).collect();
+        let threads: Vec<_> = (0..at_once).map(start).collect();
         threads.into_iter().try_for_each(|thread| thread?.join().map_err(|_| Error::Stopped)?)
     })
 }

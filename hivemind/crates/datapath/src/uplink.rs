@@ -4,9 +4,10 @@
 //! whoever is behind it.
 
 use crate::{
-    Error,
+    Config, Error,
+    bpffs::Pins,
     host::{self, INTERFACES},
-    links::{self, Passage},
+    links::{self, Passage, ahead::LinksAhead},
     maps::{failed, forget, forget_prefix, put, put_prefix},
     netlink::Netlink,
     node::Node,
@@ -27,7 +28,9 @@ use netlink_packet_route::{
 };
 use std::{
     collections::{BTreeMap, HashSet},
+    iter,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    thread::JoinHandle,
 };
 
 /// What an interface is called outside.
@@ -64,6 +67,19 @@ pub(crate) fn refresh(node: &Node) -> Result<(), Error> {
         forget(&mut node.maps().uplink, name::UPLINK, index)?;
     }
     host::route_services(&node.config, &mut netlink, node.services_interface, found.values().next().copied())
+}
+
+/// Begins to make the links at the interfaces that lead out now, and at the services' own.
+pub(crate) fn begin_links(
+    config: &Config,
+    pins: &Pins,
+    netlink: &mut Netlink,
+    services: u32,
+) -> Result<JoinHandle<LinksAhead>, Error> {
+    let found = find(&config.name, &netlink.links()?, &netlink.addresses()?);
+    let at_uplink = |index: u32| [(Passage::Leaving, index), (Passage::Underlay, index)];
+    let at_uplinks = found.into_keys().flat_map(at_uplink);
+    links::ahead::begin(pins, iter::once((Passage::Services, services)).chain(at_uplinks))
 }
 
 /// Puts this build's programs in the place of those that run.
