@@ -42,7 +42,7 @@ use crate::access::SESSION_COOKIE;
 )]
 struct Head;
 
-pub(crate) fn head() -> OpenApi {
+fn head() -> OpenApi {
     let mut head = Head::openapi();
     head.info.version = env!("CARGO_PKG_VERSION").to_owned();
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
@@ -59,7 +59,9 @@ pub(crate) fn head() -> OpenApi {
 
 /// The OpenAPI document of the API: every path with its parameters, bodies, responses and errors.
 pub fn document() -> OpenApi {
-    crate::routes::described().into_openapi()
+    let mut document = head();
+    document.merge(crate::routes::described());
+    document
 }
 
 /// The document as JSON, made when it is first asked for: most daemons are never asked.

@@ -26,14 +26,16 @@ use axum::{
     http::HeaderMap,
     middleware,
     response::{IntoResponse, Response},
-    routing::MethodRouter,
+    routing::{MethodFilter, MethodRouter},
 };
 use futures::{StreamExt, future};
 use hivemind_model::{ApiError, ErrorCode, Metadata, Problems, check_name};
 use hivemind_store::Object;
 use pastey::paste;
-use utoipa::openapi::HttpMethod;
-use utoipa_axum::{PathItemExt, router::OpenApiRouter, routes};
+use utoipa::{
+    OpenApi as _,
+    openapi::{HttpMethod, OpenApi},
+};
 
 use crate::{
     api::Serving,
@@ -101,9 +103,14 @@ macro_rules! of_all_handlers {
 
 macro_rules! describe {
     ($($($module:ident::$handler:ident),+;)+) => {
-        OpenApiRouter::with_openapi(crate::openapi::head())$(.routes(routes!($($module::$handler),+)))+
+        /// The paths and schemas of all handlers.
+        #[derive(utoipa::OpenApi)]
+        #[openapi(paths($($($module::$handler),+),+))]
+        struct Described;
     };
 }
+
+of_all_handlers!(describe);
 
 macro_rules! route {
     ($($($module:ident::$handler:ident),+;)+) => {
@@ -116,12 +123,12 @@ macro_rules! route {
     };
 }
 
-/// All of the API's paths with their descriptions, which take tens of milliseconds and several megabytes to make.
-pub(crate) fn described() -> OpenApiRouter<Serving> {
-    of_all_handlers!(describe)
+/// What the handlers say of themselves, which takes tens of milliseconds and several megabytes to put together.
+pub(crate) fn described() -> OpenApi {
+    Described::openapi()
 }
 
-/// The same without the descriptions.
+/// All handlers, each at its path.
 pub(crate) fn handlers() -> axum::Router<Serving> {
     of_all_handlers!(route)
 }
@@ -131,10 +138,21 @@ where
     H: Handler<T, Serving>,
     T: 'static,
 {
-    let on = |router: MethodRouter<Serving>, method: &HttpMethod| {
-        router.on(method.to_method_filter(), handler.clone())
-    };
+    let on = |router: MethodRouter<Serving>, method: &HttpMethod| router.on(filter(method), handler.clone());
     methods.iter().fold(MethodRouter::new(), on)
+}
+
+const fn filter(method: &HttpMethod) -> MethodFilter {
+    match method {
+        HttpMethod::Get => MethodFilter::GET,
+        HttpMethod::Put => MethodFilter::PUT,
+        HttpMethod::Post => MethodFilter::POST,
+        HttpMethod::Delete => MethodFilter::DELETE,
+        HttpMethod::Options => MethodFilter::OPTIONS,
+        HttpMethod::Head => MethodFilter::HEAD,
+        HttpMethod::Patch => MethodFilter::PATCH,
+        HttpMethod::Trace => MethodFilter::TRACE,
+    }
 }
 
 /// The router of the API, for callers who may do everything.
