@@ -1,13 +1,17 @@
 //! What happens to network policies when they are applied by a request.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use hivemind_model::{
     ApiError, AppliedPolicies, AppliedPolicy, ApplyAction, ErrorCode, Identity, Namespace, NetworkPolicy,
     NetworkPolicyStatus, Problem, Problems, SYSTEM_NAMESPACE,
 };
 use hivemind_policy::World;
-use hivemind_store::{Changes, Objects};
+use hivemind_store::{Changes, Objects, Stored};
 use jiff::Timestamp;
 
 use crate::{
@@ -43,7 +47,7 @@ pub(crate) async fn apply(
     }
     check(&items)?;
     for _ in 0..TRIES_MAX {
-        let existing = config.objects.list::<NetworkPolicy>(None).await?.items;
+        let existing = config.objects.stored::<NetworkPolicy>().await?;
         let Planned { mut applied, changes, differs } = plan(&config.objects, &items, &existing).await?;
         let done = if !differs {
             Ok(None)
@@ -59,7 +63,7 @@ pub(crate) async fn apply(
                     item.policy.metadata.resource_version =
                         revision.unwrap_or(item.policy.metadata.resource_version);
                 }
-                warn(config, &existing, &mut applied).await?;
+                warn(config, existing, &mut applied).await?;
                 return Ok(AppliedPolicies { items: applied });
             }
             // Somebody else was faster with a policy, a number or a namespace.
@@ -108,24 +112,30 @@ struct Planned {
 async fn plan(
     objects: &Objects,
     items: &[NetworkPolicy],
-    existing: &[NetworkPolicy],
+    existing: &Stored<NetworkPolicy>,
 ) -> Result<Planned, ApiError> {
-    let there: HashMap<_, _> = existing.iter().map(|policy| (place(policy), policy)).collect();
-    let mut numbers: HashSet<u32> = existing.iter().map(|policy| policy.status.number).collect();
+    let mut there = HashMap::new();
+    for (namespace, name) in items.iter().map(place) {
+        there.extend(existing.find(namespace, name)?.map(|policy| ((namespace, name), policy)));
+    }
     check_changes(items, &there)?;
+    let mut numbers = match items.len() == there.len() {
+        true => HashSet::new(),
+        false => objects.policy_numbers().await?,
+    };
     let (mut changes, mut applied, mut differs) = (Changes::new(), Vec::with_capacity(items.len()), false);
     let now = Timestamp::now();
     for item in items {
         let (action, policy) = match there.get(&place(item)) {
             Some(current) => {
-                let mut policy = NetworkPolicy::clone(current);
+                let mut policy = current.clone();
                 policy.metadata.labels.clone_from(&item.metadata.labels);
                 policy.metadata.annotations.clone_from(&item.metadata.annotations);
                 if policy.spec != item.spec {
                     policy.spec.clone_from(&item.spec);
                     policy.status.accepted_at = Some(now);
                 }
-                let changed = changes.update(*current, &mut policy)?;
+                let changed = changes.update(current, &mut policy)?;
                 (if changed { ApplyAction::Changed } else { ApplyAction::Unchanged }, policy)
             }
             None => {
@@ -141,7 +151,7 @@ async fn plan(
         differs |= action != ApplyAction::Unchanged;
         applied.push(AppliedPolicy { action, policy, warnings: Vec::new() });
     }
-    if numbers.len() > POLICIES_MAX {
+    if existing.len() + items.len() - there.len() > POLICIES_MAX {
         let what = format!("there would be more than {POLICIES_MAX} policies");
         return Err(ApiError::new(ErrorCode::OutOfRange, what, "delete some that are not needed"));
     }
@@ -155,7 +165,7 @@ async fn plan(
 /// What cannot be made of what is there: a policy of another kind, or one that has ended.
 fn check_changes(
     items: &[NetworkPolicy],
-    there: &HashMap<(&str, &str), &NetworkPolicy>,
+    there: &HashMap<(&str, &str), NetworkPolicy>,
 ) -> Result<(), ApiError> {
     let (mut problems, now) = (Problems::default(), Timestamp::now());
     for (i, item) in items.iter().enumerate() {
@@ -180,38 +190,91 @@ fn check_changes(
     problems.into_result()
 }
 
-/// Adds to each policy what its author should know, as if all of them were there.
+/// What there was before policies were applied.
+struct Before {
+    policies: Stored<NetworkPolicy>,
+    namespaces: Vec<Namespace>,
+    dns_addresses: Vec<IpAddr>,
+    now: Timestamp,
+}
+
+impl Before {
+    /// What the authors of `applied` should know, as if all of them were there; none if some name labels by which nobody is told
+    /// apart by these identities, unless those are `all`.
+    fn warnings(
+        &self,
+        applied: &[NetworkPolicy],
+        identities: &[Identity],
+        all: bool,
+    ) -> Result<Option<Vec<Vec<Problem>>>, ApiError> {
+        let policies = self.policies.decode()?.items;
+        let mut world =
+            World::of(&self.namespaces, identities, policies.iter().filter(|policy| self.has(policy)));
+        let standing: Vec<_> = applied.iter().filter(|policy| self.has(policy)).collect();
+        let are_known =
+            || world.held_back().next().is_none() && standing.iter().all(|policy| world.decides(policy));
+        if !all && !are_known() {
+            return Ok(None);
+        }
+        world.set_dns_addresses(self.dns_addresses.clone());
+        let mut of_standing = hivemind_policy::warnings(&standing, &world).into_iter();
+        let of_each =
+            applied.iter().map(|policy| match policy.spec.until().filter(|until| *until <= self.now) {
+                None => of_standing.next().unwrap_or_default(),
+                Some(until) => vec![Problem {
+                    code: ErrorCode::PolicyWarning,
+                    field: "spec.until".to_owned(),
+                    message: format!("it has ended: nothing of it is in force since {until}"),
+                    hint: "give a time to come, or delete it".to_owned(),
+                }],
+            });
+        Ok(Some(of_each.collect()))
+    }
+
+    fn has(&self, policy: &NetworkPolicy) -> bool {
+        !policy.spec.has_ended(self.now)
+    }
+}
+
+/// Adds to each policy what its author should know. That takes long where there are many: it is done off the executor's threads.
 async fn warn(
     config: &ApiConfig,
-    existing: &[NetworkPolicy],
+    policies: Stored<NetworkPolicy>,
     applied: &mut [AppliedPolicy],
 ) -> Result<(), ApiError> {
-    let namespaces = config.objects.list::<Namespace>(None).await?.items;
-    let identities = config.objects.list::<Identity>(None).await?.items;
-    let now = Timestamp::now();
-    let stands = |policy: &NetworkPolicy| policy.spec.until().is_none_or(|until| until > now);
-    let standing = || existing.iter().filter(|policy| stands(policy));
-    let policies: Vec<_> = applied.iter().map(|item| &item.policy).filter(|policy| stands(policy)).collect();
-    let mut world = World::of(&namespaces, &identities, standing());
-    if world.held_back().next().is_some() || !policies.iter().all(|policy| world.decides(policy)) {
-        // They name labels by which nobody is told apart yet.
-        let (identities, _) = told_apart(&config.objects).await?;
-        world = World::of(&namespaces, &identities, standing());
-    }
-    world.set_dns_addresses(config.dns_addresses.clone());
-    let mut warnings = hivemind_policy::warnings(&policies, &world).into_iter();
-    for item in applied {
-        item.warnings = match item.policy.spec.until().filter(|until| *until <= now) {
-            None => warnings.next().unwrap_or_default(),
-            Some(until) => vec![Problem {
-                code: ErrorCode::PolicyWarning,
-                field: "spec.until".to_owned(),
-                message: format!("it has ended: nothing of it is in force since {until}"),
-                hint: "give a time to come, or delete it".to_owned(),
-            }],
-        };
+    let before = Before {
+        policies,
+        namespaces: config.objects.list(None).await?.items,
+        dns_addresses: config.dns_addresses.clone(),
+        now: Timestamp::now(),
+    };
+    let identities = config.objects.list(None).await?.items;
+    let policies = applied.iter().map(|item| item.policy.clone()).collect();
+    let asked = Arc::new((before, policies));
+    let warnings = match warnings(&asked, identities, false).await? {
+        Some(warnings) => warnings,
+        None => {
+            let (identities, _) = told_apart(&config.objects).await?;
+            warnings(&asked, identities, true).await?.unwrap_or_default()
+        }
+    };
+    for (item, warnings) in applied.iter_mut().zip(warnings) {
+        item.warnings = warnings;
     }
     Ok(())
+}
+
+async fn warnings(
+    asked: &Arc<(Before, Vec<NetworkPolicy>)>,
+    identities: Vec<Identity>,
+    all: bool,
+) -> Result<Option<Vec<Vec<Problem>>>, ApiError> {
+    let asked = Arc::clone(asked);
+    let look = move || asked.0.warnings(&asked.1, &identities, all);
+    tokio::task::spawn_blocking(look).await.map_err(|error| {
+        let what = format!("the search for what to warn of broke off: {error}");
+        ApiError::new(ErrorCode::Internal, what, "see the daemon's log")
+    })?
 }
 
 /// Deletes the policy that answers to `word`, whatever its status becomes meanwhile.

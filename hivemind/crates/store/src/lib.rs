@@ -34,7 +34,7 @@ pub use embedded::{Options, RedbStore};
 pub use error::{Error, Result};
 pub use key::{KEY_BYTES_MAX, Key, Prefix};
 pub use lease::{LEASE_TTL_MAX, LEASE_TTL_MIN, LEASES_MAX, LeaseId, LeaseInfo};
-pub use objects::{Changes, Claim, Object, ObjectWatch, Objects};
+pub use objects::{Changes, Claim, Object, ObjectWatch, Objects, Stored};
 pub use record::{KeyValue, ListOptions, Listing, Reading};
 pub use revision::Revision;
 pub use statistics::{COMMIT_BUCKETS, Statistics};

@@ -10,9 +10,10 @@
 mod changes;
 mod fault;
 mod object;
+mod stored;
 mod watch;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use hivemind_model::{ApiError, ErrorCode, JoinToken, List, Token};
 use uuid::Uuid;
@@ -20,13 +21,14 @@ use uuid::Uuid;
 pub use self::{
     changes::Changes,
     object::{Claim, Object},
+    stored::Stored,
     watch::ObjectWatch,
 };
 use self::{
     fault::{not_found, stale},
-    object::{JOIN_TOKEN_CLAIM, TOKEN_CLAIM, decode, id_key, key, prefix},
+    object::{JOIN_TOKEN_CLAIM, POLICY_NUMBER_CLAIM, TOKEN_CLAIM, decode, id_key, key, prefix},
 };
-use crate::{Key, ListOptions, OpResult, Revision, Store, Txn};
+use crate::{Key, KeyValue, ListOptions, OpResult, Prefix, Revision, Store, Txn};
 
 /// How often a write is tried again because somebody else was faster. Each failed try means that another one made
 /// progress, so running out of them means that the object is written without pause.
@@ -126,6 +128,19 @@ impl Objects {
     pub async fn list<T: Object>(&self, namespace: Option<&str>) -> Result<List<T>, ApiError> {
         let listing = self.store.list(&prefix::<T>(namespace)?, ListOptions::default()).await?;
         object::list(&listing)
+    }
+
+    /// All objects of a kind, to be decoded later.
+    pub async fn stored<T: Object>(&self) -> Result<Stored<T>, ApiError> {
+        Ok(Stored::new(self.store.list(&prefix::<T>(None)?, ListOptions::default()).await?))
+    }
+
+    /// The numbers that network policies have.
+    pub async fn policy_numbers(&self) -> Result<HashSet<u32>, ApiError> {
+        let prefix = format!("claims/{POLICY_NUMBER_CLAIM}/");
+        let listing = self.store.list(&Prefix::new(prefix.as_str())?, ListOptions::default()).await?;
+        let number = |item: &KeyValue| item.key.as_str().strip_prefix(&prefix)?.parse().ok();
+        Ok(listing.items.iter().filter_map(number).collect())
     }
 
     /// Makes an object and takes its claims. Name, namespace, labels, annotations, spec and status are kept as they

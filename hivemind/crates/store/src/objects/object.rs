@@ -62,6 +62,9 @@ pub(super) const TOKEN_CLAIM: &str = "token";
 /// The kind of claim that a join token's hash is.
 pub(super) const JOIN_TOKEN_CLAIM: &str = "join-token";
 
+/// The kind of claim that a policy's number is.
+pub(super) const POLICY_NUMBER_CLAIM: &str = "policy-number";
+
 /// A kind of object as the store keeps it.
 pub trait Object: Resource {
     /// Whether it is in a namespace.
@@ -153,7 +156,7 @@ impl Object for NetworkPolicy {
 
     /// Its number.
     fn claims(&self) -> Vec<Claim> {
-        vec![Claim::chosen("policy-number", self.status.number, "status.number")]
+        vec![Claim::chosen(POLICY_NUMBER_CLAIM, self.status.number, "status.number")]
     }
 }
 
@@ -247,8 +250,8 @@ pub(super) fn list<T: Object>(listing: &Listing) -> Result<List<T>, ApiError> {
     let mut items = listing.items.iter().map(decode).collect::<Result<Vec<T>, _>>()?;
     // Keys order `a-b/` before `a/`.
     items.sort_by(|a, b| {
-        let place = |object: &T| (object.metadata().namespace.clone(), object.metadata().name.clone());
-        place(a).cmp(&place(b))
+        let (a, b) = (a.metadata(), b.metadata());
+        (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name))
     });
     Ok(List { resource_version: listing.revision.0, items })
 }
