@@ -12,6 +12,7 @@ use std::{
 };
 
 // `enum bpf_cmd` of <linux/bpf.h>.
+const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
@@ -41,6 +42,23 @@ pub(crate) enum AttachType {
 #[repr(C, align(8))]
 struct Attributes {
     words: [u32; 16],
+}
+
+/// Makes a map of a kind of `enum bpf_map_type`, with keys and values of so many bytes. Of its name the kernel takes 15 bytes.
+pub(crate) fn map_create(
+    name: &str,
+    kind: u32,
+    (key, value): (u32, u32),
+    entries: u32,
+) -> io::Result<OwnedFd> {
+    let mut attributes = Attributes { words: [0; 16] };
+    attributes.words[..4].copy_from_slice(&[kind, key, value, entries]);
+    let mut short = [0; 16];
+    short.iter_mut().zip(name.bytes()).take(15).for_each(|(to, byte)| *to = byte);
+    for (word, bytes) in attributes.words[7..11].iter_mut().zip(short.chunks_exact(4)) {
+        *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    }
+    descriptor(bpf(BPF_MAP_CREATE, &mut attributes)?)
 }
 
 /// `BPF_PROG_TYPE_SCHED_CLS` of `enum bpf_prog_type`.

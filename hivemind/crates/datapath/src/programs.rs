@@ -2,6 +2,7 @@
 
 pub(crate) mod measure;
 mod pair_numbers;
+mod tables;
 pub(crate) mod trial;
 
 use crate::{
@@ -78,6 +79,7 @@ impl Programs {
         services: u32,
         purpose: Purpose<'_>,
     ) -> Result<Self, Error> {
+        tables::make(config, pins)?;
         let mut loader = loader(pins)?;
         for map in name::MAPS {
             loader.map_pin_path(map, pins.map(map));
@@ -299,18 +301,25 @@ fn verify(ebpf: &mut Ebpf, with_gates: bool) -> Result<(), Error> {
     let is_needed = |name: &str| with_gates || name::gate::PROGRAMS.iter().all(|(_, gate)| *gate != name);
     let mut programs: Vec<_> = ebpf.programs_mut().filter(|(name, _)| is_needed(name)).collect();
     programs.sort_by_key(|(name, _)| LONGEST.iter().position(|long| long == name).unwrap_or(LONGEST.len()));
-    let at_once = thread::available_parallelism().map_or(1, NonZero::get).min(programs.len());
-    let waiting = Mutex::new(programs.into_iter());
+    beside("verify", programs, |(name, program)| {
+        verify_one(program).map_err(|error| program_error(name, error))
+    })
+}
+
+/// Does something with each, as many at a time as there are processors, in their order.
+fn beside<T: Send>(
+    thread: &str,
+    all: Vec<T>,
+    each: impl Fn(T) -> Result<(), Error> + Sync,
+) -> Result<(), Error> {
+    let at_once = thread::available_parallelism().map_or(1, NonZero::get).min(all.len());
+    let waiting = Mutex::new(all.into_iter());
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let verify = || {
-        let mut programs = iter::from_fn(next);
-        programs
-            .try_for_each(|(name, program)| verify_one(program).map_err(|error| program_error(name, error)))
-    };
+    let work = || iter::from_fn(next).try_for_each(&each);
     thread::scope(|scope| {
         let start = |_| {
-            let thread = thread::Builder::new().name("verify".to_owned()).spawn_scoped(scope, verify);
-            thread.map_err(Error::system("start a thread"))
+            let started = thread::Builder::new().name(thread.to_owned()).spawn_scoped(scope, work);
+            started.map_err(Error::system("start a thread"))
         };
         let threads: Vec<_> = (0..at_once).map(start).collect();
         threads.into_iter().try_for_each(|thread| thread?.join().map_err(|_| Error::Stopped)?)

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::{error::Problem, metadata::Metadata};
@@ -182,7 +183,8 @@ struct Unread {
     metadata: Metadata,
     #[serde(default)]
     kind: PolicyKind,
-    spec: serde_json::Value,
+    /// As it is written: a tree of it would take longer to make than the policy.
+    spec: Box<RawValue>,
     #[serde(default)]
     status: NetworkPolicyStatus,
 }
@@ -191,13 +193,18 @@ impl<'de> Deserialize<'de> for NetworkPolicy {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Unread { metadata, kind, spec, status } = Unread::deserialize(deserializer)?;
         let spec = match kind {
-            PolicyKind::NetworkPolicy => serde_json::from_value(spec).map(PolicySpec::NetworkPolicy),
+            PolicyKind::NetworkPolicy => serde_json::from_str(spec.get()).map(PolicySpec::NetworkPolicy),
             PolicyKind::ClusterNetworkPolicy => {
-                serde_json::from_value(spec).map(PolicySpec::ClusterNetworkPolicy)
+                serde_json::from_str(spec.get()).map(PolicySpec::ClusterNetworkPolicy)
             }
-            PolicyKind::Policy => serde_json::from_value(spec).map(PolicySpec::Policy),
+            PolicyKind::Policy => serde_json::from_str(spec.get()).map(PolicySpec::Policy),
         };
-        let spec = spec.map_err(|error| D::Error::custom(format_args!("spec: {error}")))?;
+        let spec = spec.map_err(|error| {
+            let told = error.to_string();
+            // The place is one in the spec, not in what is read.
+            let fault = told.rsplit_once(" at line ").map_or(told.as_str(), |(fault, _)| fault);
+            D::Error::custom(format_args!("spec: {fault}"))
+        })?;
         Ok(NetworkPolicy { metadata, spec, status })
     }
 }
@@ -586,6 +593,7 @@ mod tests {
         let json = serde_json::json!({"metadata": Metadata::new("a", "b"), "kind": "Policy", "spec": {"audits": true}});
         let error = serde_json::from_value::<NetworkPolicy>(json).unwrap_err().to_string();
         assert!(error.starts_with("spec: unknown field `audits`"), "{error}");
+        assert!(!error.contains("column"), "{error}");
     }
 
     #[test]

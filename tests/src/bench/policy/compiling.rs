@@ -1,13 +1,16 @@
-//! What the engine of policies takes for a large set: all of it, and what one change touches.
+//! What the engine of policies takes for a large set: all of it, what one change touches, and who may speak to whom.
 
-use std::time::Instant;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Instant,
+};
 
 use hivemind_model::{
     ClusterAction, ClusterIngressRule, ClusterNetworkPolicySpec, ClusterPeer, ClusterSubject, EgressRule,
     Identity, IngressRule, IpBlock, LabelSelector, Metadata, Namespace, NetworkPolicy, NetworkPolicySpec,
     NetworkPolicyStatus, PolicyPeer, PolicyPort, PolicyProtocol, PolicySpec, PortRef, SYSTEM_NAMESPACE,
 };
-use hivemind_policy::{World, compile};
+use hivemind_policy::{MatrixOf, Residents, Seen, World, compile};
 
 use crate::bench::figure::Figure;
 
@@ -20,6 +23,7 @@ const CLUSTER: u32 = 20;
 const COMPILE_MS_MAX: f64 = 1_000.0;
 const ROUNDS: usize = 9;
 const CHANGES: u32 = 1_000;
+const MATRICES: usize = 3;
 
 /// Compiles all identities of a world with many policies, and then what each of many changes of one policy touches.
 pub(super) fn run() -> Vec<Figure> {
@@ -52,7 +56,26 @@ pub(super) fn run() -> Vec<Figure> {
         Figure::new("policy_compile_all", "ms", all).at_most(COMPILE_MS_MAX),
         Figure::p99("policy_compile_change_p99", "ms", changes),
         Figure::new("policy_entries_all", "entries", vec![entries as f64]),
+        matrix("policy_matrix_100_apps", 100, &world),
+        matrix("policy_matrix_500_apps", ENDPOINTS, &world),
     ]
+}
+
+/// How long it takes to tell who may speak to whom of so many apps, each with a replica, under all policies.
+fn matrix(name: &'static str, apps: u32, world: &World) -> Figure {
+    let resident = |number: u32| {
+        let address = IpAddr::V4(Ipv4Addr::from(0x0ac8_0000 + number));
+        ((namespace_of(number), app(number)), [(Identity::FIRST + number, address)].into())
+    };
+    let residents: Residents = (0..apps).map(resident).collect();
+    let seen = Seen::new();
+    let of = MatrixOf { world, residents: &residents, has_other_nodes: true, seen: &seen, namespace: None };
+    let times = (0..MATRICES).map(|_| {
+        let began = Instant::now();
+        std::hint::black_box(hivemind_policy::matrix(of));
+        began.elapsed().as_secs_f64() * 1e3
+    });
+    Figure::new(name, "ms", times.collect())
 }
 
 fn world() -> World {

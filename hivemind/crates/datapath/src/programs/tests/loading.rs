@@ -1,7 +1,7 @@
 //! Whether the kernel takes the programs at all, and what it says of those that it refuses.
 
-use crate::programs::{OBJECT, verify_one};
-use aya::{EbpfLoader, programs::ProgramError};
+use crate::programs::{OBJECT, tables, verify_one};
+use aya::{EbpfLoader, maps::Map, programs::ProgramError};
 use hivemind_common::{name, telemetry::FEATURES_ALL};
 use std::time::{Duration, Instant};
 
@@ -47,4 +47,18 @@ fn accepts_all(features: u32) {
     );
     assert!(all > 0, "the object has no programs");
     assert!(refused.is_empty(), "refused: {refused:?}");
+}
+
+#[test]
+fn the_tables_that_are_made_before_the_object_is_read_are_those_of_the_object() {
+    let ebpf = EbpfLoader::new().load(OBJECT).unwrap();
+    for table in &tables::LARGEST {
+        let Some(Map::HashMap(map) | Map::LruHashMap(map)) = ebpf.map(table.name) else {
+            panic!("the object has no table {}", table.name);
+        };
+        let info = map.info().unwrap();
+        let found = (info.map_type().unwrap() as u32, info.key_size() as usize, info.value_size() as usize);
+        assert_eq!(found, (table.kind, table.key_bytes, table.value_bytes), "{}", table.name);
+        assert_eq!(info.map_flags(), 0, "{}", table.name);
+    }
 }
