@@ -1,5 +1,5 @@
 //! Packs the dashboard's files into a table for `src/dashboard.rs`: those that `cargo xtask ui` built, or else the page
-//! that says how to build them. It never runs npm.
+//! that says how to build them. It never runs npm. Packs the reference of the API beside them.
 
 use std::{
     env,
@@ -13,14 +13,26 @@ use flate2::{Compression, write::GzEncoder};
 use sha2::{Digest, Sha256};
 
 fn main() {
-    if let Err(error) = pack() {
+    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    if let Err(error) = pack_dashboard(&package, &out) {
         println!("cargo::error=cannot pack the dashboard's files: {error}");
+    }
+    let reference = package.join("../../../docs/reference/openapi.json");
+    println!("cargo::rerun-if-changed={}", reference.display());
+    if let Err(error) = fs::read(&reference).and_then(|content| pack(&content, &out.join("openapi.json.gz")))
+    {
+        println!("cargo::error=cannot pack {}: {error}", reference.display());
     }
 }
 
-fn pack() -> io::Result<()> {
-    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
-    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+fn pack(content: &[u8], to: &Path) -> io::Result<()> {
+    let mut encoder = GzEncoder::new(fs::File::create(to)?, Compression::best());
+    encoder.write_all(content)?;
+    encoder.finish().map(drop)
+}
+
+fn pack_dashboard(package: &Path, out: &Path) -> io::Result<()> {
     let dist = package.join("../../../ui/dist");
     let placeholder = package.join("src/dashboard/not-built.html");
     println!("cargo::rerun-if-changed=build.rs");
@@ -40,9 +52,7 @@ fn pack() -> io::Result<()> {
     for (number, (path, file)) in files.iter().enumerate() {
         let content = fs::read(file)?;
         let packed = out.join(format!("dashboard-{number}.gz"));
-        let mut encoder = GzEncoder::new(fs::File::create(&packed)?, Compression::best());
-        encoder.write_all(&content)?;
-        encoder.finish()?;
+        pack(&content, &packed)?;
         let hash: String = Sha256::digest(&content).iter().take(12).map(|b| format!("{b:02x}")).collect();
         let _ = writeln!(
             table,

@@ -5,8 +5,6 @@
 //! The files are the same for everybody and hold nothing of the cluster, so no token is needed for them: what they show
 //! comes from `/v1`, which wants one.
 
-use std::io::Read as _;
-
 use axum::{
     Router,
     extract::Request,
@@ -14,10 +12,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use flate2::read::GzDecoder;
-use hivemind_model::{ApiError, ErrorCode};
 
-use crate::fault::{Fault, path_not_found};
+use crate::{fault::path_not_found, packed};
 
 /// One file.
 struct File {
@@ -67,15 +63,8 @@ fn send(file: &'static File, headers: &HeaderMap) -> Response {
     let cache = if immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
     let mut response = if is_known(file.etag, headers) {
         StatusCode::NOT_MODIFIED.into_response()
-    } else if takes_gzip(headers) {
-        ([(header::CONTENT_ENCODING, "gzip")], file.gzip).into_response()
     } else {
-        let mut content = Vec::new();
-        if let Err(error) = GzDecoder::new(file.gzip).read_to_end(&mut content) {
-            let what = format!("{} cannot be unpacked: {error}", file.path);
-            return Fault::from(ApiError::new(ErrorCode::Internal, what, "")).into_response();
-        }
-        content.into_response()
+        packed::respond(file.path, file.gzip, headers)
     };
     let all = response.headers_mut();
     for (name, value) in [
@@ -103,19 +92,13 @@ fn is_known(etag: &str, headers: &HeaderMap) -> bool {
         .any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
 }
 
-/// Whether `Accept-Encoding` names gzip and does not give it the weight 0 (RFC 9110, section 12.5.3).
-fn takes_gzip(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::ACCEPT_ENCODING);
-    values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|coding| {
-        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
-        let weight = weight.trim().strip_prefix("q=").unwrap_or("1").parse::<f32>();
-        name.trim().eq_ignore_ascii_case("gzip") && weight.is_ok_and(|weight| weight > 0.0)
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use axum::body::{Body, to_bytes};
+    use flate2::read::GzDecoder;
+    use hivemind_model::{ApiError, ErrorCode};
     use tower::ServiceExt as _;
 
     use super::*;

@@ -33,6 +33,7 @@ mod lines;
 mod node_access;
 mod node_port;
 mod openapi;
+mod packed;
 mod policies;
 mod policy_check;
 mod policy_matrix;

@@ -1,8 +1,5 @@
 //! The OpenAPI document, generated from the handlers.
 
-use std::sync::LazyLock;
-
-use bytes::Bytes;
 use utoipa::{
     OpenApi as _,
     openapi::{
@@ -64,12 +61,6 @@ pub fn document() -> OpenApi {
     document
 }
 
-/// The document as JSON, made when it is first asked for: most daemons are never asked.
-pub(crate) fn json() -> Bytes {
-    static JSON: LazyLock<Bytes> = LazyLock::new(|| {
-        let json =
-            document().to_json().expect("a document of strings, numbers and maps of strings is always JSON");
-        Bytes::from(json)
-    });
-    JSON.clone()
-}
+/// The document as `docs/reference/openapi.json` has it, compressed. A test holds that file to [`document`]: what makes it would be a
+/// fortieth of the program.
+pub(crate) static GZIP: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/openapi.json.gz"));

@@ -3,12 +3,12 @@
 use axum::{
     Json,
     extract::State,
-    http::header,
-    response::{IntoResponse, Response},
+    http::{HeaderMap, HeaderValue, header},
+    response::Response,
 };
 use hivemind_model::{ApiError, Status};
 
-use crate::{api::Serving, fault::Outcome};
+use crate::{api::Serving, fault::Outcome, packed};
 
 /// Whether the daemon answers
 #[utoipa::path(
@@ -24,9 +24,16 @@ pub(crate) async fn healthz() -> &'static str {
     get, path = "/openapi.json", tag = "status", operation_id = "openapi",
     responses((status = 200, description = "The OpenAPI document", body = Object, content_type = "application/json"))
 )]
-pub(crate) async fn openapi() -> Response {
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")];
-    (headers, crate::openapi::json()).into_response()
+pub(crate) async fn openapi(headers: HeaderMap) -> Response {
+    let mut response = packed::respond("the document", crate::openapi::GZIP, &headers);
+    for (name, value) in [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::VARY, "accept-encoding"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// How the daemon and its node are

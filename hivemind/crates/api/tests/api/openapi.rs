@@ -18,6 +18,7 @@ async fn document(server: &Server) -> Value {
 async fn the_document_names_every_route_with_its_errors() {
     let server = Server::start().await;
     let document = document(&server).await;
+    assert_eq!(document, serde_json::to_value(hivemind_api::document()).unwrap());
     assert_eq!(document["info"]["title"], "Hivemind");
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
     let mut operations = Vec::new();
