@@ -72,7 +72,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     images::build(workspace)?;
     let mut cargo = workspace.cargo()?;
     cargo
-        .args(["nextest", "run", "--package", "hivemind-tests", "--test", "dist", "--ignore-default-filter"])
+        // Of the whole workspace, as all other tests: what it has in common with them is built already.
+        .args(["nextest", "run", "--workspace", "--filterset", "binary(dist)", "--ignore-default-filter"])
         .env("HIVEMIND_DEB", packages.deb)
         .env("HIVEMIND_DEBIAN_MIRROR", crate::debian::mirror("debian"));
     test::run_tests_as_root(&mut cargo)?;
