@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     process::{Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 
@@ -219,10 +220,13 @@ fn flows_beyond_the_limit_count_together_and_no_connection_is_lost_to_the_sum() 
     let prometheus = Prometheus::start(node.sandbox(), &format!("127.0.0.1:{PORT}"))?;
     prometheus.expect("hivemind_flow_label_sets_capacity", 2.0)?;
     let web = ipv4(&node, "web")?;
+    // Each from a port of its own: of two that the kernel happens to give out twice it would be one connection.
+    let source = AtomicU16::new(20_000);
     let send = |port: u16, count: u16| {
         node.in_network_of("client", || -> Result<()> {
             (0..count).try_for_each(|_| {
-                UdpSocket::bind("0.0.0.0:0")?.send_to(b"name", (web, port))?;
+                let from = ("0.0.0.0", source.fetch_add(1, Ordering::Relaxed));
+                UdpSocket::bind(from)?.send_to(b"name", (web, port))?;
                 Ok(())
             })
         })?

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     io::{self, Read, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
@@ -24,6 +25,9 @@ const MOVE_LIMIT: Duration = Duration::from_secs(20);
 
 /// After so many errors it is given up.
 const ERRORS_MAX: usize = 20;
+
+/// So many sockets stay open while further ones ask.
+const KEPT_MAX: usize = 256;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -69,11 +73,17 @@ fn dial(address: SocketAddr) -> Value {
 
 fn ask(address: SocketAddr, sockets: usize, connected: bool) -> Value {
     let (mut answers, mut froms, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    // A port that is given out again would be the same connection.
+    let mut kept = VecDeque::new();
     for _ in 0..sockets {
         match ask_once(address, connected) {
-            Ok((answer, from)) => {
+            Ok((answer, from, socket)) => {
                 answers.push(answer);
                 froms.push(from.to_string());
+                kept.push_back(socket);
+                if kept.len() > KEPT_MAX {
+                    kept.pop_front();
+                }
             }
             Err(error) => errors.push(format!("{:?}", error.kind())),
         }
@@ -161,7 +171,7 @@ fn hold(address: SocketAddr) -> Value {
     json!({ "error": format!("{:?}", error.kind()), "ms": ms })
 }
 
-fn ask_once(address: SocketAddr, connected: bool) -> io::Result<(String, SocketAddr)> {
+fn ask_once(address: SocketAddr, connected: bool) -> io::Result<(String, SocketAddr, UdpSocket)> {
     let socket = datagrams(address)?;
     if connected {
         socket.connect(address)?;
@@ -171,7 +181,7 @@ fn ask_once(address: SocketAddr, connected: bool) -> io::Result<(String, SocketA
     }
     let mut answer = [0; 512];
     let (length, from) = socket.recv_from(&mut answer)?;
-    Ok((String::from_utf8_lossy(&answer[..length]).into_owned(), from))
+    Ok((String::from_utf8_lossy(&answer[..length]).into_owned(), from, socket))
 }
 
 fn answer(port: u16, name: &str) -> io::Result<()> {
