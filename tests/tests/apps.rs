@@ -112,6 +112,108 @@ fn a_command_takes_the_place_of_the_images_own() -> Result<()> {
 }
 
 #[test]
+fn a_container_is_runs_as_and_sees_what_was_asked() -> Result<()> {
+    let (node, _registry) = Node::with_daemon()?;
+    let words = "app deploy box --image busybox --user 1234:5678 --group 42 --workdir /scratch --read-only --tmpfs /scratch:size=1Mi \
+                 --shm-size 2Mi --cap-drop all --cap-add net_raw --ulimit nofile=100:200 --ulimit core=0 --pids-limit 33 \
+                 --hostname cube --add-host old-db:192.0.2.7 --sysctl net.core.somaxconn=321 --command tail";
+    let mut words: Vec<_> = words.split_whitespace().collect();
+    words.extend(["--args", "-f '/etc/passwd'"]);
+    node.hivemind_ok(&words)?;
+    let within = |script: &str| node.in_replica("box", script);
+    assert_eq!(within("tr '\\0' '|' < /proc/1/cmdline")?, "tail|-f|/etc/passwd|");
+    let status = within("cat /proc/1/status")?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.trim_start_matches(':').split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!((field("Uid"), field("Gid")), ("1234 1234 1234 1234".to_owned(), "5678 5678 5678 5678".to_owned()));
+    assert_eq!(field("Groups"), "42");
+    // CAP_NET_RAW is the thirteenth bit; NoNewPrivs keeps all others away for good.
+    assert_eq!((field("CapBnd"), field("NoNewPrivs")), (format!("{:016x}", 1 << 13), "1".to_owned()));
+    let limits = within("cat /proc/1/limits")?;
+    let limit = |name: &str| {
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!((limit("Max open files"), limit("Max core file size")), (vec!["100".into(), "200".into()], vec!["0".into(); 2]));
+    assert_eq!(within("readlink /proc/1/cwd; hostname; cat /proc/sys/net/core/somaxconn")?, "/scratch\ncube\n321\n");
+    let hosts = within("cat /etc/hosts")?;
+    assert!(hosts.lines().any(|line| line == "192.0.2.7\told-db") && hosts.contains("\tcube box-"), "{hosts}");
+    assert_eq!(within("touch /etc/x 2>/dev/null || echo refused; touch /scratch/x && echo written")?, "refused\nwritten\n");
+    let sizes = within("df -k /scratch /dev/shm | awk 'NR > 1 { print $2 }'")?;
+    assert_eq!(sizes, "1024\n2048\n");
+    let pid = node.replicas("box")?[0]["status"]["pid"].as_u64().context("no pid")?;
+    assert_eq!(cgroup_file(pid, "pids", "pids.max", "pids.max")?, "33");
+
+    let info = node.hivemind_ok(&["app", "info", "box"])?;
+    for line in [
+        "Command:          tail",
+        "Arguments:        -f /etc/passwd",
+        "Directory:        /scratch",
+        "User:             1234:5678",
+        "Groups:           42",
+        "In memory:        /scratch:size=1Mi",
+        "Shared memory:    2Mi",
+        "Root:             read-only",
+        "Capabilities:     NET_RAW",
+        "Limits:           nofile=100:200,core=0:0",
+        "Processes:        33",
+        "Host name:        cube",
+        "Hosts:            192.0.2.7 old-db",
+        "Kernel settings:  net.core.somaxconn=321",
+    ] {
+        assert!(info.lines().any(|l| l == line), "no line {line:?} in\n{info}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_container_is_asked_to_end_by_its_own_signal_and_has_its_own_time_for_it() -> Result<()> {
+    let (node, _registry) = Node::with_daemon()?;
+    let deploy = |app: &str, flags: &[&str], script: &str| {
+        let mut words = vec!["app", "deploy", app, "--image", "busybox", "--volume", "said:/said"];
+        words.extend_from_slice(flags);
+        words.extend(["--", "sh", "-c", script]);
+        node.hivemind_ok(&words)
+    };
+    // The first process ends by no signal that it has not asked for.
+    let polite = "trap 'echo asked >> /said/polite; exit' USR1; while :; do sleep 0.1; done";
+    deploy("polite", &["--stop-signal", "usr1"], polite)?;
+    // It would be done in less than the usual time.
+    let slow = "trap 'sleep 8; echo late >> /said/slow; exit' TERM; echo here > /said/slow; while :; do sleep 0.1; done";
+    deploy("slow", &["--stop-timeout", "1s"], slow)?;
+    eventually(LIMIT, "the slow one to be here", || {
+        ensure!(node.in_replica("slow", "cat /said/slow")? == "here\n", "it is not");
+        Ok(())
+    })?;
+    node.hivemind_ok(&["app", "delete", "polite", "slow"])?;
+    deploy("reader", &[], "sleep 1000")?;
+    assert_eq!(node.in_replica("reader", "cat /said/polite /said/slow")?, "asked\nhere\n");
+    Ok(())
+}
+
+#[test]
+fn what_a_container_may_not_be_is_told_all_at_once_and_nothing_is_made() -> Result<()> {
+    let (node, _registry) = Node::with_daemon()?;
+    let words = "app deploy box --image busybox --cap-add SYS_ADMIN --sysctl kernel.panic=1 --tmpfs / --ulimit nofile=2:1";
+    let answer = node.hivemind(&words.split_whitespace().collect::<Vec<_>>())?;
+    assert_eq!(answer.status.code(), Some(2), "{answer:?}");
+    let stderr = String::from_utf8_lossy(&answer.stderr).into_owned();
+    for told in ["--cap-add SYS_ADMIN", "--sysctl kernel.panic", "--tmpfs /", "--ulimit nofile=2:1"] {
+        assert!(stderr.contains(told), "nothing of {told} in\n{stderr}");
+    }
+    // The machine says how much a process may open; nobody else can know.
+    let much = ["app", "deploy", "box", "--image", "busybox", "--ulimit", "nofile=-1", "--", "sleep", "1000"];
+    let answer = node.hivemind(&much)?;
+    let stderr = String::from_utf8_lossy(&answer.stderr).into_owned();
+    assert_eq!(answer.status.code(), Some(5), "{stderr}");
+    assert!(stderr.contains("descriptors at most on this machine"), "{stderr}");
+    assert_eq!(node.hivemind_ok(&["app", "ls", "-o", "name"])?, "");
+    Ok(())
+}
+
+#[test]
 fn apps_of_one_name_in_two_namespaces_are_apart() -> Result<()> {
     let (node, _registry) = Node::with_daemon()?;
     for namespace in ["blue", "green"] {

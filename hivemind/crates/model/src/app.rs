@@ -1,17 +1,17 @@
 //! Apps: what a user deploys.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
+    container::Container,
     error::{ApiError, ErrorCode, Problem, Problems},
     metadata::Metadata,
-    name::{check_hostname, check_image, check_label, check_name, normalize_hostname},
+    name::{check_hostname, check_label, check_name, normalize_hostname},
     node::Taint,
-    quantity::{Cpu, Memory},
     service::{ServicePort, SessionAffinity},
 };
 
@@ -86,6 +86,18 @@ pub struct Template {
     pub labels: BTreeMap<String, String>,
     /// The containers; exactly one.
     pub containers: Vec<Container>,
+    /// The host name that all replicas have; left out: each has its own name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Further names in `/etc/hosts`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_aliases: Vec<HostAlias>,
+    /// Settings of the kernel for the replica alone; those that can reach nothing outside of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
+    /// How many seconds the processes have between the polite signal and SIGKILL, 0 to 3,600; left out: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_grace_seconds: Option<u32>,
     /// Labels that a node must have to run them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
@@ -96,6 +108,17 @@ pub struct Template {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub restarted_at: Option<Timestamp>,
+}
+
+/// Names of an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostAlias {
+    /// The address.
+    #[schema(value_type = String)]
+    pub ip: IpAddr,
+    /// Its names.
+    pub hostnames: Vec<String>,
 }
 
 /// Taints of nodes that do not keep a replica away.
@@ -118,103 +141,6 @@ impl Toleration {
     }
 }
 
-/// One container of a replica.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Container {
-    /// The image, as `docker pull` would take it.
-    pub image: String,
-    /// What runs, in place of the image's entrypoint and command; empty: what the image says.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub command: Vec<String>,
-    /// Environment variables, on top of the image's.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub env: Vec<EnvVar>,
-    /// Ports published on the host.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ports: Vec<Port>,
-    /// Volumes and where they appear.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub volume_mounts: Vec<VolumeMount>,
-    /// Limits.
-    #[serde(default)]
-    pub resources: Resources,
-}
-
-/// An environment variable.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct EnvVar {
-    /// Its name.
-    pub name: String,
-    /// Its value.
-    #[serde(default)]
-    pub value: String,
-}
-
-/// Transport protocols.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// TCP.
-    #[default]
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-impl Protocol {
-    /// `tcp` or `udp`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        }
-    }
-}
-
-/// A port of the container that is published on the host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Port {
-    /// The port on the host, 1 to 65535.
-    pub host_port: u16,
-    /// The port in the container, 1 to 65535.
-    pub container_port: u16,
-    /// TCP unless said otherwise.
-    #[serde(default)]
-    pub protocol: Protocol,
-}
-
-/// A named volume and where it appears in the container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct VolumeMount {
-    /// The volume's name; it is made when it does not exist.
-    pub volume: String,
-    /// An absolute path in the container.
-    pub path: String,
-    /// Whether the container may only read it.
-    #[serde(default)]
-    pub read_only: bool,
-}
-
-/// Limits of a container; without one it may take what the machine has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Resources {
-    /// CPU time: cores (`0.5`) or thousandths (`500m`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, example = "500m")]
-    pub cpu: Option<Cpu>,
-    /// Memory: `64Mi`, `512M`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, example = "64Mi")]
-    pub memory: Option<Memory>,
-}
-
 /// What is, of an app.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -234,7 +160,7 @@ pub struct AppStatus {
     /// The service's addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
-    pub addresses: Vec<std::net::IpAddr>,
+    pub addresses: Vec<IpAddr>,
     /// Why the app is not up, in the words of the replica that is worst off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
@@ -262,12 +188,16 @@ impl App {
     }
 
     /// Brings what a request says into the form in which it is kept: hostnames in lower case, `app=<name>` among the
-    /// labels of the replicas.
+    /// labels of the replicas, capabilities and signals as the kernel calls them.
     pub fn normalize(&mut self) {
         for hostname in &mut self.spec.hostnames {
             *hostname = normalize_hostname(hostname);
         }
         self.spec.template.labels.insert("app".to_owned(), self.metadata.name.clone());
+        for alias in &mut self.spec.template.host_aliases {
+            alias.hostnames.iter_mut().for_each(|name| *name = normalize_hostname(name));
+        }
+        self.spec.template.containers.iter_mut().for_each(Container::normalize);
     }
 
     /// Checks everything that can be checked without asking anybody.
@@ -314,6 +244,7 @@ impl AppSpec {
             let key = if toleration.key.is_empty() { "any" } else { &toleration.key };
             check_label(&format!("spec.template.tolerations[{i}]"), key, value, problems);
         }
+        self.template.check_surroundings("spec.template", problems);
         if self.template.containers.len() != 1 {
             problems.add(
                 ErrorCode::Unsupported,
@@ -352,6 +283,73 @@ impl AppSpec {
     }
 }
 
+/// The longest time that processes may have to end by themselves.
+pub const STOP_GRACE_SECONDS_MAX: u32 = 3_600;
+
+/// How long processes have to end by themselves if a template does not say.
+const STOP_GRACE_SECONDS: u32 = 10;
+
+/// How many names may be added to `/etc/hosts`.
+const HOST_NAMES_MAX: usize = 256;
+
+/// Settings of the kernel that belong to a container's own namespaces and reach nothing outside of it: Kubernetes calls them safe.
+const SYSCTLS: [&str; 11] = [
+    "kernel.shm_rmid_forced",
+    "net.core.somaxconn",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_syncookies",
+];
+
+/// The longest value of such a setting.
+const SYSCTL_BYTES_MAX: usize = 256;
+
+impl Template {
+    /// How long processes have between the polite signal and SIGKILL.
+    pub fn stop_grace(&self) -> Duration {
+        Duration::from_secs(self.stop_grace_seconds.unwrap_or(STOP_GRACE_SECONDS).into())
+    }
+
+    /// Checks what all containers have in common.
+    fn check_surroundings(&self, at: &str, problems: &mut Problems) {
+        if let Some(hostname) = &self.hostname {
+            check_name(&format!("{at}.hostname"), hostname, 63, problems);
+        }
+        for (i, alias) in self.host_aliases.iter().enumerate() {
+            for (j, name) in alias.hostnames.iter().enumerate() {
+                check_hostname(&format!("{at}.hostAliases[{i}].hostnames[{j}]"), name, problems);
+            }
+        }
+        if self.host_aliases.iter().map(|alias| alias.hostnames.len()).sum::<usize>() > HOST_NAMES_MAX {
+            let what = format!("more than {HOST_NAMES_MAX} names for /etc/hosts");
+            let hint = "give them to a service, or to DNS";
+            problems.add(ErrorCode::OutOfRange, format!("{at}.hostAliases"), what, hint);
+        }
+        for (name, value) in &self.sysctls {
+            let field = format!("{at}.sysctls.{name}");
+            if !SYSCTLS.contains(&name.as_str()) {
+                let hint = format!("replicas may set {}", SYSCTLS.join(", "));
+                let what = format!("{name:?} may reach beyond a replica");
+                problems.add(ErrorCode::Unsupported, field, what, hint);
+            } else if value.is_empty() || value.len() > SYSCTL_BYTES_MAX || value.contains(|c: char| c.is_control()) {
+                let what = format!("{value:?} is no value of {name}");
+                problems.add(ErrorCode::OutOfRange, field, what, "write it as sysctl(8) would take it");
+            }
+        }
+        if let Some(seconds) = self.stop_grace_seconds.filter(|seconds| *seconds > STOP_GRACE_SECONDS_MAX) {
+            let what = format!("{seconds} s are too long to wait for the end of a process");
+            let hint = format!("give 0 to {STOP_GRACE_SECONDS_MAX} seconds");
+            problems.add(ErrorCode::OutOfRange, format!("{at}.stopGraceSeconds"), what, hint);
+        }
+    }
+}
+
 /// Checks a number of replicas.
 pub(crate) fn check_replicas(replicas: u32, problems: &mut Problems) {
     if replicas > REPLICAS_MAX {
@@ -364,98 +362,13 @@ pub(crate) fn check_replicas(replicas: u32, problems: &mut Problems) {
     }
 }
 
-impl Container {
-    fn check(&self, field: &str, problems: &mut Problems) {
-        check_image(&format!("{field}.image"), &self.image, problems);
-        self.check_env(field, problems);
-        self.check_ports(field, problems);
-        self.check_mounts(field, problems);
-        if let Some(memory) = self.resources.memory
-            && memory.bytes() < MEMORY_MIN_BYTES
-        {
-            problems.add(
-                ErrorCode::OutOfRange,
-                format!("{field}.resources.memory"),
-                format!("a memory limit of {memory} is too small to start any container"),
-                "give at least 6Mi",
-            );
-        }
-    }
-
-    fn check_env(&self, field: &str, problems: &mut Problems) {
-        let mut seen = BTreeSet::new();
-        for (i, var) in self.env.iter().enumerate() {
-            let field = format!("{field}.env[{i}]");
-            if var.name.is_empty() || var.name.contains(['=', '\0']) || var.value.contains('\0') {
-                problems.add(
-                    ErrorCode::InvalidEnv,
-                    field,
-                    format!("{:?} is not a variable's name", var.name),
-                    "write NAME=VALUE",
-                );
-            } else if !seen.insert(&var.name) {
-                problems.add(ErrorCode::Repeated, field, format!("{} is set twice", var.name), "set it once");
-            }
-        }
-    }
-
-    fn check_ports(&self, field: &str, problems: &mut Problems) {
-        let mut seen = BTreeSet::new();
-        for (i, port) in self.ports.iter().enumerate() {
-            let field = format!("{field}.ports[{i}]");
-            if port.host_port == 0 || port.container_port == 0 {
-                problems.add(
-                    ErrorCode::OutOfRange,
-                    field,
-                    "port 0 cannot be published",
-                    "use ports from 1 to 65535",
-                );
-            } else if !seen.insert((port.host_port, port.protocol)) {
-                problems.add(
-                    ErrorCode::Repeated,
-                    field,
-                    format!("host port {} is published twice", port.host_port),
-                    "publish it once",
-                );
-            }
-        }
-    }
-
-    fn check_mounts(&self, field: &str, problems: &mut Problems) {
-        let mut seen = BTreeSet::new();
-        for (i, mount) in self.volume_mounts.iter().enumerate() {
-            let field = format!("{field}.volumeMounts[{i}]");
-            check_name(&format!("{field}.volume"), &mount.volume, 63, problems);
-            let path = &mount.path;
-            if !path.starts_with('/')
-                || path == "/"
-                || path.split('/').any(|part| part == "..")
-                || path.contains('\0')
-            {
-                problems.add(
-                    ErrorCode::InvalidMount,
-                    field,
-                    format!("{path:?} cannot hold a volume"),
-                    "use an absolute path in the container, for example /data",
-                );
-            } else if !seen.insert(path.trim_end_matches('/')) {
-                problems.add(
-                    ErrorCode::Repeated,
-                    field,
-                    format!("{path} holds two volumes"),
-                    "mount one volume at a path",
-                );
-            }
-        }
-    }
-}
-
-/// runc itself needs this much to start a container.
-const MEMORY_MIN_BYTES: u64 = 6 << 20;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        container::{EnvVar, Port, Protocol, VolumeMount},
+        quantity::Memory,
+    };
 
     fn app() -> App {
         App {

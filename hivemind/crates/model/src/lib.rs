@@ -8,6 +8,7 @@
 
 mod app;
 mod cluster;
+mod container;
 mod error;
 mod flow;
 mod flow_filter;
@@ -33,13 +34,15 @@ mod volume;
 mod wire;
 
 pub use app::{
-    App, AppService, AppSpec, AppStatus, Container, EnvVar, Port, Protocol, REPLICAS_MAX, Resources,
-    Template, Toleration, VolumeMount,
+    App, AppService, AppSpec, AppStatus, HostAlias, REPLICAS_MAX, STOP_GRACE_SECONDS_MAX, Template, Toleration,
 };
 pub use cluster::{
     ClusterFacts, ClusterMember, ClusterStatus, FeedLine, JoinAnswer, JoinRequest, JoinToken,
     JoinTokenRequest, JoinTokenSpec, Measurements, NewJoinToken, NodeReport, ObjectRef, PairTraffic,
     PolicyReport, REPORT_MAX, RenewAnswer, RenewRequest, ReplicaReport, Routing, ServiceReport, TRAFFIC_MAX,
+};
+pub use container::{
+    Capabilities, Container, EnvVar, Port, Protocol, Resources, Tmpfs, Ulimit, VolumeMount,
 };
 pub use error::{ApiError, ErrorCode, ErrorKind, Problem, Problems};
 pub use flow::{

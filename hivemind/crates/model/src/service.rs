@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    app::Protocol,
+    container::Protocol,
     error::{ApiError, ErrorCode, Problem, Problems},
     identity::NamedPort,
     metadata::Metadata,

@@ -25,7 +25,7 @@ use containerd_client::{
     },
     types::v1::{Process, Status},
 };
-use hivemind_model::ImageReference;
+use hivemind_model::{Capabilities, ImageReference};
 use jiff::Timestamp;
 
 use crate::{
@@ -95,6 +95,16 @@ pub struct ContainerSpec {
     pub working_dir: Option<String>,
     /// `user`, `uid`, `user:group` or any mix, instead of the image's.
     pub user: Option<String>,
+    /// Groups of its processes besides those of its user.
+    pub groups: Vec<u32>,
+    /// What its processes may do of what root may, without `CAP_`.
+    pub capabilities: Vec<String>,
+    /// What its processes may use each; of descriptors there is a limit if none is given.
+    pub rlimits: Vec<Rlimit>,
+    /// Whether its root filesystem is read-only.
+    pub read_only: bool,
+    /// Settings of the kernel for its namespaces, besides those that every container gets.
+    pub sysctls: BTreeMap<String, String>,
     /// Path of the network namespace that the container joins; `None` gives it an empty one.
     pub netns: Option<PathBuf>,
     /// Host name; the id if `None`.
@@ -107,6 +117,10 @@ pub struct ContainerSpec {
     pub pids_max: NonZeroU32,
     /// Directories and files of the host.
     pub mounts: Vec<BindMount>,
+    /// Directories in memory.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Size of `/dev/shm` in bytes; 64 MiB if `None`.
+    pub shm_bytes: Option<NonZeroU64>,
     /// Host path of what is to be `/etc/resolv.conf`.
     pub resolv_conf: Option<PathBuf>,
     /// Host path of what is to be `/etc/hosts`.
@@ -116,7 +130,7 @@ pub struct ContainerSpec {
 }
 
 impl ContainerSpec {
-    /// A container that runs the image as the image says, with no limits but 4096 processes.
+    /// A container that runs the image as the image says, with the capabilities that Docker gives, and no limits but 4096 processes.
     pub fn new(id: ContainerId, image: ImageReference) -> Self {
         Self {
             id,
@@ -126,17 +140,44 @@ impl ContainerSpec {
             env: Vec::new(),
             working_dir: None,
             user: None,
+            groups: Vec::new(),
+            capabilities: Capabilities::USUAL.map(str::to_owned).into(),
+            rlimits: Vec::new(),
+            read_only: false,
+            sysctls: BTreeMap::new(),
             netns: None,
             hostname: None,
             cpu_millis: None,
             memory_bytes: None,
             pids_max: NonZeroU32::new(4096).expect("4096 is not zero"),
             mounts: Vec::new(),
+            tmpfs: Vec::new(),
+            shm_bytes: None,
             resolv_conf: None,
             hosts: None,
             labels: BTreeMap::new(),
         }
     }
+}
+
+/// How much of something each process may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rlimit {
+    /// Of what, as getrlimit(2) calls it, without `RLIMIT_` and in lower case: `nofile`.
+    pub name: String,
+    /// What it may use; as much as the hard limit if `None`.
+    pub soft: Option<u64>,
+    /// What it may raise that to; without limit if `None`.
+    pub hard: Option<u64>,
+}
+
+/// A directory in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tmpfs {
+    /// In the container, absolute; it is made if it does not exist.
+    pub target: PathBuf,
+    /// How much fits, in bytes; half of the machine's memory if `None`.
+    pub size_bytes: Option<NonZeroU64>,
 }
 
 /// A path of the host that a container sees.

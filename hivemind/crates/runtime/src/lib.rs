@@ -18,7 +18,8 @@ mod runtime;
 
 pub use config::{Config, PrivateContainerd, Registries};
 pub use containers::{
-    BindMount, ContainerId, ContainerIdError, ContainerSpec, ContainerState, ContainerStatus, Running,
+    BindMount, ContainerId, ContainerIdError, ContainerSpec, ContainerState, ContainerStatus, Rlimit,
+    Running, Tmpfs,
     events::{Event, Events},
     exec::{ExecControl, ExecEnd, ExecInput, ExecSession, ExecSpec, TerminalSize},
     metrics::Metrics,

@@ -26,8 +26,8 @@ const LOG_LINES: u64 = 10;
 /// How long the log of a replica at fault is waited for.
 const LOG_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long it is waited for an app that failed to be gone: longer than a container is given to end.
-const UNDO_TIMEOUT: Duration = Duration::from_secs(20);
+/// How much longer it is waited for an app that failed to be gone than its containers are given to end.
+const UNDO_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(session: &Session, args: &DeployArgs) -> Result<(), Failure> {
     let Wanted { app, timeout, places } = args.read(&session.namespace)?;
@@ -76,7 +76,8 @@ async fn undo(client: &Client, app: &App) -> Result<(), Failure> {
         Err(_) | Ok(()) => {}
     }
     let left = BTreeMap::from([(app.metadata.uid, name.clone())]);
-    until_gone(client, &app.metadata.namespace, left, UNDO_TIMEOUT, |_| Ok(())).await
+    let limit = app.spec.template.stop_grace() + UNDO_TIMEOUT;
+    until_gone(client, &app.metadata.namespace, left, limit, |_| Ok(())).await
 }
 
 /// Tells that an app is up, and how to reach it.

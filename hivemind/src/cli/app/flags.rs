@@ -3,6 +3,8 @@
 //! Every value is read here and not by the parser of the command line, so that all that is wrong is told at once, with
 //! its flag, a code and a hint.
 
+mod container;
+
 use std::{collections::BTreeMap, fmt::Display, str::FromStr, time::Duration};
 
 use clap::Args;
@@ -11,6 +13,7 @@ use hivemind_model::{
     Problems, Protocol, Resources, ServicePort, SessionAffinity, Template, Toleration, VolumeMount,
 };
 
+use self::container::ContainerArgs;
 use crate::cli::{NameArgs, output::FormatArgs, units};
 
 /// Flags of `app deploy`.
@@ -22,6 +25,7 @@ use crate::cli::{NameArgs, output::FormatArgs, units};
   hivemind app deploy client --image busybox -- sleep infinity
   hivemind app deploy shop --image shop:2 --replicas 3 --session-affinity=30m
   hivemind app deploy train --image train:1 --node-selector gpu=a100 --toleration gpu
+  hivemind app deploy api --image api:3 --user 1000 --read-only --tmpfs /tmp --cap-drop ALL --stop-timeout 30s
 
 The app is reached by other apps as <name>.<namespace>.svc.hivemind.internal and by each --service.
 If it does not come up it is deleted again, and the reason is told; --keep leaves it.
@@ -86,6 +90,8 @@ pub(crate) struct DeployArgs {
     /// What to run instead of what the image says, in words as a shell would split them
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     pub(crate) command: Option<String>,
+    #[command(flatten)]
+    pub(crate) container: ContainerArgs,
     /// How long to wait until it is up, for example 90s or 5m
     #[arg(long, value_name = "TIME", default_value = "5m", allow_hyphen_values = true)]
     pub(crate) timeout: String,
@@ -125,6 +131,11 @@ pub(crate) struct Places {
     service_ports: Vec<String>,
     volumes: Vec<String>,
     tolerations: Vec<String>,
+    tmpfs: Vec<String>,
+    cap_add: Vec<String>,
+    cap_drop: Vec<String>,
+    ulimits: Vec<String>,
+    hosts: Vec<String>,
 }
 
 impl DeployArgs {
@@ -138,7 +149,7 @@ impl DeployArgs {
         let timeout = reader.timeout(&self.timeout);
         let replicas = reader.replicas(&self.replicas);
         let labels = reader.pairs("--label", &self.labels, ErrorCode::InvalidLabel);
-        let container = Container {
+        let mut container = Container {
             image: self.image.clone(),
             command: reader.command(self),
             env: reader.each("--env", &self.env, &mut places.env, env_var),
@@ -147,18 +158,21 @@ impl DeployArgs {
             resources: Resources {
                 cpu: reader.quantity("--cpu", self.cpu.as_deref()),
                 memory: reader.quantity("--memory", self.memory.as_deref()),
+                pids: None,
             },
+            ..Container::default()
         };
         let mut metadata = Metadata::new(namespace, self.name.get());
         metadata.labels = labels.clone();
         metadata.annotations = reader.pairs("--annotation", &self.annotations, ErrorCode::Malformed);
-        let template = Template {
+        let mut template = Template {
             labels,
-            containers: vec![container],
             node_selector: reader.pairs("--node-selector", &self.node_selector, ErrorCode::InvalidLabel),
             tolerations: reader.each("--toleration", &self.tolerations, &mut places.tolerations, toleration),
-            restarted_at: None,
+            ..Template::default()
         };
+        self.container.read(&mut reader, &mut places, &mut container, &mut template);
+        template.containers = vec![container];
         let service = AppService {
             headless: self.headless,
             ports: reader.each(
@@ -205,6 +219,18 @@ impl Places {
             (container, "--port", &self.ports)
         } else if container.starts_with("volumeMounts") {
             (container, "--volume", &self.volumes)
+        } else if container.starts_with("tmpfs") {
+            (container, "--tmpfs", &self.tmpfs)
+        } else if container.starts_with("capabilities.add") {
+            (container, "--cap-add", &self.cap_add)
+        } else if container.starts_with("capabilities.drop") {
+            (container, "--cap-drop", &self.cap_drop)
+        } else if container.starts_with("ulimits") {
+            (container, "--ulimit", &self.ulimits)
+        } else if field.starts_with("spec.template.hostAliases") {
+            (field, "--add-host", &self.hosts)
+        } else if let Some(name) = field.strip_prefix("spec.template.sysctls.") {
+            return format!("--sysctl {name}");
         } else {
             return match (field, container) {
                 ("metadata.name", _) => "--name",
@@ -212,6 +238,8 @@ impl Places {
                 ("metadata.labels" | "spec.template.labels", _) => "--label",
                 ("spec.template.nodeSelector", _) => "--node-selector",
                 ("metadata.annotations", _) => "--annotation",
+                ("spec.template.hostname", _) => "--hostname",
+                ("spec.template.stopGraceSeconds", _) => "--stop-timeout",
                 ("spec.replicas", _) => "--replicas",
                 ("spec.service.headless", _) => "--headless",
                 (field, _) if field.starts_with("spec.service.sessionAffinity") => "--session-affinity",
@@ -219,6 +247,13 @@ impl Places {
                 (_, "command") => "--command",
                 (_, "resources.cpu") => "--cpu",
                 (_, "resources.memory") => "--memory",
+                (_, "resources.pids") => "--pids-limit",
+                (_, "workingDir") => "--workdir",
+                (_, "user") => "--user",
+                (_, "groups") => "--group",
+                (_, "shmSize") => "--shm-size",
+                (_, "stopSignal") => "--stop-signal",
+                (_, word) if word.starts_with("args") => "--args",
                 _ => field,
             }
             .to_owned();
@@ -363,27 +398,12 @@ impl Reader {
 
     fn command(&mut self, args: &DeployArgs) -> Vec<String> {
         let Some(text) = &args.command else { return args.words.clone() };
-        let split = if !args.words.is_empty() {
-            wrong(ErrorCode::Repeated, "a command is given twice", "use either --command or what follows --")
-        } else {
-            match shlex::split(text) {
-                Some(words) if !words.is_empty() => Ok(words),
-                Some(_) => wrong(
-                    ErrorCode::Malformed,
-                    "the command is empty",
-                    "leave the flag out to run what the image says",
-                ),
-                None => wrong(
-                    ErrorCode::Malformed,
-                    format!("{text:?} ends within a quotation"),
-                    "close the quotation, or give the words after --",
-                ),
-            }
-        };
-        split.unwrap_or_else(|wrong| {
-            self.add("--command", wrong);
-            Vec::new()
-        })
+        if args.words.is_empty() {
+            return self.words("--command", text);
+        }
+        let (message, hint) = ("a command is given twice".to_owned(), "use either --command or what follows --");
+        self.add("--command", Wrong { code: ErrorCode::Repeated, message, hint });
+        Vec::new()
     }
 }
 

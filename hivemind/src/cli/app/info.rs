@@ -2,7 +2,7 @@
 
 use clap::Args;
 use hivemind_client::Selection;
-use hivemind_model::{App, List, Replica, Template, Toleration};
+use hivemind_model::{App, Capabilities, HostAlias, List, Replica, Template, Tmpfs, Toleration, Ulimit};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -112,6 +112,10 @@ fn container_fields(info: &Info<'_>) -> Vec<(&'static str, String)> {
     };
     add("Digest", joined(digests).replace(',', "\n"));
     add("Command", container.command.join(" "));
+    add("Arguments", container.args.join(" "));
+    add("Directory", joined(&container.working_dir));
+    add("User", joined(&container.user));
+    add("Groups", joined(&container.groups));
     let port =
         |p: &hivemind_model::Port| format!("{}:{}/{}", p.host_port, p.container_port, p.protocol.as_str());
     add("Ports", joined(container.ports.iter().map(port)));
@@ -119,9 +123,36 @@ fn container_fields(info: &Info<'_>) -> Vec<(&'static str, String)> {
         format!("{}:{}{}", m.volume, m.path, if m.read_only { ":ro" } else { "" })
     };
     add("Volumes", joined(container.volume_mounts.iter().map(mount)));
+    add("In memory", joined(container.tmpfs.iter().map(tmpfs_text)));
+    add("Shared memory", joined(container.shm_size));
+    add("Root", if container.read_only { "read-only".to_owned() } else { String::new() });
+    if container.capabilities != Capabilities::default() {
+        let left = container.capabilities.left();
+        add("Capabilities", if left.is_empty() { "none".to_owned() } else { joined(left) });
+    }
+    add("Limits", joined(container.ulimits.iter().map(ulimit_text)));
     add("Cpu", joined(container.resources.cpu));
     add("Memory", joined(container.resources.memory));
+    add("Processes", joined(container.resources.pids));
+    let Template { hostname, host_aliases, sysctls, stop_grace_seconds, .. } = &info.app.spec.template;
+    add("Host name", joined(hostname));
+    let alias = |alias: &HostAlias| format!("{} {}", alias.ip, alias.hostnames.join(" "));
+    add("Hosts", host_aliases.iter().map(alias).collect::<Vec<_>>().join("\n"));
+    add("Kernel settings", labels::text(sysctls));
+    add("Stop signal", joined(&container.stop_signal));
+    add("Stop timeout", joined(stop_grace_seconds.map(|seconds| format!("{seconds} s"))));
     pairs
+}
+
+/// `/tmp:size=64Mi`, as `app deploy` takes it.
+fn tmpfs_text(tmpfs: &Tmpfs) -> String {
+    tmpfs.size.map_or_else(|| tmpfs.path.clone(), |size| format!("{}:size={size}", tmpfs.path))
+}
+
+/// `nofile=1024:4096`, as `app deploy` takes it.
+fn ulimit_text(ulimit: &Ulimit) -> String {
+    let text = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
+    format!("{}={}:{}", ulimit.name, text(ulimit.soft.or(ulimit.hard)), text(ulimit.hard))
 }
 
 /// What the app says of the nodes that may run it.

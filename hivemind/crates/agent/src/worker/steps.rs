@@ -7,9 +7,9 @@ use std::{
 
 use hivemind_datapath::EndpointSpec;
 use hivemind_model::{
-    ErrorCode, ImageReference, ImageReferenceError, LastExit, Memory, Phase, Problem, PullProgress,
+    ErrorCode, ImageReference, ImageReferenceError, LastExit, Memory, Phase, Problem, PullProgress, Ulimit,
 };
-use hivemind_runtime::{BindMount, ContainerSpec, ContainerState, Signal};
+use hivemind_runtime::{BindMount, ContainerSpec, ContainerState, Rlimit, Signal, Tmpfs};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -20,9 +20,6 @@ use crate::{
     files::NameFiles,
     lifecycle::{Container, Wanted},
 };
-
-/// How long a process has between the polite signal and the last one.
-const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// How long a replica that left its service goes on, for connections that were about to be opened.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -155,10 +152,7 @@ impl Worker {
     }
 
     async fn name_files(&self) -> Result<(std::path::PathBuf, std::path::PathBuf), Problem> {
-        let (hostname, namespace) = {
-            let replica = self.replica.borrow();
-            (replica.metadata.name.clone(), replica.metadata.namespace.clone())
-        };
+        let replica = self.replica.borrow().clone();
         let Some(addresses) = self.addresses else {
             return Err(problem(
                 ErrorCode::Internal,
@@ -168,8 +162,10 @@ impl Worker {
         };
         let config = &self.shared.config;
         let files = NameFiles {
-            hostname: &hostname,
-            namespace: &namespace,
+            name: &replica.metadata.name,
+            hostname: replica.spec.template.hostname.as_deref(),
+            aliases: &replica.spec.template.host_aliases,
+            namespace: &replica.metadata.namespace,
             domain: &config.zone.domain,
             dns: config.zone.dns,
             addresses,
@@ -201,12 +197,26 @@ impl Worker {
         let replica = self.replica.borrow().clone();
         let mut spec = ContainerSpec::new(self.id.clone(), reference);
         spec.command = container.command;
+        spec.args = container.args;
+        spec.working_dir = container.working_dir;
+        spec.user = container.user;
+        spec.groups = container.groups;
+        spec.capabilities = container.capabilities.left().into_iter().map(str::to_owned).collect();
+        spec.rlimits = container.ulimits.into_iter().map(rlimit).collect();
+        spec.read_only = container.read_only;
+        spec.sysctls.clone_from(&replica.spec.template.sysctls);
         spec.env = container.env.into_iter().map(|var| (var.name, var.value)).collect();
         spec.netns = Some(endpoint.endpoint.netns);
-        spec.hostname = Some(replica.metadata.name.clone());
+        let hostname = replica.spec.template.hostname.as_ref().unwrap_or(&replica.metadata.name);
+        spec.hostname = Some(hostname.clone());
         spec.cpu_millis = container.resources.cpu.and_then(|c| NonZeroU32::new(c.millicores()));
         spec.memory_bytes = container.resources.memory.and_then(|m| NonZeroU64::new(m.bytes()));
+        if let Some(pids) = container.resources.pids.and_then(NonZeroU32::new) {
+            spec.pids_max = pids;
+        }
         spec.mounts = mounts;
+        spec.tmpfs = container.tmpfs.into_iter().map(in_memory).collect();
+        spec.shm_bytes = container.shm_size.and_then(|size| NonZeroU64::new(size.bytes()));
         spec.resolv_conf = Some(resolv_conf);
         spec.hosts = Some(hosts);
         spec.labels.insert("hivemind/replica".into(), replica.metadata.name.clone());
@@ -274,7 +284,8 @@ impl Worker {
             tokio::time::sleep(DRAIN).await;
         }
         let signal = self.stop_signal().await;
-        match self.shared.runtime.stop(&self.id, signal, STOP_GRACE).await {
+        let grace = self.replica.borrow().spec.template.stop_grace();
+        match self.shared.runtime.stop(&self.id, signal, grace).await {
             Ok(_) | Err(hivemind_runtime::Error::NoSuchContainer { .. }) => {}
             Err(error) => return Err(fault::of_runtime(&error)),
         }
@@ -282,8 +293,11 @@ impl Worker {
         Ok(())
     }
 
-    /// The image's own signal, SIGTERM if it has none.
+    /// The one that is asked for, else the image's own, SIGTERM if it has none.
     async fn stop_signal(&self) -> Signal {
+        if let Some(signal) = self.container().stop_signal.and_then(|name| name.parse().ok()) {
+            return signal;
+        }
         let Ok(reference) = self.reference() else { return Signal::SIGTERM };
         let image = self.shared.runtime.image(&reference).await.ok().flatten();
         image
@@ -304,6 +318,15 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+fn rlimit(Ulimit { name, soft, hard }: Ulimit) -> Rlimit {
+    Rlimit { name, soft, hard }
+}
+
+fn in_memory(tmpfs: hivemind_model::Tmpfs) -> Tmpfs {
+    let size_bytes = tmpfs.size.and_then(|size| NonZeroU64::new(size.bytes()));
+    Tmpfs { target: tmpfs.path.into(), size_bytes }
 }
 
 /// What a user should know of an exit: ended containers are told as a problem from the first restart on.

@@ -1,29 +1,12 @@
 //! A container's description in the form that runc takes (OCI runtime-spec 1.0). Pure: nothing is looked up here.
 
-use std::path::Path;
+use std::{collections::BTreeSet, num::NonZeroU64, path::Path};
 
 use serde_json::{Value, json};
 
-use super::{ContainerSpec, seccomp, user::User};
+use super::{ContainerSpec, Rlimit, Tmpfs, seccomp, user::User};
 use crate::{Error, Image};
 
-/// What Docker gives a container that asks for nothing.
-const CAPABILITIES: [&str; 14] = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
 const MASKED_PATHS: [&str; 11] = [
     "/proc/acpi",
     "/proc/asound",
@@ -41,6 +24,8 @@ const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const CPU_PERIOD_US: u64 = 100_000;
 const CPU_MILLIS_MIN: u32 = 10;
+const NOFILE: &str = "nofile";
+const SHM_BYTES: u64 = 64 << 20;
 const DESCRIPTORS_SOFT: u64 = 1024;
 const DESCRIPTORS_HARD: u64 = 524_288;
 
@@ -87,7 +72,7 @@ pub(super) fn describe(
     cgroup_parent: &str,
     host: Host,
 ) -> Result<Value, Error> {
-    check(spec)?;
+    check(spec, host)?;
     let hostname = spec.hostname.as_deref().unwrap_or(spec.id.as_str());
     let mut linux = json!({
         "cgroupsPath": format!("{}/{}", cgroup_parent.trim_end_matches('/'), spec.id),
@@ -100,27 +85,37 @@ pub(super) fn describe(
     // As Docker: any user may listen on any port and ping, in a network that is the container's own.
     linux["sysctl"] =
         json!({"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"});
+    for (name, value) in &spec.sysctls {
+        linux["sysctl"][name] = json!(value);
+    }
     Ok(json!({
         "ociVersion": "1.0.2",
         "process": process(spec, image, arguments, user, hostname, host),
-        "root": {"path": "rootfs", "readonly": false},
+        "root": {"path": "rootfs", "readonly": spec.read_only},
         "hostname": hostname,
         "mounts": mounts(spec),
         "linux": linux,
     }))
 }
 
-fn check(spec: &ContainerSpec) -> Result<(), Error> {
+fn check(spec: &ContainerSpec, host: Host) -> Result<(), Error> {
     let invalid = |reason: String| Err(Error::InvalidSpec { reason });
     if let Some(millis) = spec.cpu_millis.filter(|millis| millis.get() < CPU_MILLIS_MIN) {
         return invalid(format!(
             "{millis} thousandths of a processor are less than the least, {CPU_MILLIS_MIN}"
         ));
     }
-    for mount in &spec.mounts {
-        if !mount.target.is_absolute() {
-            return invalid(format!("mount target {} is not absolute", mount.target.display()));
+    let targets = spec.mounts.iter().map(|mount| &mount.target);
+    for target in targets.chain(spec.tmpfs.iter().map(|tmpfs| &tmpfs.target)) {
+        if !target.is_absolute() {
+            return invalid(format!("mount target {} is not absolute", target.display()));
         }
+    }
+    let most = host.descriptors_max;
+    let descriptors = spec.rlimits.iter().find(|limit| limit.name == NOFILE);
+    if let Some(limit) = descriptors.filter(|limit| limit.hard.unwrap_or(u64::MAX) > most) {
+        let wanted = limit.hard.map_or_else(|| "no limit".to_owned(), |hard| hard.to_string());
+        return invalid(format!("a process may open {most} descriptors at most on this machine, not {wanted}"));
     }
     if let Some((name, _)) = spec.env.iter().find(|(name, _)| name.is_empty() || name.contains(['=', '\0'])) {
         return invalid(format!("{name:?} is no name for an environment variable"));
@@ -137,22 +132,38 @@ fn process(
     host: Host,
 ) -> Value {
     let working_dir = spec.working_dir.as_deref().unwrap_or(&image.config.working_dir);
-    let capabilities = json!(CAPABILITIES);
+    let names: Vec<_> = spec.capabilities.iter().map(|name| format!("CAP_{name}")).collect();
+    let capabilities = json!(names);
+    let groups: BTreeSet<u32> = user.groups.iter().chain(&spec.groups).copied().collect();
     json!({
         "terminal": false,
-        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups},
+        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": groups},
         "args": arguments,
         "env": environment(&image.config.env, &spec.env, hostname),
         "cwd": if working_dir.starts_with('/') { working_dir.to_owned() } else { format!("/{working_dir}") },
         "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
         "noNewPrivileges": true,
-        // The soft limit is what programs expect that try every descriptor; others raise it themselves.
-        "rlimits": [{
-            "type": "RLIMIT_NOFILE",
-            "soft": DESCRIPTORS_SOFT.min(host.descriptors_max),
-            "hard": DESCRIPTORS_HARD.min(host.descriptors_max),
-        }],
+        "rlimits": rlimits(&spec.rlimits, host),
     })
+}
+
+/// Those that are asked for, and one of descriptors: the soft limit is what programs expect that try every descriptor; others raise
+/// it themselves.
+fn rlimits(asked: &[Rlimit], host: Host) -> Vec<Value> {
+    let usual = Rlimit {
+        name: NOFILE.to_owned(),
+        soft: Some(DESCRIPTORS_SOFT.min(host.descriptors_max)),
+        hard: Some(DESCRIPTORS_HARD.min(host.descriptors_max)),
+    };
+    let is_usual = !asked.iter().any(|limit| limit.name == NOFILE);
+    let all = asked.iter().chain(is_usual.then_some(&usual));
+    let described = |limit: &Rlimit| {
+        // The largest number stands for no limit (RLIM_INFINITY of <asm-generic/resource.h>).
+        let hard = limit.hard.unwrap_or(u64::MAX);
+        let kind = format!("RLIMIT_{}", limit.name.to_ascii_uppercase());
+        json!({"type": kind, "soft": limit.soft.unwrap_or(hard), "hard": hard})
+    };
+    all.map(described).collect()
 }
 
 fn environment(image: &[String], added: &[(String, String)], hostname: &str) -> Vec<String> {
@@ -215,6 +226,7 @@ fn resources(spec: &ContainerSpec, host: Host) -> Value {
 }
 
 fn mounts(spec: &ContainerSpec) -> Value {
+    let shm_size = format!("size={}", spec.shm_bytes.map_or(SHM_BYTES, NonZeroU64::get));
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -224,7 +236,7 @@ fn mounts(spec: &ContainerSpec) -> Value {
             "devpts",
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
-        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm_size]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
@@ -232,8 +244,19 @@ fn mounts(spec: &ContainerSpec) -> Value {
     for (target, source) in [("/etc/resolv.conf", &spec.resolv_conf), ("/etc/hosts", &spec.hosts)] {
         mounts.extend(source.as_deref().map(|source| bind(source, Path::new(target), false)));
     }
-    mounts.extend(spec.mounts.iter().map(|mount| bind(&mount.source, &mount.target, mount.read_only)));
+    let in_memory = spec.tmpfs.iter().map(|tmpfs| (&tmpfs.target, in_memory(tmpfs)));
+    let bound = spec.mounts.iter().map(|mount| (&mount.target, bind(&mount.source, &mount.target, mount.read_only)));
+    let mut asked: Vec<_> = in_memory.chain(bound).collect();
+    // What is below another comes after it, or would be hidden by it.
+    asked.sort_by_key(|(target, _)| target.components().count());
+    mounts.extend(asked.into_iter().map(|(_, mount)| mount));
     mounts.into()
+}
+
+fn in_memory(tmpfs: &Tmpfs) -> Value {
+    let mut options = vec!["nosuid".to_owned(), "noexec".to_owned(), "nodev".to_owned(), "mode=1777".to_owned()];
+    options.extend(tmpfs.size_bytes.map(|size| format!("size={size}")));
+    json!({"destination": tmpfs.target, "type": "tmpfs", "source": "tmpfs", "options": options})
 }
 
 fn mount(target: &str, kind: &str, source: &str, options: &[&str]) -> Value {
@@ -250,7 +273,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::ImageConfig;
+    use crate::{BindMount, ImageConfig};
 
     fn image(entrypoint: &[&str], command: &[&str]) -> Image {
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
@@ -324,6 +347,41 @@ mod tests {
     }
 
     #[test]
+    fn limits_of_processes_are_what_is_asked_and_never_beyond_the_machine() {
+        let limit = |name: &str, soft, hard| Rlimit { name: name.to_owned(), soft, hard };
+        let mut spec = spec(&[], &[]);
+        spec.rlimits = vec![limit("nofile", None, Some(99)), limit("core", Some(0), None)];
+        let limits = described(&spec, V2)["process"]["rlimits"].clone();
+        let core = json!({"type": "RLIMIT_CORE", "soft": 0, "hard": u64::MAX});
+        assert_eq!(limits, json!([{"type": "RLIMIT_NOFILE", "soft": 99, "hard": 99}, core]));
+        for hard in [None, Some(4097)] {
+            spec.rlimits = vec![limit("nofile", Some(9), hard)];
+            assert!(matches!(check(&spec, V2), Err(Error::InvalidSpec { .. })), "{hard:?}");
+        }
+    }
+
+    #[test]
+    fn directories_in_memory_have_their_size_and_run_nothing() {
+        let mut spec = spec(&[], &[]);
+        spec.shm_bytes = NonZeroU64::new(1 << 20);
+        let tmpfs = |target: &str, size| Tmpfs { target: target.into(), size_bytes: NonZeroU64::new(size) };
+        spec.tmpfs = vec![tmpfs("/tmp", 0), tmpfs("/run", 4096)];
+        let mounts = described(&spec, V2)["mounts"].clone();
+        let options = |target: &str| {
+            let found = mounts.as_array().unwrap().iter().find(|mount| mount["destination"] == target);
+            found.unwrap()["options"].to_string()
+        };
+        assert!(options("/dev/shm").contains("\"size=1048576\""), "{mounts}");
+        assert!(!options("/tmp").contains("size=") && options("/tmp").contains("noexec"), "{mounts}");
+        assert!(options("/run").contains("\"size=4096\""), "{mounts}");
+        let volume = |target: &str| BindMount { source: "/v".into(), target: target.into(), read_only: false };
+        spec.mounts = vec![volume("/tmp/below/it"), volume("/")];
+        let mounts = described(&spec, V2)["mounts"].clone();
+        let last: Vec<_> = mounts.as_array().unwrap().iter().rev().take(4).map(|m| m["destination"].clone()).collect();
+        assert_eq!(last, ["/tmp/below/it", "/run", "/tmp", "/"]);
+    }
+
+    #[test]
     fn a_container_gains_no_privileges_and_has_a_filter() {
         let described = described(&spec(&[], &[]), V2);
         assert_eq!(described["process"]["noNewPrivileges"], true);
@@ -344,9 +402,9 @@ mod tests {
     fn what_runc_would_refuse_obscurely_is_refused_clearly() {
         let mut bad = spec(&[], &[]);
         bad.env = vec![("A=B".into(), String::new())];
-        assert!(matches!(check(&bad), Err(Error::InvalidSpec { .. })));
+        assert!(matches!(check(&bad, V2), Err(Error::InvalidSpec { .. })));
         let mut bad = spec(&[], &[]);
         bad.cpu_millis = std::num::NonZeroU32::new(9);
-        assert!(matches!(check(&bad), Err(Error::InvalidSpec { .. })));
+        assert!(matches!(check(&bad, V2), Err(Error::InvalidSpec { .. })));
     }
 }

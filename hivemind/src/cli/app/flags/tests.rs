@@ -102,6 +102,47 @@ fn every_flag_finds_its_place_in_the_app() {
 }
 
 #[test]
+fn what_a_container_is_finds_its_place_in_the_app() {
+    let line = "web --image nginx --args '-c /etc/x' --user web:33 --group 7 --workdir /srv --read-only --tmpfs /tmp:size=64Mi \
+        --tmpfs /run --shm-size 1Gi --cap-drop all --cap-add cap_kill --ulimit nofile=10:20 --ulimit core=0 --ulimit nproc=5:-1 \
+        --pids-limit 16 --hostname box --add-host db:192.0.2.7 --add-host six:[2001:db8::1] \
+        --sysctl net.core.somaxconn=512 --stop-signal int --stop-timeout 30s";
+    let line = shlex::split(line).unwrap();
+    let wanted = read(&line.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    let template = &wanted.app.spec.template;
+    let json = serde_json::to_value(template).unwrap();
+    let expected = serde_json::json!({
+        "labels": {"app": "web"},
+        "hostname": "box",
+        "hostAliases": [
+            {"ip": "192.0.2.7", "hostnames": ["db"]},
+            {"ip": "2001:db8::1", "hostnames": ["six"]},
+        ],
+        "sysctls": {"net.core.somaxconn": "512"},
+        "stopGraceSeconds": 30,
+        "containers": [{
+            "image": "nginx",
+            "args": ["-c", "/etc/x"],
+            "user": "web:33",
+            "groups": [7],
+            "workingDir": "/srv",
+            "readOnly": true,
+            "tmpfs": [{"path": "/tmp", "size": "64Mi"}, {"path": "/run"}],
+            "shmSize": "1Gi",
+            "capabilities": {"add": ["KILL"], "drop": ["ALL"]},
+            "ulimits": [
+                {"name": "nofile", "soft": 10, "hard": 20},
+                {"name": "core", "soft": 0, "hard": 0},
+                {"name": "nproc", "soft": 5},
+            ],
+            "stopSignal": "SIGINT",
+            "resources": {"pids": 16},
+        }],
+    });
+    assert_eq!(json, expected);
+}
+
+#[test]
 fn what_follows_the_dashes_is_the_command() {
     let wanted = read(&["web", "--image", "busybox", "--", "sleep", "--help", "x"]).unwrap();
     assert_eq!(wanted.app.container().unwrap().command, ["sleep", "--help", "x"]);
@@ -125,6 +166,31 @@ fn every_bad_value_is_told_at_its_flag() {
         ("--port", "8080:99999", "--port 8080:99999", "HM0103"),
         ("--port", "8080:80/sctp", "--port 8080:80/sctp", "HM0108"),
         ("--volume", "data", "--volume data", "HM0105"),
+        ("--args", "", "--args", "HM0100"),
+        ("--args", "'a", "--args", "HM0100"),
+        ("--user", "a b", "--user", "HM0100"),
+        ("--group", "staff", "--group staff", "HM0103"),
+        ("--workdir", "srv", "--workdir", "HM0100"),
+        ("--tmpfs", "tmp", "--tmpfs tmp", "HM0105"),
+        ("--tmpfs", "/tmp:exec", "--tmpfs /tmp:exec", "HM0105"),
+        ("--tmpfs", "/tmp:size=much", "--tmpfs /tmp:size=much", "HM0103"),
+        ("--shm-size", "-1", "--shm-size", "HM0103"),
+        ("--cap-drop", "FLY", "--cap-drop FLY", "HM0103"),
+        ("--cap-add", "SYS_ADMIN", "--cap-add SYS_ADMIN", "HM0108"),
+        ("--ulimit", "nofile", "--ulimit nofile", "HM0100"),
+        ("--ulimit", "nofile=9:8", "--ulimit nofile=9:8", "HM0103"),
+        ("--ulimit", "files=9", "--ulimit files=9", "HM0103"),
+        ("--pids-limit", "-1", "--pids-limit", "HM0103"),
+        ("--pids-limit", "0", "--pids-limit", "HM0103"),
+        ("--hostname", "a_b", "--hostname", "HM0101"),
+        ("--add-host", "db", "--add-host db", "HM0100"),
+        ("--add-host", "db:host-gateway", "--add-host db:host-gateway", "HM0100"),
+        ("--add-host", "d_b:192.0.2.7", "--add-host d_b:192.0.2.7", "HM0101"),
+        ("--sysctl", "kernel.panic=1", "--sysctl kernel.panic", "HM0108"),
+        ("--sysctl", "net.core.somaxconn", "--sysctl net.core.somaxconn", "HM0100"),
+        ("--stop-signal", "SIGSTOP", "--stop-signal", "HM0103"),
+        ("--stop-timeout", "2h", "--stop-timeout", "HM0103"),
+        ("--stop-timeout", "soon", "--stop-timeout", "HM0103"),
         ("--volume", "data:relative", "--volume data:relative", "HM0105"),
         ("--volume", "data:/a:rx", "--volume data:/a:rx", "HM0105"),
         ("--volume", "/host:/data", "--volume /host:/data", "HM0108"),
