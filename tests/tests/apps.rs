@@ -112,7 +112,7 @@ fn a_command_takes_the_place_of_the_images_own() -> Result<()> {
 }
 
 #[test]
-fn a_container_is_runs_as_and_sees_what_was_asked() -> Result<()> {
+fn a_container_runs_as_whom_and_sees_what_was_asked() -> Result<()> {
     let (node, _registry) = Node::with_daemon()?;
     let words = "app deploy box --image busybox --user 1234:5678 --group 42 --workdir /scratch --read-only --tmpfs /scratch:size=1Mi \
                  --shm-size 2Mi --cap-drop all --cap-add net_raw --ulimit nofile=100:200 --ulimit core=0 --pids-limit 33 \
@@ -127,7 +127,10 @@ fn a_container_is_runs_as_and_sees_what_was_asked() -> Result<()> {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
         line.trim_start_matches(':').split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    assert_eq!((field("Uid"), field("Gid")), ("1234 1234 1234 1234".to_owned(), "5678 5678 5678 5678".to_owned()));
+    assert_eq!(
+        (field("Uid"), field("Gid")),
+        ("1234 1234 1234 1234".to_owned(), "5678 5678 5678 5678".to_owned())
+    );
     assert_eq!(field("Groups"), "42");
     // CAP_NET_RAW is the thirteenth bit; NoNewPrivs keeps all others away for good.
     assert_eq!((field("CapBnd"), field("NoNewPrivs")), (format!("{:016x}", 1 << 13), "1".to_owned()));
@@ -136,11 +139,23 @@ fn a_container_is_runs_as_and_sees_what_was_asked() -> Result<()> {
         let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
         line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!((limit("Max open files"), limit("Max core file size")), (vec!["100".into(), "200".into()], vec!["0".into(); 2]));
-    assert_eq!(within("readlink /proc/1/cwd; hostname; cat /proc/sys/net/core/somaxconn")?, "/scratch\ncube\n321\n");
+    assert_eq!(
+        (limit("Max open files"), limit("Max core file size")),
+        (vec!["100".into(), "200".into()], vec!["0".into(); 2])
+    );
+    assert_eq!(
+        within("readlink /proc/1/cwd; hostname; cat /proc/sys/net/core/somaxconn")?,
+        "/scratch\ncube\n321\n"
+    );
     let hosts = within("cat /etc/hosts")?;
-    assert!(hosts.lines().any(|line| line == "192.0.2.7\told-db") && hosts.contains("\tcube box-"), "{hosts}");
-    assert_eq!(within("touch /etc/x 2>/dev/null || echo refused; touch /scratch/x && echo written")?, "refused\nwritten\n");
+    assert!(
+        hosts.lines().any(|line| line == "192.0.2.7\told-db") && hosts.contains("\tcube box-"),
+        "{hosts}"
+    );
+    assert_eq!(
+        within("touch /etc/x 2>/dev/null || echo refused; touch /scratch/x && echo written")?,
+        "refused\nwritten\n"
+    );
     let sizes = within("df -k /scratch /dev/shm | awk 'NR > 1 { print $2 }'")?;
     assert_eq!(sizes, "1024\n2048\n");
     let pid = node.replicas("box")?[0]["status"]["pid"].as_u64().context("no pid")?;

@@ -337,7 +337,10 @@ impl Template {
                 let hint = format!("replicas may set {}", SYSCTLS.join(", "));
                 let what = format!("{name:?} may reach beyond a replica");
                 problems.add(ErrorCode::Unsupported, field, what, hint);
-            } else if value.is_empty() || value.len() > SYSCTL_BYTES_MAX || value.contains(|c: char| c.is_control()) {
+            } else if value.is_empty()
+                || value.len() > SYSCTL_BYTES_MAX
+                || value.contains(|c: char| c.is_control())
+            {
                 let what = format!("{value:?} is no value of {name}");
                 problems.add(ErrorCode::OutOfRange, field, what, "write it as sysctl(8) would take it");
             }

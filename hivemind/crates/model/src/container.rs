@@ -260,7 +260,12 @@ impl Container {
         for (list, words) in [("command", &self.command), ("args", &self.args)] {
             if let Some(i) = words.iter().position(|word| word.contains('\0')) {
                 let what = "a word with a zero byte in it cannot be given to a process";
-                problems.add(ErrorCode::Malformed, format!("{field}.{list}[{i}]"), what, "leave the byte out");
+                problems.add(
+                    ErrorCode::Malformed,
+                    format!("{field}.{list}[{i}]"),
+                    what,
+                    "leave the byte out",
+                );
             }
         }
         if let Some(directory) = self.working_dir.as_deref().filter(|directory| !is_path(directory)) {
@@ -268,12 +273,18 @@ impl Container {
             let hint = "write it from the container's root on, for example /srv";
             problems.add(ErrorCode::Malformed, format!("{field}.workingDir"), what, hint);
         }
-        let is_word = |word: &str| !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || c == '\0');
+        let is_word =
+            |word: &str| !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || c == '\0');
         if let Some(user) = self.user.as_deref()
             && !(user.split(':').all(is_word) && user.split(':').count() <= 2)
         {
             let what = format!("{user:?} is nobody who could run a container");
-            problems.add(ErrorCode::Malformed, format!("{field}.user"), what, "write user, uid, or user:group");
+            problems.add(
+                ErrorCode::Malformed,
+                format!("{field}.user"),
+                what,
+                "write user, uid, or user:group",
+            );
         }
         if self.groups.len() > GROUPS_MAX {
             let what = format!("{} groups are too many", self.groups.len());
@@ -295,7 +306,9 @@ impl Container {
             (format!("{field}.volumeMounts[{i}]"), &mount.path)
         });
         let mut places: Vec<_> = volumes.collect();
-        places.extend(self.tmpfs.iter().enumerate().map(|(i, tmpfs)| (format!("{field}.tmpfs[{i}]"), &tmpfs.path)));
+        places.extend(
+            self.tmpfs.iter().enumerate().map(|(i, tmpfs)| (format!("{field}.tmpfs[{i}]"), &tmpfs.path)),
+        );
         let mut seen = BTreeSet::new();
         for (field, path) in places {
             if !is_path(path) || path.trim_end_matches('/').is_empty() {
@@ -345,12 +358,22 @@ impl Container {
             let Ulimit { name, soft, hard } = ulimit;
             if !ULIMITS.contains(&name.as_str()) {
                 let what = format!("{name:?} cannot be limited");
-                problems.add(ErrorCode::OutOfRange, field, what, format!("use one of {}", ULIMITS.join(", ")));
+                problems.add(
+                    ErrorCode::OutOfRange,
+                    field,
+                    what,
+                    format!("use one of {}", ULIMITS.join(", ")),
+                );
             } else if !seen.insert(name) {
                 problems.add(ErrorCode::Repeated, field, format!("{name} is limited twice"), "limit it once");
             } else if soft.zip(*hard).is_some_and(|(soft, hard)| soft > hard) {
                 let what = format!("the soft limit of {name} is above the hard one");
-                problems.add(ErrorCode::OutOfRange, field, what, "give a hard limit that is at least as high");
+                problems.add(
+                    ErrorCode::OutOfRange,
+                    field,
+                    what,
+                    "give a hard limit that is at least as high",
+                );
             }
         }
     }
@@ -381,7 +404,8 @@ impl Capabilities {
 
     /// Those that a container has, in the order of [`Capabilities::USUAL`].
     pub fn left(&self) -> Vec<&'static str> {
-        let drops = |name: &str| self.drop.iter().any(|dropped| dropped == ALL_CAPABILITIES || dropped == name);
+        let drops =
+            |name: &str| self.drop.iter().any(|dropped| dropped == ALL_CAPABILITIES || dropped == name);
         let has = |name: &&str| !drops(name) || self.add.iter().any(|added| added == name);
         Self::USUAL.into_iter().filter(has).collect()
     }
@@ -454,14 +478,28 @@ const CAPABILITIES: [&str; 41] = [
 
 /// What can be limited (getrlimit(2)).
 const ULIMITS: [&str; 16] = [
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-    "rttime", "sigpending", "stack",
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// Signals that a process can take for a request to end.
 const SIGNALS: [&str; 13] = [
-    "SIGABRT", "SIGALRM", "SIGCONT", "SIGHUP", "SIGINT", "SIGKILL", "SIGPWR", "SIGQUIT", "SIGTERM", "SIGTSTP",
-    "SIGUSR1", "SIGUSR2", "SIGWINCH",
+    "SIGABRT", "SIGALRM", "SIGCONT", "SIGHUP", "SIGINT", "SIGKILL", "SIGPWR", "SIGQUIT", "SIGTERM",
+    "SIGTSTP", "SIGUSR1", "SIGUSR2", "SIGWINCH",
 ];
 
 /// How many groups are added at most.
@@ -508,7 +546,11 @@ mod tests {
             shm_size: Memory::from_bytes(1 << 20),
             read_only: true,
             capabilities: Capabilities { add: words(&["cap_chown"]), drop: words(&["all"]) },
-            ulimits: vec![limit("nofile", Some(10), Some(20)), limit("core", Some(0), None), limit("nproc", None, Some(9))],
+            ulimits: vec![
+                limit("nofile", Some(10), Some(20)),
+                limit("core", Some(0), None),
+                limit("nproc", None, Some(9)),
+            ],
             stop_signal: Some("quit".into()),
             resources: Resources { pids: Some(16), ..Resources::default() },
             ..container()
@@ -530,9 +572,20 @@ mod tests {
             user: Some("a:b:c".into()),
             groups: vec![1; 65],
             tmpfs: vec![tmpfs("/"), tmpfs("//"), tmpfs("/a/../b"), tmpfs("/data/")],
-            volume_mounts: vec![VolumeMount { volume: "data".into(), path: "/data".into(), read_only: false }],
-            capabilities: Capabilities { add: words(&["ALL", "SYS_ADMIN", "CHOWN"]), drop: words(&["FLY", "BPF"]) },
-            ulimits: vec![limit("files", None, None), limit("nofile", Some(3), Some(2)), limit("nofile", None, None)],
+            volume_mounts: vec![VolumeMount {
+                volume: "data".into(),
+                path: "/data".into(),
+                read_only: false,
+            }],
+            capabilities: Capabilities {
+                add: words(&["ALL", "SYS_ADMIN", "CHOWN"]),
+                drop: words(&["FLY", "BPF"]),
+            },
+            ulimits: vec![
+                limit("files", None, None),
+                limit("nofile", Some(3), Some(2)),
+                limit("nofile", None, None),
+            ],
             stop_signal: Some("SIGSTOP".into()),
             resources: Resources { pids: Some(0), ..Resources::default() },
             ..container()

@@ -34,16 +34,15 @@ mod volume;
 mod wire;
 
 pub use app::{
-    App, AppService, AppSpec, AppStatus, HostAlias, REPLICAS_MAX, STOP_GRACE_SECONDS_MAX, Template, Toleration,
+    App, AppService, AppSpec, AppStatus, HostAlias, REPLICAS_MAX, STOP_GRACE_SECONDS_MAX, Template,
+    Toleration,
 };
 pub use cluster::{
     ClusterFacts, ClusterMember, ClusterStatus, FeedLine, JoinAnswer, JoinRequest, JoinToken,
     JoinTokenRequest, JoinTokenSpec, Measurements, NewJoinToken, NodeReport, ObjectRef, PairTraffic,
     PolicyReport, REPORT_MAX, RenewAnswer, RenewRequest, ReplicaReport, Routing, ServiceReport, TRAFFIC_MAX,
 };
-pub use container::{
-    Capabilities, Container, EnvVar, Port, Protocol, Resources, Tmpfs, Ulimit, VolumeMount,
-};
+pub use container::{Capabilities, Container, EnvVar, Port, Protocol, Resources, Tmpfs, Ulimit, VolumeMount};
 pub use error::{ApiError, ErrorCode, ErrorKind, Problem, Problems};
 pub use flow::{
     Flow, FlowEnd, FlowEvent, FlowLine, FlowLoss, FlowMinute, FlowReach, FlowShare, FlowVerdict, RuleRef,

@@ -401,7 +401,8 @@ impl Reader {
         if args.words.is_empty() {
             return self.words("--command", text);
         }
-        let (message, hint) = ("a command is given twice".to_owned(), "use either --command or what follows --");
+        let (message, hint) =
+            ("a command is given twice".to_owned(), "use either --command or what follows --");
         self.add("--command", Wrong { code: ErrorCode::Repeated, message, hint });
         Vec::new()
     }

@@ -115,7 +115,9 @@ fn check(spec: &ContainerSpec, host: Host) -> Result<(), Error> {
     let descriptors = spec.rlimits.iter().find(|limit| limit.name == NOFILE);
     if let Some(limit) = descriptors.filter(|limit| limit.hard.unwrap_or(u64::MAX) > most) {
         let wanted = limit.hard.map_or_else(|| "no limit".to_owned(), |hard| hard.to_string());
-        return invalid(format!("a process may open {most} descriptors at most on this machine, not {wanted}"));
+        return invalid(format!(
+            "a process may open {most} descriptors at most on this machine, not {wanted}"
+        ));
     }
     if let Some((name, _)) = spec.env.iter().find(|(name, _)| name.is_empty() || name.contains(['=', '\0'])) {
         return invalid(format!("{name:?} is no name for an environment variable"));
@@ -245,7 +247,8 @@ fn mounts(spec: &ContainerSpec) -> Value {
         mounts.extend(source.as_deref().map(|source| bind(source, Path::new(target), false)));
     }
     let in_memory = spec.tmpfs.iter().map(|tmpfs| (&tmpfs.target, in_memory(tmpfs)));
-    let bound = spec.mounts.iter().map(|mount| (&mount.target, bind(&mount.source, &mount.target, mount.read_only)));
+    let bound =
+        spec.mounts.iter().map(|mount| (&mount.target, bind(&mount.source, &mount.target, mount.read_only)));
     let mut asked: Vec<_> = in_memory.chain(bound).collect();
     // What is below another comes after it, or would be hidden by it.
     asked.sort_by_key(|(target, _)| target.components().count());
@@ -254,7 +257,8 @@ fn mounts(spec: &ContainerSpec) -> Value {
 }
 
 fn in_memory(tmpfs: &Tmpfs) -> Value {
-    let mut options = vec!["nosuid".to_owned(), "noexec".to_owned(), "nodev".to_owned(), "mode=1777".to_owned()];
+    let mut options =
+        vec!["nosuid".to_owned(), "noexec".to_owned(), "nodev".to_owned(), "mode=1777".to_owned()];
     options.extend(tmpfs.size_bytes.map(|size| format!("size={size}")));
     json!({"destination": tmpfs.target, "type": "tmpfs", "source": "tmpfs", "options": options})
 }
@@ -374,10 +378,12 @@ mod tests {
         assert!(options("/dev/shm").contains("\"size=1048576\""), "{mounts}");
         assert!(!options("/tmp").contains("size=") && options("/tmp").contains("noexec"), "{mounts}");
         assert!(options("/run").contains("\"size=4096\""), "{mounts}");
-        let volume = |target: &str| BindMount { source: "/v".into(), target: target.into(), read_only: false };
+        let volume =
+            |target: &str| BindMount { source: "/v".into(), target: target.into(), read_only: false };
         spec.mounts = vec![volume("/tmp/below/it"), volume("/")];
         let mounts = described(&spec, V2)["mounts"].clone();
-        let last: Vec<_> = mounts.as_array().unwrap().iter().rev().take(4).map(|m| m["destination"].clone()).collect();
+        let last: Vec<_> =
+            mounts.as_array().unwrap().iter().rev().take(4).map(|m| m["destination"].clone()).collect();
         assert_eq!(last, ["/tmp/below/it", "/run", "/tmp", "/"]);
     }
 

@@ -90,7 +90,8 @@ impl ContainerArgs {
         template.hostname.clone_from(&self.hostname);
         template.host_aliases = reader.each("--add-host", &self.hosts, &mut places.hosts, host);
         template.sysctls = reader.sysctls(&self.sysctls);
-        template.stop_grace_seconds = self.stop_timeout.as_deref().and_then(|value| reader.stop_timeout(value));
+        template.stop_grace_seconds =
+            self.stop_timeout.as_deref().and_then(|value| reader.stop_timeout(value));
     }
 }
 
@@ -99,7 +100,11 @@ impl Reader {
     pub(super) fn words(&mut self, flag: &str, text: &str) -> Vec<String> {
         let split = match shlex::split(text) {
             Some(words) if !words.is_empty() => Ok(words),
-            Some(_) => wrong(ErrorCode::Malformed, "there is no word", "leave the flag out to run what the image says"),
+            Some(_) => wrong(
+                ErrorCode::Malformed,
+                "there is no word",
+                "leave the flag out to run what the image says",
+            ),
             None => {
                 let what = format!("{text:?} ends within a quotation");
                 wrong(ErrorCode::Malformed, what, "close the quotation")
@@ -127,7 +132,10 @@ impl Reader {
         let seconds = if is_none { Some(0) } else { seconds };
         if seconds.is_none() {
             let message = format!("{value:?} is not a time that a process may have to end");
-            self.add("--stop-timeout", Wrong { code: ErrorCode::OutOfRange, message, hint: "give 0s to 1h, for example 30s" });
+            self.add(
+                "--stop-timeout",
+                Wrong { code: ErrorCode::OutOfRange, message, hint: "give 0s to 1h, for example 30s" },
+            );
         }
         seconds
     }
@@ -146,12 +154,15 @@ fn group(value: &str) -> Result<u32, Wrong> {
 
 fn tmpfs(value: &str) -> Result<Tmpfs, Wrong> {
     let hint = "write /PATH or /PATH:size=BYTES, for example /tmp:size=64Mi";
-    let (path, options) = value.split_once(':').map_or((value, None), |(path, options)| (path, Some(options)));
+    let (path, options) =
+        value.split_once(':').map_or((value, None), |(path, options)| (path, Some(options)));
     let size = match options.map(|options| options.strip_prefix("size=")) {
         None => None,
         Some(Some(size)) => match size.parse() {
             Ok(size) => Some(size),
-            Err(error) => return wrong(ErrorCode::OutOfRange, hivemind_model::QuantityError::to_string(&error), hint),
+            Err(error) => {
+                return wrong(ErrorCode::OutOfRange, hivemind_model::QuantityError::to_string(&error), hint);
+            }
         },
         Some(None) => {
             return wrong(ErrorCode::InvalidMount, format!("{value:?} is not /PATH[:size=BYTES]"), hint);
@@ -161,7 +172,8 @@ fn tmpfs(value: &str) -> Result<Tmpfs, Wrong> {
 }
 
 fn ulimit(value: &str) -> Result<Ulimit, Wrong> {
-    let hint = "write NAME=SOFT or NAME=SOFT:HARD, for example nofile=1024:4096; -1 or unlimited for no limit";
+    let hint =
+        "write NAME=SOFT or NAME=SOFT:HARD, for example nofile=1024:4096; -1 or unlimited for no limit";
     let bad = || wrong(ErrorCode::Malformed, format!("{value:?} is not NAME=SOFT[:HARD]"), hint);
     let Some((name, limits)) = value.split_once('=') else { return bad() };
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));

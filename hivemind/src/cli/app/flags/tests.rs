@@ -185,7 +185,7 @@ fn every_bad_value_is_told_at_its_flag() {
         ("--hostname", "a_b", "--hostname", "HM0101"),
         ("--add-host", "db", "--add-host db", "HM0100"),
         ("--add-host", "db:host-gateway", "--add-host db:host-gateway", "HM0100"),
-        ("--add-host", "d_b:192.0.2.7", "--add-host d_b:192.0.2.7", "HM0101"),
+        ("--add-host", "d..b:192.0.2.7", "--add-host d..b:192.0.2.7", "HM0101"),
         ("--sysctl", "kernel.panic=1", "--sysctl kernel.panic", "HM0108"),
         ("--sysctl", "net.core.somaxconn", "--sysctl net.core.somaxconn", "HM0100"),
         ("--stop-signal", "SIGSTOP", "--stop-signal", "HM0103"),
