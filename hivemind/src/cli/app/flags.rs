@@ -90,8 +90,6 @@ pub(crate) struct DeployArgs {
     /// What to run instead of what the image says, in words as a shell would split them
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     pub(crate) command: Option<String>,
-    #[command(flatten)]
-    pub(crate) container: ContainerArgs,
     /// How long to wait until it is up, for example 90s or 5m
     #[arg(long, value_name = "TIME", default_value = "5m", allow_hyphen_values = true)]
     pub(crate) timeout: String,
@@ -109,6 +107,9 @@ pub(crate) struct DeployArgs {
     /// What to run instead of what the image says
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) words: Vec<String>,
+    // The last, since what comes after it would stand under its heading.
+    #[command(flatten)]
+    pub(crate) container: ContainerArgs,
 }
 
 /// What the flags mean.
