@@ -117,7 +117,7 @@ pub(crate) fn open_passage(
         let pin = pin_name(&index.to_string(), program);
         let made = node.links_ahead().remove(&pin);
         if let Some(link) = made
-            && ahead::fill(&link, node.programs.descriptor(program)?, &node.pins, &pin)?
+            && ahead::fill(&link, node.programs.descriptor(program)?, &node.pins.link(&pin))?
         {
             return Ok(());
         }

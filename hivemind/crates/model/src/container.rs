@@ -1,5 +1,7 @@
 //! Containers of a template: what runs, who runs it, what it sees and what it may take.
 
+mod capabilities;
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,8 @@ use crate::{
     name::{check_image, check_name},
     quantity::{Cpu, Memory},
 };
+
+pub use capabilities::Capabilities;
 
 /// One container of a replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -63,18 +67,6 @@ pub struct Container {
     /// Limits.
     #[serde(default)]
     pub resources: Resources,
-}
-
-/// What processes may do of what root may, beside what every container starts with.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Capabilities {
-    /// Of those that a container starts with, those that it keeps though `drop` names them, for example with `ALL`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub add: Vec<String>,
-    /// Those that are taken away; `ALL` for all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub drop: Vec<String>,
 }
 
 /// A directory in memory, which is empty at first and counts as the container's memory.
@@ -183,10 +175,7 @@ pub struct Resources {
 impl Container {
     /// Brings names of capabilities and signals into the form in which they are kept.
     pub(crate) fn normalize(&mut self) {
-        let Capabilities { add, drop } = &mut self.capabilities;
-        for name in add.iter_mut().chain(drop) {
-            *name = capability_name(name);
-        }
+        self.capabilities.normalize();
         if let Some(signal) = &mut self.stop_signal {
             *signal = signal_name(signal);
         }
@@ -198,7 +187,7 @@ impl Container {
         self.check_env(field, problems);
         self.check_ports(field, problems);
         self.check_mounts(field, problems);
-        self.check_capabilities(field, problems);
+        self.capabilities.check(&format!("{field}.capabilities"), problems);
         self.check_ulimits(field, problems);
         if let Some(pids) = self.resources.pids.filter(|pids| !(1..=PIDS_MAX).contains(pids)) {
             let what = format!("{pids} processes are no limit");
@@ -329,28 +318,6 @@ impl Container {
         }
     }
 
-    fn check_capabilities(&self, field: &str, problems: &mut Problems) {
-        let Capabilities { add, drop } = &self.capabilities;
-        for (list, names) in [("add", add), ("drop", drop)] {
-            for (i, name) in names.iter().enumerate() {
-                let field = format!("{field}.capabilities.{list}[{i}]");
-                let known = capability_name(name);
-                if list == "drop" && known == ALL_CAPABILITIES {
-                    continue;
-                }
-                if !CAPABILITIES.contains(&known.as_str()) {
-                    let what = format!("{name:?} is no capability");
-                    let hint = "see capabilities(7) for their names, for example NET_RAW";
-                    problems.add(ErrorCode::OutOfRange, field, what, hint);
-                } else if list == "add" && !Capabilities::USUAL.contains(&known.as_str()) {
-                    let what = format!("with {known} a container could reach beyond itself");
-                    let hint = format!("containers may have {}", Capabilities::USUAL.join(", "));
-                    problems.add(ErrorCode::Unsupported, field, what, hint);
-                }
-            }
-        }
-    }
-
     fn check_ulimits(&self, field: &str, problems: &mut Problems) {
         let mut seen = BTreeSet::new();
         for (i, ulimit) in self.ulimits.iter().enumerate() {
@@ -379,47 +346,9 @@ impl Container {
     }
 }
 
-impl Capabilities {
-    /// Those that a container starts with: what Docker gives one that asks for nothing.
-    pub const USUAL: [&str; 14] = [
-        "AUDIT_WRITE",
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "FOWNER",
-        "FSETID",
-        "KILL",
-        "MKNOD",
-        "NET_BIND_SERVICE",
-        "NET_RAW",
-        "SETFCAP",
-        "SETGID",
-        "SETPCAP",
-        "SETUID",
-        "SYS_CHROOT",
-    ];
-
-    fn is_usual(&self) -> bool {
-        *self == Capabilities::default()
-    }
-
-    /// Those that a container has, in the order of [`Capabilities::USUAL`].
-    pub fn left(&self) -> Vec<&'static str> {
-        let drops =
-            |name: &str| self.drop.iter().any(|dropped| dropped == ALL_CAPABILITIES || dropped == name);
-        let has = |name: &&str| !drops(name) || self.add.iter().any(|added| added == name);
-        Self::USUAL.into_iter().filter(has).collect()
-    }
-}
-
 /// An absolute path that stays below the root by its own words.
 fn is_path(path: &str) -> bool {
     path.starts_with('/') && !path.split('/').any(|part| part == "..") && !path.contains('\0')
-}
-
-/// `cap_net_raw` is `NET_RAW`.
-fn capability_name(name: &str) -> String {
-    let name = name.to_ascii_uppercase();
-    name.strip_prefix("CAP_").map_or_else(|| name.clone(), str::to_owned)
 }
 
 /// `term` is `SIGTERM`.
@@ -427,54 +356,6 @@ fn signal_name(name: &str) -> String {
     let name = name.to_ascii_uppercase();
     if name.starts_with("SIG") { name } else { format!("SIG{name}") }
 }
-
-/// In place of the names of all capabilities.
-const ALL_CAPABILITIES: &str = "ALL";
-
-/// All capabilities of Linux 6.18 (capabilities(7)).
-const CAPABILITIES: [&str; 41] = [
-    "AUDIT_CONTROL",
-    "AUDIT_READ",
-    "AUDIT_WRITE",
-    "BLOCK_SUSPEND",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "KILL",
-    "LEASE",
-    "LINUX_IMMUTABLE",
-    "MAC_ADMIN",
-    "MAC_OVERRIDE",
-    "MKNOD",
-    "NET_ADMIN",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_RAW",
-    "PERFMON",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYSLOG",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_CHROOT",
-    "SYS_MODULE",
-    "SYS_NICE",
-    "SYS_PACCT",
-    "SYS_PTRACE",
-    "SYS_RAWIO",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "WAKE_ALARM",
-];
 
 /// What can be limited (getrlimit(2)).
 const ULIMITS: [&str; 16] = [
@@ -611,15 +492,6 @@ mod tests {
                 "c.resources.pids",
             ]
         );
-    }
-
-    #[test]
-    fn what_is_dropped_is_gone_unless_it_is_added_again() {
-        let left = |add: &[&str], drop: &[&str]| Capabilities { add: words(add), drop: words(drop) }.left();
-        assert_eq!(left(&[], &[]), Capabilities::USUAL);
-        assert_eq!(left(&[], &["ALL"]), Vec::<&str>::new());
-        assert_eq!(left(&["KILL"], &["ALL"]), ["KILL"]);
-        assert_eq!(left(&[], &["KILL", "NET_ADMIN"]).len(), Capabilities::USUAL.len() - 1);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use crate::{
 };
 use std::{
     collections::HashMap,
-    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
     thread::{self, JoinHandle},
 };
 
@@ -63,13 +63,37 @@ fn make(wanted: Vec<Wanted>) -> LinksAhead {
 }
 
 /// Puts the node's own program into a link and pins it. False if what it was attached to is gone.
-pub(super) fn fill(link: &OwnedFd, program: BorrowedFd<'_>, pins: &Pins, pin: &str) -> Result<bool, Error> {
-    let path = pins.link(pin);
+pub(super) fn fill(link: &OwnedFd, program: BorrowedFd<'_>, path: &Path) -> Result<bool, Error> {
     match bpf::link_update(link.as_fd(), program) {
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => return Ok(false),
-        result => result.map_err(Error::system(format!("put a program into the link {pin}")))?,
+        result => result.map_err(Error::system(format!("put a program into the link {}", path.display())))?,
     }
-    let pinned: io::Result<()> = bpf::pin(link.as_fd(), &path);
-    pinned.map_err(Error::system(format!("pin a link at {}", path.display())))?;
+    bpf::pin(link.as_fd(), path).map_err(Error::system(format!("pin a link at {}", path.display())))?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        netlink::{Netlink, request},
+        programs::measure,
+    };
+    use netlink_packet_route::link::InfoKind;
+
+    #[test]
+    fn one_that_cannot_be_made_is_left_out_and_one_of_which_the_interface_went_is_not_taken() {
+        measure::leave_network();
+        let mut netlink = Netlink::open().unwrap();
+        netlink.run(vec![request::add_link("d0", InfoKind::Bridge)]).unwrap();
+        let interface = netlink.index_of("d0").unwrap().unwrap();
+        let wanted =
+            |pin: &str, interface| Wanted { pin: pin.to_owned(), interface, at: AttachType::TcxIngress };
+        let made = make(vec![wanted("gone", interface + 100), wanted("there", interface)]);
+        assert_eq!(made.keys().collect::<Vec<_>>(), ["there"]);
+        let (link, program) = (&made["there"], bpf::load_pass().unwrap());
+        bpf::link_update(link.as_fd(), program.as_fd()).unwrap();
+        netlink.run(vec![request::delete_link(interface)]).unwrap();
+        assert!(!fill(link, program.as_fd(), Path::new("/nowhere")).unwrap());
+    }
 }

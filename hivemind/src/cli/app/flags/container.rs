@@ -1,9 +1,9 @@
 //! The flags of what a container's processes are, see and may take: those of `docker run`, as far as they make sense here.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::net::IpAddr;
 
 use clap::Args;
-use hivemind_model::{Capabilities, Container, ErrorCode, HostAlias, Template, Tmpfs, Ulimit};
+use hivemind_model::{Capabilities, Container, ErrorCode, HostAlias, Memory, Template, Tmpfs, Ulimit};
 
 use super::{Places, Reader, Wrong, wrong};
 use crate::cli::units;
@@ -89,7 +89,7 @@ impl ContainerArgs {
         container.resources.pids = self.pids_limit.as_deref().and_then(|value| reader.pids(value));
         template.hostname.clone_from(&self.hostname);
         template.host_aliases = reader.each("--add-host", &self.hosts, &mut places.hosts, host);
-        template.sysctls = reader.sysctls(&self.sysctls);
+        template.sysctls = reader.pairs("--sysctl", &self.sysctls, ErrorCode::Malformed);
         template.stop_grace_seconds =
             self.stop_timeout.as_deref().and_then(|value| reader.stop_timeout(value));
     }
@@ -139,10 +139,6 @@ impl Reader {
         }
         seconds
     }
-
-    fn sysctls(&mut self, values: &[String]) -> BTreeMap<String, String> {
-        self.pairs("--sysctl", values, ErrorCode::Malformed)
-    }
 }
 
 fn group(value: &str) -> Result<u32, Wrong> {
@@ -158,10 +154,10 @@ fn tmpfs(value: &str) -> Result<Tmpfs, Wrong> {
         value.split_once(':').map_or((value, None), |(path, options)| (path, Some(options)));
     let size = match options.map(|options| options.strip_prefix("size=")) {
         None => None,
-        Some(Some(size)) => match size.parse() {
+        Some(Some(size)) => match size.parse::<Memory>() {
             Ok(size) => Some(size),
             Err(error) => {
-                return wrong(ErrorCode::OutOfRange, hivemind_model::QuantityError::to_string(&error), hint);
+                return wrong(ErrorCode::OutOfRange, error.to_string(), hint);
             }
         },
         Some(None) => {
