@@ -7,16 +7,12 @@ use hivemind_model::{
     NetworkPolicyStatus, PolicyKind, PolicySpec, Problem, SYSTEM_NAMESPACE, check_name,
 };
 
+use hivemind_yaml::{Fault, Faults, Node, Place, Source, Value};
+
 use crate::{
-    DOCUMENTS_MAX, FILE_BYTES_MAX, TOTAL_BYTES_MAX,
-    fault::{Fault, Faults},
-    fields,
+    DOCUMENTS_MAX, FILE_BYTES_MAX, TOTAL_BYTES_MAX, fields,
     kind::{Shape, Within},
-    place::Place,
     reader::{At, Reader, shown},
-    source::Source,
-    tree::{Node, Value},
-    tree_builder,
 };
 
 /// How to read.
@@ -73,10 +69,10 @@ pub fn read(
     let mut faults = Faults::default();
     let mut total = 0;
     for source in sources {
-        total += source.len();
-        let limit = if source.len() > FILE_BYTES_MAX { FILE_BYTES_MAX } else { TOTAL_BYTES_MAX };
-        let mut found = Faults { list: Vec::new(), more: 0 };
-        if source.len() > FILE_BYTES_MAX || total > TOTAL_BYTES_MAX {
+        total += source.bytes_len();
+        let limit = if source.bytes_len() > FILE_BYTES_MAX { FILE_BYTES_MAX } else { TOTAL_BYTES_MAX };
+        let mut found = Faults::default();
+        if source.bytes_len() > FILE_BYTES_MAX || total > TOTAL_BYTES_MAX {
             let message = format!("more than {} MiB", limit >> 20);
             found.add(|| {
                 source.fault(
@@ -111,7 +107,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn source(&mut self, source: &Source, faults: &mut Faults) {
-        for root in tree_builder::documents(source, faults) {
+        for root in hivemind_yaml::documents(source, faults) {
             self.document(source, root, Within::default(), faults);
         }
     }

@@ -1,11 +1,11 @@
 //! Which kind of policy, or list of policies, a document is.
 
 use hivemind_model::{ErrorCode, PolicyKind};
+use hivemind_yaml::{Node, Value, nearest};
 
 use crate::{
-    fields, hints,
+    fields,
     reader::{At, Reader, shown},
-    tree::{Node, Value},
 };
 
 /// The list of anything, and its version.
@@ -128,7 +128,7 @@ impl Reader<'_> {
         let names = PolicyKind::ALL.map(PolicyKind::name);
         let newest = PolicyKind::ClusterNetworkPolicy;
         let former = FORMER.iter().find(|(name, _)| *name == text);
-        let hint = match (former, hints::nearest(text, &names)) {
+        let hint = match (former, nearest(text, &names)) {
             (Some((_, tier)), _) => {
                 format!("write it as {} of {} with tier: {tier}", newest.name(), newest.api_version())
             }

@@ -7,11 +7,11 @@ use hivemind_model::{
     EgressRule, ErrorCode, IngressRule, IpBlock, LabelExpression, LabelOperator, LabelSelector,
     NetworkPolicySpec, PolicyKind, PolicyPeer, PolicyPort, PolicyProtocol, PolicySpec, PolicyType, PortRef,
 };
+use hivemind_yaml::Value;
 
 use crate::{
     fields,
     reader::{At, Reader},
-    tree::Value,
 };
 
 pub(crate) const POLICY_TYPES: &[(&str, PolicyType)] =

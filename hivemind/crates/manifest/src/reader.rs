@@ -6,14 +6,9 @@ use std::collections::BTreeMap;
 use hivemind_model::{ErrorCode, PolicyKind, Problems, check_label};
 use jiff::Timestamp;
 
-use crate::{
-    fault::Faults,
-    fields, hints,
-    place::Place,
-    scalar::{self, Plain},
-    source::Source,
-    tree::{Entry, Node, Value},
-};
+use hivemind_yaml::{Entry, Faults, Node, Place, Plain, Source, Value, alternatives, nearest};
+
+use crate::fields;
 
 /// A node and how it is called.
 #[derive(Clone)]
@@ -141,7 +136,7 @@ impl Reader<'_> {
     /// A text; what looks like a number or a boolean has to stand in quotes, since other programs would read it as such.
     pub(crate) fn text(&mut self, at: &At<'_>) -> Option<String> {
         match &at.node.value {
-            Value::Scalar { text, plain } if !plain || scalar::plain(text) == Plain::Text => {
+            Value::Scalar { text, plain } if !plain || hivemind_yaml::plain(text) == Plain::Text => {
                 Some(text.clone())
             }
             Value::Scalar { text, .. } => {
@@ -158,15 +153,15 @@ impl Reader<'_> {
     /// A whole number.
     pub(crate) fn integer(&mut self, at: &At<'_>) -> Option<i64> {
         match &at.node.value {
-            Value::Scalar { text, plain: true } if scalar::plain(text) == Plain::Integer => {
-                let number = scalar::integer(text);
+            Value::Scalar { text, plain: true } if hivemind_yaml::plain(text) == Plain::Integer => {
+                let number = hivemind_yaml::integer(text);
                 if number.is_none() {
                     let message = format!("{} is out of range", shown(text));
                     self.fault(at, ErrorCode::OutOfRange, message, "use a smaller number");
                 }
                 number
             }
-            Value::Scalar { text, plain: false } if scalar::plain(text) == Plain::Integer => {
+            Value::Scalar { text, plain: false } if hivemind_yaml::plain(text) == Plain::Integer => {
                 self.wrong_type(at, "a number", format!("write it without quotes: {text}"));
                 None
             }
@@ -180,7 +175,7 @@ impl Reader<'_> {
     /// True or false.
     pub(crate) fn boolean(&mut self, at: &At<'_>) -> Option<bool> {
         match &at.node.value {
-            Value::Scalar { text, plain: true } if scalar::plain(text) == Plain::Boolean => {
+            Value::Scalar { text, plain: true } if hivemind_yaml::plain(text) == Plain::Boolean => {
                 Some(text.eq_ignore_ascii_case("true"))
             }
             _ => {
@@ -207,10 +202,10 @@ impl Reader<'_> {
         let found = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
         if found.is_none() {
             let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-            let message = format!("{} is not one of {}", shown(&text), hints::alternatives(&names));
-            let hint = match hints::nearest(&text, &names) {
+            let message = format!("{} is not one of {}", shown(&text), alternatives(&names));
+            let hint = match nearest(&text, &names) {
                 Some(name) => format!("did you mean {name:?}?"),
-                None => format!("use {}", hints::alternatives(&names)),
+                None => format!("use {}", alternatives(&names)),
             };
             self.fault(at, ErrorCode::OutOfRange, message, hint);
         }
@@ -269,7 +264,7 @@ impl Reader<'_> {
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => "a map".to_owned(),
             Value::Scalar { text, plain: false } => format!("the text {}", shown(text)),
-            Value::Scalar { text, plain: true } => match scalar::plain(text) {
+            Value::Scalar { text, plain: true } => match hivemind_yaml::plain(text) {
                 Plain::Null => "empty".to_owned(),
                 Plain::Boolean => format!("the boolean {text}"),
                 Plain::Integer | Plain::Number => format!("the number {}", shown(text).trim_matches('"')),
@@ -295,7 +290,7 @@ pub(crate) fn shown(text: &str) -> String {
 }
 
 fn unknown_hint(kind: PolicyKind, key: &str, known: &[&str], before: Option<&Entry>) -> String {
-    if let Some(name) = hints::nearest(key, known) {
+    if let Some(name) = nearest(key, known) {
         return format!("did you mean {name:?}?");
     }
     if let Some(empty) = before.and_then(left_empty) {

@@ -2,16 +2,21 @@
 
 /// The types of plain scalars.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Plain {
+pub enum Plain {
+    /// Nothing.
     Null,
+    /// True or false.
     Boolean,
+    /// A whole number, of any size.
     Integer,
+    /// A number with a fraction or an exponent, or none.
     Number,
+    /// All else.
     Text,
 }
 
 /// The type of `text` that stands without quotes.
-pub(crate) fn plain(text: &str) -> Plain {
+pub fn plain(text: &str) -> Plain {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Plain::Null,
         "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => return Plain::Boolean,
@@ -30,7 +35,7 @@ pub(crate) fn plain(text: &str) -> Plain {
 }
 
 /// The whole number that `text` is.
-pub(crate) fn integer(text: &str) -> Option<i64> {
+pub fn integer(text: &str) -> Option<i64> {
     if let Some(hex) = text.strip_prefix("0x") {
         return hex.bytes().all(|b| b.is_ascii_hexdigit()).then(|| i64::from_str_radix(hex, 16).ok())?;
     }

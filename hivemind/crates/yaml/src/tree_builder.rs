@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The documents of `source` that could be read, and its faults. After a fault it goes on with the next document.
-pub(crate) fn documents(source: &Source, faults: &mut Faults) -> Vec<Arc<Node>> {
+pub fn documents(source: &Source, faults: &mut Faults) -> Vec<Arc<Node>> {
     let text = match source.text() {
         Ok(text) => text,
         Err(fault) => {

@@ -51,13 +51,16 @@ impl fmt::Display for Fault {
 
 /// Faults as they are found: at most [`FAULTS_MAX`], the rest is counted.
 #[derive(Debug, Default)]
-pub(crate) struct Faults {
-    pub(crate) list: Vec<Fault>,
-    pub(crate) more: usize,
+pub struct Faults {
+    /// Those that are told, in the order in which they were found.
+    pub list: Vec<Fault>,
+    /// How many there are besides.
+    pub more: usize,
 }
 
 impl Faults {
-    pub(crate) fn add(&mut self, fault: impl FnOnce() -> Fault) {
+    /// Adds a fault, which is made only if it is told.
+    pub fn add(&mut self, fault: impl FnOnce() -> Fault) {
         if self.list.len() < FAULTS_MAX {
             self.list.push(fault());
         } else {
@@ -79,7 +82,7 @@ pub struct Excerpt {
 
 impl Excerpt {
     /// The part of `line` around `column` (from 1) that is shown; nothing of a line that is blank.
-    pub(crate) fn of(line: &str, column: usize, width: usize) -> Option<Self> {
+    pub fn of(line: &str, column: usize, width: usize) -> Option<Self> {
         let line = line.trim_end();
         if line.trim().is_empty() {
             return None;

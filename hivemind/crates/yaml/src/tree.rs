@@ -6,41 +6,50 @@ use crate::place::Place;
 
 /// A value.
 #[derive(Debug)]
-pub(crate) struct Node {
-    pub(crate) place: Place,
-    pub(crate) value: Value,
+pub struct Node {
+    /// Where it stands.
+    pub place: Place,
+    /// What it is.
+    pub value: Value,
     /// Bytes that it and all below it stand for, aliases counted each time.
-    pub(crate) weight: usize,
+    pub weight: usize,
     /// How many lists and maps are nested in it, itself included.
-    pub(crate) height: usize,
+    pub height: usize,
 }
 
 /// What a value is.
 #[derive(Debug)]
-pub(crate) enum Value {
+pub enum Value {
     /// A scalar.
     Scalar {
+        /// Its text, without quotes and escapes.
         text: String,
         /// Whether it stands without quotes, so that its text decides whether it is a number.
         plain: bool,
     },
+    /// A list.
     List(Vec<Arc<Node>>),
+    /// A map, in the order of the text; no key is in it twice.
     Map(Vec<Entry>),
 }
 
 /// A key and its value.
 #[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) key: String,
-    pub(crate) key_place: Place,
-    pub(crate) value: Arc<Node>,
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Where the key stands.
+    pub key_place: Place,
+    /// The value.
+    pub value: Arc<Node>,
 }
 
 /// What a node weighs besides its text.
 const NODE_BYTES: usize = 16;
 
 impl Node {
-    pub(crate) fn new(place: Place, value: Value) -> Self {
+    /// A value at `place`.
+    pub fn new(place: Place, value: Value) -> Self {
         let (inner, height) = match &value {
             Value::Scalar { text, .. } => (text.len(), 0),
             Value::List(items) => (
@@ -56,17 +65,17 @@ impl Node {
     }
 
     /// Whether nothing is said.
-    pub(crate) fn is_null(&self) -> bool {
+    pub fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
     /// Whether nothing stands there at all.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true } if text.is_empty())
     }
 
     /// The value of `key`, of a map.
-    pub(crate) fn get(&self, key: &str) -> Option<&Arc<Node>> {
+    pub fn get(&self, key: &str) -> Option<&Arc<Node>> {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|e| e.key == key).map(|e| &e.value),
             _ => None,
@@ -75,7 +84,7 @@ impl Node {
 
     /// The place of the node at `path`, such as `spec.ingress[0].from`, or of the last on the way to it that is there.
     /// Keys may have dots in them.
-    pub(crate) fn place_of(&self, path: &str) -> Place {
+    pub fn place_of(&self, path: &str) -> Place {
         let rest = path.strip_prefix('.').unwrap_or(path);
         match &self.value {
             Value::Map(entries) => {

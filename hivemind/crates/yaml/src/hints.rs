@@ -58,7 +58,7 @@ pub(crate) fn of_syntax(kind: &ErrorKind) -> (String, &'static str) {
 }
 
 /// The one of `known` that was probably meant by `word`.
-pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let lower = word.to_lowercase();
     let distance = |name: &&'a str| strsim::damerau_levenshtein(&lower, &name.to_lowercase());
     // A long word cannot be near any; measuring would take the product of the lengths.
@@ -68,7 +68,7 @@ pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
 }
 
 /// `"a", "b" or "c"`.
-pub(crate) fn alternatives(names: &[&str]) -> String {
+pub fn alternatives(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
     match quoted.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),

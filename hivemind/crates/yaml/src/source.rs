@@ -27,12 +27,13 @@ impl Source {
         &self.name
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// How long it is, in bytes.
+    pub fn bytes_len(&self) -> usize {
         self.bytes.len()
     }
 
     /// The text; a fault at the first byte that is none.
-    pub(crate) fn text(&self) -> Result<&str, Box<Fault>> {
+    pub fn text(&self) -> Result<&str, Box<Fault>> {
         std::str::from_utf8(&self.bytes).map_err(|error| {
             let before = &self.bytes[..error.valid_up_to()];
             let line = before.iter().filter(|b| **b == b'\n').count() + 1;
@@ -45,7 +46,7 @@ impl Source {
     }
 
     /// A fault at `place`.
-    pub(crate) fn fault(
+    pub fn fault(
         &self,
         place: Place,
         code: ErrorCode,
