@@ -120,6 +120,9 @@ impl Socket {
     #[inline(always)]
     fn key(self) -> Option<RttKey> {
         match self.ends()? {
+            // From a replica to itself nothing goes over any network; probes come that way.
+            Ends::V4(local, peer) if local.0 == peer.0 => None,
+            Ends::V6(local, peer) if local.0 == peer.0 => None,
             Ends::V4(local, peer) => Some(key::<V4>(local, peer)),
             Ends::V6(local, peer) => Some(key::<V6>(local, peer)),
         }

@@ -43,7 +43,7 @@ pub fn simulated_app(name: &str, replicas: u32, labels: BTreeMap<String, String>
     let service = AppService::default();
     App {
         metadata: Metadata::new(DEFAULT_NAMESPACE, name),
-        spec: AppSpec { replicas, hostnames: Vec::new(), service, template },
+        spec: AppSpec { replicas, hostnames: Vec::new(), service, depends_on: Vec::new(), template },
         status: AppStatus::default(),
     }
 }

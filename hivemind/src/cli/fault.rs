@@ -232,6 +232,7 @@ mod tests {
     fn the_log_of_the_replica_at_fault_follows_the_error() {
         let line = |message: &str| LogLine {
             replica: "web-k3f9q".into(),
+            container: None,
             time: jiff::Timestamp::UNIX_EPOCH,
             stream: "stderr".into(),
             message: message.into(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use hivemind_model::{App, Phase, PublishedPort, Replica, Service, ServicePort, Volume};
+use hivemind_model::{App, LastExit, Phase, PublishedPort, Replica, Service, ServicePort, Volume};
 use jiff::Timestamp;
 
 use super::{output::Row, units::age};
@@ -23,7 +23,7 @@ pub(crate) fn service_port_text(port: &ServicePort) -> String {
     format!("{name}{}/{}", port.port, port.protocol.as_str())
 }
 
-fn yes_no(value: bool) -> String {
+pub(crate) fn yes_no(value: bool) -> String {
     if value { "yes" } else { "no" }.to_owned()
 }
 
@@ -33,7 +33,15 @@ pub(crate) fn app_state(app: &App) -> String {
     if app.metadata.is_deleting() {
         "Deleting".to_owned()
     } else if status.is_up(app) {
-        if app.spec.replicas == 0 { "Stopped" } else { "Up" }.to_owned()
+        let has_ended = status.succeeded_replicas == app.spec.replicas;
+        let word = match app.spec.replicas {
+            0 => "Stopped",
+            _ if has_ended => "Completed",
+            _ => "Up",
+        };
+        word.to_owned()
+    } else if status.failed_replicas > 0 {
+        "Failed".to_owned()
     } else if let Some(problem) = &status.problem {
         problem.code.to_string()
     } else {
@@ -46,7 +54,7 @@ pub(crate) fn replica_state(replica: &Replica) -> String {
     let status = &replica.status;
     match &status.problem {
         _ if replica.metadata.is_deleting() => Phase::Stopping.as_str().to_owned(),
-        Some(problem) if status.phase != Phase::Running => {
+        Some(problem) if !status.ready => {
             format!("{} {}", status.phase.as_str(), problem.code)
         }
         _ => status.phase.as_str().to_owned(),
@@ -55,7 +63,12 @@ pub(crate) fn replica_state(replica: &Replica) -> String {
 
 /// How a replica's container ended last: `exit 1, 3m ago`.
 pub(crate) fn last_exit(replica: &Replica, now: Timestamp) -> String {
-    replica.status.last_exit.as_ref().map_or_else(String::new, |exit| {
+    exit_text(replica.status.last_exit.as_ref(), now)
+}
+
+/// `exit 1, 3m ago`; nothing of none.
+pub(crate) fn exit_text(exit: Option<&LastExit>, now: Timestamp) -> String {
+    exit.map_or_else(String::new, |exit| {
         let memory = if exit.out_of_memory { ", out of memory" } else { "" };
         format!("exit {}{memory}, {} ago", exit.code, age(exit.at, now))
     })
@@ -82,13 +95,11 @@ impl Row for App {
             age(self.metadata.creation_timestamp, now),
         ];
         if wide {
-            let ports = container.map(|c| c.ports.as_slice()).unwrap_or_default();
             cells.extend([
                 address(true),
                 joined(&self.spec.hostnames),
                 joined(
-                    ports
-                        .iter()
+                    self.published()
                         .map(|p| format!("{}:{}/{}", p.host_port, p.container_port, p.protocol.as_str())),
                 ),
                 self.metadata.id.clone(),
@@ -209,6 +220,7 @@ mod tests {
                 replicas: 3,
                 hostnames: vec!["web.local".into()],
                 service: AppService::default(),
+                depends_on: Vec::new(),
                 template: Template {
                     containers: vec![Container { image: "nginx:latest".into(), ..Container::default() }],
                     ..Template::default()
@@ -220,7 +232,7 @@ mod tests {
                 updated_replicas: 3,
                 ready_replicas: 3,
                 addresses: vec!["10.204.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
-                problem: None,
+                ..AppStatus::default()
             },
         }
     }

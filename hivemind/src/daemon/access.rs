@@ -10,8 +10,8 @@ use futures::{
 };
 use hivemind_agent::{Agent, CheckSpec, FlowQuery, TraceEnd, TraceQuery};
 use hivemind_api::{
-    ClusterAccess, EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, NodeAccess,
-    ServiceRanges, Statistics, TraceFrom, TraceRequest, TraceTo, check_addresses,
+    ClusterAccess, EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, LogRequest,
+    NodeAccess, ServiceRanges, Statistics, TraceFrom, TraceRequest, TraceTo, check_addresses,
 };
 use hivemind_dns::DnsServer;
 use hivemind_model::{
@@ -100,10 +100,9 @@ impl NodeAccess for LocalNode {
     async fn logs(
         &self,
         replica: &Replica,
-        tail: Option<usize>,
-        follow: bool,
+        request: LogRequest,
     ) -> Result<BoxStream<'static, Result<LogLine, ApiError>>, ApiError> {
-        Ok(self.agent.logs(replica, tail, follow))
+        self.agent.logs(replica, request.container.as_deref(), request.tail, request.follow)
     }
 
     async fn exec(&self, replica: &Replica, request: ExecRequest) -> Result<ExecStreams, ApiError> {
@@ -113,7 +112,7 @@ impl NodeAccess for LocalNode {
             user: request.user,
             ..ExecSpec::default()
         };
-        Ok(connect(self.agent.exec(replica, &spec).await?))
+        Ok(connect(self.agent.exec(replica, request.container.as_deref(), &spec).await?))
     }
 
     async fn images(&self) -> Result<Vec<ImageSummary>, ApiError> {

@@ -137,6 +137,7 @@ fn app(name: &str) -> App {
             replicas: 1,
             hostnames: Vec::new(),
             service: AppService::default(),
+            depends_on: Vec::new(),
             template: Template { containers: vec![container], ..Template::default() },
         },
         status: AppStatus::default(),

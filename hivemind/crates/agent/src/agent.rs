@@ -30,7 +30,7 @@ use crate::{
     policies::{BeforeForgetting, Policies, PolicyWriter},
     remote,
     services::{ServiceWriter, Services, Zone},
-    worker::Worker,
+    worker::{OutOfMemory, Worker, replica_of},
 };
 
 /// How long after a failure the agent looks again.
@@ -96,8 +96,8 @@ impl Shared {
 struct WorkerHandle {
     replica: watch::Sender<Replica>,
     news: Arc<Notify>,
-    /// Counts processes that the kernel killed for want of memory.
-    out_of_memory: watch::Sender<u32>,
+    /// Counts processes that the kernel killed for want of memory, by container.
+    out_of_memory: watch::Sender<OutOfMemory>,
 }
 
 /// A running agent. Dropping it ends its tasks; what it made runs on.
@@ -289,16 +289,16 @@ async fn follow(shared: Arc<Shared>) {
     while workers.join_next().await.is_some() {}
 }
 
-/// A replica's short id, unique in the cluster, names its container and its endpoint: namespace and name together can be
+/// A replica's short id, unique in the cluster, names its endpoint and its containers: namespace and name together can be
 /// longer than containerd allows.
-pub(crate) fn container_id(replica: &Replica) -> ContainerId {
+pub(crate) fn replica_id(replica: &Replica) -> ContainerId {
     replica.metadata.id.parse().expect("ids are made by us, of letters, digits and one '-'")
 }
 
 async fn follow_forever(
     shared: &Arc<Shared>,
-    handles: &mut BTreeMap<ContainerId, WorkerHandle>,
-    workers: &mut JoinSet<ContainerId>,
+    handles: &mut BTreeMap<String, WorkerHandle>,
+    workers: &mut JoinSet<String>,
 ) {
     let mine = |replica: &Replica| replica.spec.node == shared.config.node;
     let mut events = shared.runtime.events();
@@ -308,7 +308,7 @@ async fn follow_forever(
             Ok((list, mut watch)) => {
                 let replicas: Vec<_> = list.items.into_iter().filter(mine).collect();
                 if std::mem::take(&mut first) {
-                    remove_strays(shared, replicas.iter().map(container_id).collect()).await;
+                    remove_strays(shared, replicas.iter().map(replica_id).collect()).await;
                 }
                 for replica in replicas {
                     tell(shared, handles, workers, replica);
@@ -341,16 +341,19 @@ async fn follow_forever(
 }
 
 /// Tells the worker that an event concerns to look; after a gap in the events, all of them.
-fn pass_on(event: Event, handles: &BTreeMap<ContainerId, WorkerHandle>) {
+fn pass_on(event: Event, handles: &BTreeMap<String, WorkerHandle>) {
     match event {
         Event::Exit { id, .. } => {
-            if let Some(handle) = handles.get(&id) {
+            if let Some(handle) = handles.get(replica_of(&id)) {
                 handle.news.notify_one();
             }
         }
         Event::Oom { id } => {
-            if let Some(handle) = handles.get(&id) {
-                handle.out_of_memory.send_modify(|count| *count = count.wrapping_add(1));
+            if let Some(handle) = handles.get(replica_of(&id)) {
+                handle.out_of_memory.send_modify(|counts| {
+                    let count = counts.entry(id).or_default();
+                    *count = count.saturating_add(1);
+                });
             }
         }
         Event::Connected | Event::Disconnected => {
@@ -362,12 +365,12 @@ fn pass_on(event: Event, handles: &BTreeMap<ContainerId, WorkerHandle>) {
 /// Hands `replica` to its worker, which is started if there is none.
 fn tell(
     shared: &Arc<Shared>,
-    handles: &mut BTreeMap<ContainerId, WorkerHandle>,
-    workers: &mut JoinSet<ContainerId>,
+    handles: &mut BTreeMap<String, WorkerHandle>,
+    workers: &mut JoinSet<String>,
     replica: Replica,
 ) {
-    let id = container_id(&replica);
-    if let Some(handle) = handles.get(&id) {
+    let id = replica_id(&replica);
+    if let Some(handle) = handles.get(id.as_str()) {
         let concerns_it = |known: &Replica| (known.metadata.is_deleting(), known.spec.identity);
         if concerns_it(&handle.replica.borrow()) != concerns_it(&replica) {
             handle.replica.send_replace(replica);
@@ -376,20 +379,21 @@ fn tell(
     }
     let (sender, receiver) = watch::channel(replica);
     let news = Arc::new(Notify::new());
-    let (out_of_memory, oom_counts) = watch::channel(0);
-    handles.insert(id.clone(), WorkerHandle { replica: sender, news: Arc::clone(&news), out_of_memory });
+    let (out_of_memory, oom_counts) = watch::channel(OutOfMemory::new());
+    handles.insert(id.to_string(), WorkerHandle { replica: sender, news: Arc::clone(&news), out_of_memory });
     let worker = Worker::new(Arc::clone(shared), id.clone(), receiver, news, oom_counts);
     workers.spawn(async move {
         worker.run().await;
-        id
+        id.to_string()
     });
 }
 
 /// Removes containers and endpoints that belong to no replica: what an earlier daemon did not get to.
 async fn remove_strays(shared: &Shared, wanted: BTreeSet<ContainerId>) {
+    let is_wanted = |id: &ContainerId| wanted.iter().any(|replica| replica.as_str() == replica_of(id));
     match shared.runtime.list().await {
         Ok(found) => {
-            for stray in found.into_iter().filter(|c| !wanted.contains(&c.id)) {
+            for stray in found.into_iter().filter(|c| !is_wanted(&c.id)) {
                 info!(container = %stray.id, "A container that belongs to no replica is removed");
                 if let Err(error) = shared.runtime.delete(&stray.id).await {
                     warn!(container = %stray.id, error = fault::with_causes(&error), "It could not be removed");

@@ -2,14 +2,15 @@
 
 use futures::{StreamExt, stream::BoxStream};
 use hivemind_model::{ApiError, ErrorCode, ImageSummary, LogLine, Port, Problem, Problems, Replica, Volume};
-use hivemind_runtime::{ExecSession, ExecSpec, logs::LogStream};
+use hivemind_runtime::{ContainerId, ExecSession, ExecSpec, logs::LogStream};
 use tokio::io::AsyncRead;
 
 use crate::{
-    agent::{Agent, container_id},
+    agent::{Agent, replica_id},
     fault,
     policies::PolicyTimes,
     services,
+    worker::container_id,
 };
 
 fn stream_name(stream: LogStream) -> &'static str {
@@ -19,24 +20,51 @@ fn stream_name(stream: LogStream) -> &'static str {
     }
 }
 
+/// The id of the container of `replica` that is called `name`; of its first one if none is named.
+fn container_of(replica: &Replica, name: Option<&str>) -> Result<ContainerId, ApiError> {
+    let template = &replica.spec.template;
+    let name = match name {
+        None => template.containers.first().map(|first| first.name.as_str()).unwrap_or_default(),
+        Some(name) if template.all_containers().any(|container| container.name == name) => name,
+        Some(name) => {
+            let names: Vec<_> = template.all_containers().map(|container| container.name.as_str()).collect();
+            let hint = match names.iter().all(|name| name.is_empty()) {
+                true => "it has a single one without a name: leave the name out".to_owned(),
+                false => format!("it has {}", names.join(", ")),
+            };
+            let what = format!("replica {} has no container {name:?}", replica.metadata.name);
+            return Err(ApiError::new(ErrorCode::ContainerNotFound, what, hint).at("container"));
+        }
+    };
+    Ok(container_id(&replica_id(replica), template, name))
+}
+
 impl Agent {
-    /// The lines of a replica: the last `tail` (all that are kept if `None`), then new ones as they come if `follow`.
+    /// The lines of a replica's container, the first one's if none is named: the last `tail` (all that are kept if `None`),
+    /// then new ones as they come if `follow`.
+    ///
+    /// # Errors
+    /// `ContainerNotFound`.
     pub fn logs(
         &self,
         replica: &Replica,
+        container: Option<&str>,
         tail: Option<usize>,
         follow: bool,
-    ) -> BoxStream<'static, Result<LogLine, ApiError>> {
+    ) -> Result<BoxStream<'static, Result<LogLine, ApiError>>, ApiError> {
         let name = replica.metadata.name.clone();
-        let reader = self.shared.runtime.logs(&container_id(replica), tail, follow);
+        let container = container.map(str::to_owned);
+        let id = container_of(replica, container.as_deref())?;
+        let reader = self.shared.runtime.logs(&id, tail, follow);
         let lines = futures::stream::unfold(reader, |mut reader| async move {
             let line = reader.next().await?;
             Some((line, reader))
         });
-        lines
+        let lines = lines
             .map(move |line| match line {
                 Ok(line) => Ok(LogLine {
                     replica: name.clone(),
+                    container: container.clone(),
                     time: line.time,
                     stream: stream_name(line.stream).to_owned(),
                     message: line.message,
@@ -47,15 +75,22 @@ impl Agent {
                     "the daemon's log has more",
                 )),
             })
-            .boxed()
+            .boxed();
+        Ok(lines)
     }
 
-    /// Starts a process in a replica's container.
+    /// Starts a process in a replica's container, in its first one if none is named.
     ///
     /// # Errors
-    /// When the container does not run, or the command cannot be started in it.
-    pub async fn exec(&self, replica: &Replica, spec: &ExecSpec) -> Result<ExecSession, ApiError> {
-        self.shared.runtime.exec(&container_id(replica), spec).await.map_err(|error| match error {
+    /// `ContainerNotFound`; when the container does not run, or the command cannot be started in it.
+    pub async fn exec(
+        &self,
+        replica: &Replica,
+        container: Option<&str>,
+        spec: &ExecSpec,
+    ) -> Result<ExecSession, ApiError> {
+        let id = container_of(replica, container)?;
+        self.shared.runtime.exec(&id, spec).await.map_err(|error| match error {
             hivemind_runtime::Error::NoSuchContainer { .. } => ApiError::new(
                 ErrorCode::NothingRunning,
                 format!("replica {} is not running", replica.metadata.name),
@@ -145,8 +180,7 @@ impl Agent {
         let mounts = |r: &&Replica| {
             r.spec
                 .template
-                .containers
-                .iter()
+                .all_containers()
                 .flat_map(|c| &c.volume_mounts)
                 .any(|m| m.volume == volume.metadata.name)
         };

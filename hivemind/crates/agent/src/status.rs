@@ -17,15 +17,17 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct StatusWriter {
     latest: watch::Sender<ReplicaStatus>,
+    stored: watch::Receiver<ReplicaStatus>,
     task: JoinHandle<()>,
 }
 
 impl StatusWriter {
     /// Begins with `status`, which the store holds already.
     pub(crate) fn start(objects: Objects, namespace: String, name: String, status: ReplicaStatus) -> Self {
+        let (told, stored) = watch::channel(status.clone());
         let (latest, changes) = watch::channel(status);
-        let task = tokio::spawn(write(objects, namespace, name, changes));
-        StatusWriter { latest, task }
+        let task = tokio::spawn(write(objects, namespace, name, changes, told));
+        StatusWriter { latest, stored, task }
     }
 
     /// Changes the status; it is written soon if that made a difference.
@@ -37,10 +39,17 @@ impl StatusWriter {
         });
     }
 
+    /// Returns when what was said last is in the store, or cannot be because the object is gone.
+    pub(crate) async fn written(&self) {
+        let latest = self.latest.borrow().clone();
+        let _ = self.stored.clone().wait_for(|stored| *stored == latest).await;
+    }
+
     /// Returns when the last change is written, or cannot be because the object is gone.
     pub(crate) async fn finish(self) {
-        drop(self.latest);
-        let _ = self.task.await;
+        let StatusWriter { latest, task, stored: _ } = self;
+        drop(latest);
+        let _ = task.await;
     }
 }
 
@@ -49,12 +58,16 @@ async fn write(
     namespace: String,
     name: String,
     mut changes: watch::Receiver<ReplicaStatus>,
+    stored: watch::Sender<ReplicaStatus>,
 ) {
     while changes.changed().await.is_ok() {
         loop {
             let status = changes.borrow_and_update().clone();
             match write_once(&objects, &namespace, &name, &status).await {
-                Ok(_) => break,
+                Ok(()) => {
+                    stored.send_replace(status);
+                    break;
+                }
                 Err(error) if error.code == hivemind_model::ErrorCode::ReplicaNotFound => return,
                 Err(error) => {
                     warn!(replica = %name, %error, "A replica's status could not be written; trying again")

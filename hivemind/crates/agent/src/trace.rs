@@ -10,7 +10,7 @@ use hivemind_model::{ApiError, ErrorCode, FlowVerdict, NetStep, NetTrace, Protoc
 
 use crate::{
     Agent,
-    agent::container_id,
+    agent::replica_id,
     fault,
     flows::{names::Names, round_trips::RoundTrips, told},
     services::protocol,
@@ -60,7 +60,7 @@ impl Agent {
     /// When the sender has no network here, or no packet can come from there; what the kernel refused.
     pub async fn trace(&self, query: TraceQuery) -> Result<NetTrace, ApiError> {
         let from = match &query.from {
-            TraceEnd::Replica(replica) => TraceFrom::Endpoint(container_id(replica).as_str().to_owned()),
+            TraceEnd::Replica(replica) => TraceFrom::Endpoint(replica_id(replica).as_str().to_owned()),
             TraceEnd::Host => TraceFrom::Host,
             TraceEnd::Outside(address) if self.is_own(*address) => TraceFrom::Host,
             TraceEnd::Outside(address) => TraceFrom::Outside(*address),

@@ -1,21 +1,30 @@
 //! The worker of one replica: it carries out the steps that [`crate::lifecycle`] says are due.
 
-mod readiness;
+mod containers;
+mod member;
 mod steps;
+mod target;
+mod told;
 mod volumes;
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use hivemind_model::{LastExit, Phase, Problem, Replica};
-use hivemind_runtime::{ContainerId, ContainerState, ContainerStatus};
-use jiff::Timestamp;
+use futures::{
+    FutureExt,
+    future::{pending, select_all},
+};
+use hivemind_model::{Phase, Problem, Replica};
+use hivemind_runtime::{ContainerId, ContainerState};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
+use self::member::Member;
+pub(crate) use self::member::{container_id, replica_of};
 use crate::{
     agent::Shared,
     fault,
@@ -23,23 +32,41 @@ use crate::{
     status::StatusWriter,
 };
 
+/// How often processes of containers were killed for want of memory, as far as was told.
+pub(crate) type OutOfMemory = BTreeMap<ContainerId, u32>;
+
+/// How long until containerd is asked again that did not answer.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
 /// What one replica's worker knows.
 pub(crate) struct Worker {
     shared: Arc<Shared>,
     id: ContainerId,
     /// The replica as the store last had it; its deletion is what changes.
     replica: watch::Receiver<Replica>,
-    /// Something happened to the container, or may have.
+    /// Something happened to a container, or may have.
     news: Arc<Notify>,
-    out_of_memory: watch::Receiver<u32>,
-    seen: Seen,
+    out_of_memory: watch::Receiver<OutOfMemory>,
+    images: bool,
+    network: bool,
+    admitted: bool,
+    members: Vec<Member>,
+    /// How many members run first.
+    init: usize,
     addresses: Option<(Ipv4Addr, Ipv6Addr)>,
     /// The identity of its endpoint, if that is there.
     identity: Option<u32>,
     backoff: Backoff,
     not_before: Option<Instant>,
-    started: Option<Instant>,
     status: StatusWriter,
+}
+
+/// Why a worker does not wait any longer.
+enum Woken {
+    News,
+    Told,
+    Health,
+    Time,
 }
 
 impl Worker {
@@ -48,7 +75,7 @@ impl Worker {
         id: ContainerId,
         replica: watch::Receiver<Replica>,
         news: Arc<Notify>,
-        out_of_memory: watch::Receiver<u32>,
+        out_of_memory: watch::Receiver<OutOfMemory>,
     ) -> Self {
         let now = replica.borrow().clone();
         let status = StatusWriter::start(
@@ -63,12 +90,15 @@ impl Worker {
             replica,
             news,
             out_of_memory,
-            seen: Seen::NOTHING,
+            images: false,
+            network: false,
+            admitted: false,
+            members: Vec::new(),
+            init: now.spec.template.init_containers.len(),
             addresses: None,
             identity: None,
             backoff: Backoff::default(),
             not_before: None,
-            started: None,
             status,
         }
     }
@@ -86,8 +116,7 @@ impl Worker {
     async fn live(&mut self) {
         self.adopt().await;
         loop {
-            self.seen.identified = !self.is_misidentified();
-            match next_step(self.wanted(), self.seen, self.not_before, Instant::now()) {
+            match next_step(self.wanted(), &self.seen(), self.not_before, Instant::now()) {
                 Step::Wait(until) => self.wait(until).await,
                 Step::Forget => {
                     if self.forget().await {
@@ -103,6 +132,17 @@ impl Worker {
         if self.replica.borrow().metadata.is_deleting() { Wanted::Down } else { Wanted::Up }
     }
 
+    fn seen(&self) -> Seen {
+        Seen {
+            images: self.images,
+            network: self.network,
+            identified: !self.is_misidentified(),
+            admitted: self.admitted,
+            members: self.members.iter().map(|member| member.seen).collect(),
+            init: self.init,
+        }
+    }
+
     /// Whether the endpoint is judged and told as another identity than the replica has by now.
     fn is_misidentified(&self) -> bool {
         let wanted = self.replica.borrow().spec.identity;
@@ -113,86 +153,99 @@ impl Worker {
     async fn adopt(&mut self) {
         let endpoint = self.shared.datapath.endpoints().into_iter().find(|e| e.spec.id == self.id.as_str());
         if let Some(endpoint) = endpoint {
-            self.seen.network = true;
+            self.network = true;
             self.addresses = Some((endpoint.spec.ipv4, endpoint.spec.ipv6));
             self.now_identified(Some(endpoint.spec.identity));
         }
-        self.look().await;
-        match self.seen.container {
-            Container::Running if self.wanted() == Wanted::Up => {
-                info!(replica = %self.id, "A running replica is adopted");
-                self.started = Some(Instant::now());
-                // It was in its service before: asking again whether it is ready would take it out.
-                if self.replica.borrow().status.ready {
-                    self.now_ready().await;
-                }
-            }
-            _ => self.now_down().await,
-        }
-    }
-
-    async fn container_status(&self) -> Result<Option<ContainerStatus>, hivemind_runtime::Error> {
-        let containers = self.shared.runtime.list().await?;
-        Ok(containers.into_iter().find(|c| c.id == self.id))
-    }
-
-    /// Asks containerd how the container is, until it answers.
-    async fn look(&mut self) {
-        loop {
-            match self.container_status().await {
-                Ok(found) => {
-                    self.seen.container = match found.map(|c| c.state) {
-                        None => Container::Absent,
-                        Some(ContainerState::Running { .. }) => Container::Running,
-                        Some(_) => Container::Ended,
+        let replica = self.replica.borrow().clone();
+        self.members = member::members(&self.id, &replica, self.network);
+        for i in 0..self.members.len() {
+            match self.look(i).await {
+                Some(ContainerState::Running { pid }) => {
+                    let was_ready = match replica.status.containers.get(i) {
+                        Some(told) => told.ready,
+                        None => replica.status.ready,
                     };
-                    return;
+                    self.now_running(i, pid, was_ready).await;
                 }
+                Some(_) => self.members[i].seen.container = Container::Ended,
+                None => {}
+            }
+        }
+        if self.wanted() == Wanted::Up && replica.status.ready && self.seen().is_ready() {
+            info!(replica = %self.id, "A running replica is adopted");
+            // It was in its service before: asking again whether it is ready would take it out.
+            self.admit().await;
+        } else {
+            self.withdraw().await;
+        }
+        self.tell_members();
+    }
+
+    /// Asks containerd how a container is, until it answers.
+    async fn look(&self, i: usize) -> Option<ContainerState> {
+        loop {
+            match self.shared.runtime.state(&self.members[i].id).await {
+                Ok(found) => return found,
                 Err(error) => {
                     debug!(replica = %self.id, error = fault::with_causes(&error), "containerd does not tell; asking again");
                     self.cannot_look(&error);
                 }
             }
-            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
         }
     }
 
     /// Tells why a replica that does not run is not started. Of one that runs nothing is known, so nothing is said.
     fn cannot_look(&self, error: &hivemind_runtime::Error) {
         self.status.update(|status| {
-            if status.phase != Phase::Running {
+            if status.phase != Phase::Running && !status.phase.is_final() {
                 status.phase = Phase::Backoff;
                 status.problem = Some(fault::of_runtime(error));
             }
         });
     }
 
-    /// Looks at a container that may have ended.
+    /// Looks at containers that may have ended.
     async fn look_again(&mut self) {
-        let before = self.seen.container;
-        self.look().await;
-        if before == Container::Running && self.seen.container != Container::Running {
-            self.now_down().await;
+        for i in 0..self.members.len() {
+            if self.members[i].seen.container != Container::Running {
+                continue;
+            }
+            if !matches!(self.look(i).await, Some(ContainerState::Running { .. })) {
+                self.members[i].now_ended();
+            }
         }
+        self.tell_members();
     }
 
     async fn wait(&mut self, until: Option<Instant>) {
-        let timer = async {
-            match until {
-                Some(time) => tokio::time::sleep_until(time.into()).await,
-                None => std::future::pending().await,
+        let woken = {
+            let Worker { news, replica, members, .. } = self;
+            let timer = async {
+                match until {
+                    Some(time) => tokio::time::sleep_until(time.into()).await,
+                    None => pending().await,
+                }
+            };
+            let told = async {
+                // Without a sender the agent stops, and this worker with it.
+                if replica.changed().await.is_err() {
+                    pending::<()>().await;
+                }
+            };
+            let health = members.iter_mut().map(|member| member.health_changed().boxed());
+            tokio::select! {
+                () = news.notified() => Woken::News,
+                () = told => Woken::Told,
+                _ = select_all(health.chain([pending().boxed()])) => Woken::Health,
+                () = timer => Woken::Time,
             }
         };
-        tokio::select! {
-            () = self.news.notified() => {
-                self.look_again().await;
-            }
-            changed = self.replica.changed() => {
-                if changed.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-            () = timer => {}
+        match woken {
+            Woken::News => self.look_again().await,
+            Woken::Health => self.take_health(),
+            Woken::Told | Woken::Time => {}
         }
     }
 
@@ -202,7 +255,7 @@ impl Worker {
         let goes_down = async move {
             while !told.borrow_and_update().metadata.is_deleting() {
                 if told.changed().await.is_err() {
-                    std::future::pending::<()>().await;
+                    pending::<()>().await;
                 }
             }
         };
@@ -216,25 +269,42 @@ impl Worker {
             self.carry_out(step).await
         };
         if let Err(problem) = done {
-            let wait = self.backoff.failed();
-            warn!(replica = %self.id, problem = %problem.message, code = %problem.code, again_in_s = wait.as_secs(), "A step failed");
-            self.not_before = Some(Instant::now() + wait);
-            if step == Step::Identify {
-                // It runs, and is judged as it was until now.
-                self.status.update(|status| status.problem = Some(problem));
-                return;
-            }
-            self.status.update(|status| {
-                status.phase = Phase::Backoff;
-                status.ready = false;
-                status.pull = None;
-                status.problem = Some(problem);
-                status.restarts = status.restarts.saturating_add(u32::from(step == Step::Run));
-            });
+            let wait = self.failed(step, problem);
             if self.wanted() == Wanted::Down {
                 tokio::time::sleep(wait).await;
             }
         }
+    }
+
+    /// Notes that a step failed; how long it is waited before the next attempt.
+    fn failed(&mut self, step: Step, problem: Problem) -> Duration {
+        let wait = match step {
+            Step::Run(i) => {
+                let member = &mut self.members[i];
+                let wait = member.backoff.failed();
+                member.seen.not_before = Some(Instant::now() + wait);
+                member.restarts = member.restarts.saturating_add(1);
+                member.problem = Some(problem.clone());
+                wait
+            }
+            _ => {
+                let wait = self.backoff.failed();
+                self.not_before = Some(Instant::now() + wait);
+                wait
+            }
+        };
+        warn!(replica = %self.id, problem = %problem.message, code = %problem.code, again_in_s = wait.as_secs(), "A step failed");
+        self.status.update(|status| {
+            status.problem = Some(problem);
+            // After a failure to identify it runs, and is judged as it was until now.
+            if step != Step::Identify {
+                status.phase = Phase::Backoff;
+                status.ready = false;
+                status.pull = None;
+            }
+        });
+        self.tell_members();
+        wait
     }
 
     async fn carry_out(&mut self, step: Step) -> Result<(), Problem> {
@@ -242,13 +312,18 @@ impl Worker {
             Step::Pull => self.pull().await,
             Step::MakeNetwork => self.make_network().await,
             Step::Identify => self.identify().await,
-            Step::Run => self.run_container().await,
-            Step::AwaitReady => {
-                self.await_ready().await;
+            Step::Run(i) => self.run_container(i).await,
+            Step::Restart(i) => self.restart_container(i).await,
+            Step::Admit => {
+                self.admit().await;
                 Ok(())
             }
-            Step::Clear => self.clear().await,
-            Step::Stop => self.stop_container().await,
+            Step::Withdraw => {
+                self.withdraw().await;
+                Ok(())
+            }
+            Step::Clear(i) => self.clear(i).await,
+            Step::Stop => self.stop().await,
             Step::RemoveNetwork => self.remove_network().await,
             Step::Wait(_) | Step::Forget => Ok(()),
         }
@@ -259,70 +334,14 @@ impl Worker {
         (replica.metadata.namespace.clone(), replica.spec.app.clone())
     }
 
-    /// The endpoint has this identity, or is gone.
-    fn now_identified(&mut self, identity: Option<u32>) {
-        self.identity = identity;
-        self.status.update(|status| status.identity = identity);
-    }
-
-    /// The container runs; it is not in its service yet.
-    fn now_started(&self, pid: u32) {
-        let addresses = self.addresses;
-        self.status.update(|status| {
-            status.phase = Phase::Running;
-            status.ready = false;
-            status.pull = None;
-            status.ipv4 = addresses.map(|a| a.0);
-            status.ipv6 = addresses.map(|a| a.1);
-            status.pid = Some(pid);
-            status.started_at = Some(Timestamp::now());
-        });
-    }
-
-    /// The container takes connections: the replica may be in its service.
-    async fn now_ready(&mut self) {
-        self.seen.ready = true;
-        if let Some(addresses) = self.addresses {
-            self.shared.services.admit(self.service(), addresses).await;
-        }
-        self.status.update(|status| {
-            status.phase = Phase::Running;
-            status.ready = true;
-            status.problem = None;
-        });
-    }
-
-    /// The container does not run: the replica leaves its service.
-    async fn now_down(&mut self) {
-        self.seen.ready = false;
-        if let Some((ipv4, _)) = self.addresses {
-            self.shared.services.withdraw(self.service(), ipv4).await;
-        }
-        self.status.update(|status| {
-            status.ready = false;
-            status.pid = None;
-        });
-    }
-
-    /// Notes how the container ended, and when the next one may start.
-    fn note_exit(&mut self, exit: LastExit) {
-        let ran = self.started.take().map(|s| s.elapsed()).unwrap_or_default();
-        let wait = self.backoff.ended(ran);
-        self.not_before = Some(Instant::now() + wait);
-        let failures = self.backoff.failures();
-        let limit = self.replica.borrow().spec.template.containers.first().and_then(|c| c.resources.memory);
-        info!(replica = %self.id, code = exit.code, out_of_memory = exit.out_of_memory, again_in_s = wait.as_secs(), "A container ended; it is started again");
-        self.status.update(|status| {
-            status.phase = Phase::Backoff;
-            status.restarts = status.restarts.saturating_add(1);
-            status.problem = Some(steps::why_it_ended(&exit, failures, limit));
-            status.last_exit = Some(exit);
-        });
-    }
-
     /// Removes the object; true when that is done.
     async fn forget(&mut self) -> bool {
         let replica = self.replica.borrow().clone();
+        for member in &self.members {
+            if let Err(error) = self.shared.runtime.remove_logs(&member.id).await {
+                warn!(container = %member.id, error = fault::with_causes(&error), "A container's logs could not be removed");
+            }
+        }
         let directory = self.shared.config.run_dir.join(self.id.as_str());
         let _ = tokio::fs::remove_dir_all(&directory).await;
         match self.delete_object(&replica).await {
@@ -332,14 +351,12 @@ impl Worker {
             }
             Err(error) => {
                 warn!(replica = %self.id, %error, "A replica's object could not be removed; trying again");
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
                 false
             }
         }
     }
-}
 
-impl Worker {
     async fn delete_object(&self, replica: &Replica) -> Result<(), hivemind_model::ApiError> {
         use hivemind_model::ErrorCode::{ReplicaNotFound, Stale};
         loop {

@@ -109,9 +109,7 @@ async fn service(objects: &Objects, ranges: &ServiceRanges, app: &App) -> Result
 }
 
 fn published(app: &App) -> Vec<PublishedPort> {
-    let containers = app.spec.template.containers.iter();
-    let ports = containers.flat_map(|container| &container.ports);
-    ports
+    app.published()
         .map(|port| PublishedPort {
             host_port: port.host_port,
             container_port: port.container_port,

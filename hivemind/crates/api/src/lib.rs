@@ -53,8 +53,8 @@ pub use addresses::{ServiceAddresses, ServiceRanges, check_addresses, choose_add
 pub use api::{Api, ApiConfig};
 pub use cluster_access::{ClusterAccess, Role};
 pub use node_access::{
-    EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, NodeAccess, TraceFrom,
-    TraceRequest, TraceTo,
+    EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, LogRequest, NodeAccess,
+    TraceFrom, TraceRequest, TraceTo,
 };
 pub use node_port::serve_nodes;
 pub use openapi::document;

@@ -24,13 +24,11 @@ pub const EXEC_QUEUE: usize = 16;
 /// it is.
 #[async_trait]
 pub trait NodeAccess: Send + Sync + 'static {
-    /// The lines of a replica: the last `tail` (all that are kept if `None`), then new ones as they come if `follow`.
-    /// Dropping the stream ends it.
+    /// The lines of a replica's container. Dropping the stream ends it.
     async fn logs(
         &self,
         replica: &Replica,
-        tail: Option<usize>,
-        follow: bool,
+        request: LogRequest,
     ) -> Result<BoxStream<'static, Result<LogLine, ApiError>>, ApiError>;
 
     /// Starts a process in a replica. An error means that there is none.
@@ -142,6 +140,17 @@ pub struct FlowsRequest {
     pub tail: usize,
 }
 
+/// Which lines of a replica to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogRequest {
+    /// Those of its container of this name; `None`: of its first one.
+    pub container: Option<String>,
+    /// The last so many; all that are kept if `None`.
+    pub tail: Option<usize>,
+    /// Whether to go on with new ones as they come.
+    pub follow: bool,
+}
+
 /// What to run in a replica, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecRequest {
@@ -151,6 +160,8 @@ pub struct ExecRequest {
     pub tty: bool,
     /// As which user, in the form of an image's USER; `None`: as the container's.
     pub user: Option<String>,
+    /// In its container of this name; `None`: in its first one.
+    pub container: Option<String>,
 }
 
 /// A process that was started, from the session's side. When both are dropped, the session is over: the process is to

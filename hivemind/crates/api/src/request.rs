@@ -161,6 +161,8 @@ pub(crate) struct CreateParams {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct LogParams {
+    /// The container's name; left out: the first one.
+    pub(crate) container: Option<String>,
     /// The last so many lines; all that are kept if it is left out.
     pub(crate) tail: Option<usize>,
     /// Whether to go on with new lines as they come.
@@ -233,6 +235,8 @@ pub(crate) struct ExecParams {
     tty: Option<bool>,
     /// As which user; the container's if it is left out.
     user: Option<String>,
+    /// The container's name; left out: the first one.
+    container: Option<String>,
 }
 
 /// The query of an exec request.
@@ -251,6 +255,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ExecQuery {
                         .parse()
                         .map_err(|_| bad_query(&format!("tty is true or false, not {value:?}")))?;
                 }
+                "container" => request.container = Some(value.into_owned()).filter(|name| !name.is_empty()),
                 "user" => request.user = Some(value.into_owned()).filter(|user| !user.is_empty()),
                 other => return Err(bad_query(&format!("unknown parameter {other:?}"))),
             }

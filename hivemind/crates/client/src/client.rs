@@ -48,8 +48,10 @@ impl Selection {
 }
 
 /// Which lines of a replica's log to read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogOptions {
+    /// Those of its container of this name; `None`: of its first one.
+    pub container: Option<String>,
     /// At most this many of the last lines that are there already; `None`: all.
     pub tail: Option<u64>,
     /// Whether to go on with new lines as they come.
@@ -249,6 +251,7 @@ impl Client {
         options: LogOptions,
     ) -> Result<LogStream, ApiError> {
         let mut path = ApiPath::within(namespace, Replica::PLURAL).part(replica).part("logs");
+        path = path.query_if("container", options.container.as_deref());
         if let Some(tail) = options.tail {
             path = path.query("tail", &tail.to_string());
         }
@@ -276,6 +279,7 @@ impl Client {
             path = path.query("tty", "true");
         }
         path = path.query_if("user", exec.user.as_deref());
+        path = path.query_if("container", exec.container.as_deref());
         let builder = Request::builder().method(Method::GET).uri(path.as_str());
         let (builder, key) = exec::handshake(builder);
         let request = exec::bodiless(builder).map_err(|e| unsendable(&e))?;

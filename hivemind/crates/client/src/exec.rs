@@ -32,6 +32,8 @@ pub struct ExecRequest {
     pub tty: bool,
     /// As which user, as the image's USER would say it; `None`: as the container's.
     pub user: Option<String>,
+    /// In its container of this name; `None`: in its first one.
+    pub container: Option<String>,
 }
 
 /// What comes from the process.

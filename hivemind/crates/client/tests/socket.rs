@@ -58,6 +58,7 @@ fn app(name: &str) -> App {
             replicas: 1,
             hostnames: Vec::new(),
             service: AppService::default(),
+            depends_on: Vec::new(),
             template: Template {
                 containers: vec![Container { image: "nginx:latest".into(), ..Container::default() }],
                 ..Template::default()
@@ -237,7 +238,7 @@ async fn a_stream_that_breaks_off_ends_with_an_error() {
     let server = serve(router);
     let line = r#"{"replica":"web-1","time":"2026-01-01T00:00:00Z","stream":"stdout","message":"hello"}"#;
     pieces.send(Ok(Bytes::from(format!("{line}\n")))).await.unwrap();
-    let options = LogOptions { tail: Some(10), follow: true };
+    let options = LogOptions { container: None, tail: Some(10), follow: true };
     let mut logs = server.client.logs("default", "web-1", options).await.unwrap();
     assert_eq!(logs.next().await.unwrap().unwrap().message, "hello");
     pieces.send(Err(io::Error::other("the daemon died"))).await.unwrap();
@@ -287,8 +288,12 @@ async fn echo_until_end(upgrade: WebSocketUpgrade, uri: Uri) -> Response {
 async fn a_session_carries_input_output_size_end_and_exit_code() {
     let router = Router::new().route("/v1/namespaces/{ns}/replicas/{name}/exec", any(echo_until_end));
     let server = serve(router);
-    let request =
-        ExecRequest { command: vec!["cat".into(), "a b".into()], tty: true, user: Some("nobody".into()) };
+    let request = ExecRequest {
+        command: vec!["cat".into(), "a b".into()],
+        tty: true,
+        user: Some("nobody".into()),
+        container: None,
+    };
     let (mut input, mut output) = server.client.exec("default", "web-1", &request).await.unwrap();
     input.write(b"hello").await.unwrap();
     assert_eq!(output.next().await.unwrap(), ExecEvent::Stdout(Bytes::from_static(b"hello")));

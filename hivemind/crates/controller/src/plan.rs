@@ -1,13 +1,15 @@
 //! From what is to what should be.
 
+mod dependencies;
 mod identities;
 mod namespaces;
 mod nodes;
 pub(crate) mod placement;
 
 use hivemind_model::{
-    App, AppService, AppStatus, Endpoint, Identity, Metadata, Namespace, Problem, Replica, ReplicaSpec,
-    ReplicaStatus, Service, ServicePort, SessionAffinity, Volume, VolumeSpec, VolumeStatus, template_hash,
+    App, AppService, AppStatus, Endpoint, Identity, Metadata, Namespace, Phase, Problem, Replica,
+    ReplicaSpec, ReplicaStatus, ServicePort, SessionAffinity, Volume, VolumeSpec, VolumeStatus,
+    template_hash,
 };
 
 use hivemind_scheduler::{Decision, Outcome};
@@ -182,6 +184,10 @@ impl<'a> Generations<'a> {
         self.present.iter().chain(&self.stale).filter(|r| r.spec.template_hash == hash).count()
     }
 
+    fn of_phase(&self, phase: Phase) -> usize {
+        self.present.iter().filter(|replica| replica.status.phase == phase).count()
+    }
+
     fn ready(&self) -> usize {
         self.present.iter().chain(&self.stale).filter(|r| self.snapshot.is_ready(r)).count()
     }
@@ -240,7 +246,7 @@ fn plan_new_replicas<'a>(
         0 => missing,
         stale => (wanted + 1).saturating_sub(generations.present.len() + stale),
     };
-    if missing.min(room) == 0 {
+    if missing.min(room) == 0 || dependencies::missing(snapshot, app).is_some() {
         return None;
     }
     let names: Vec<_> =
@@ -272,7 +278,7 @@ fn plan_new_replicas<'a>(
 
 /// The volumes of the app that are not there yet are made on the node of its first replica.
 fn plan_volumes(snapshot: &Snapshot, app: &App, node: &str, actions: &mut Vec<Action>) {
-    for mount in app.spec.template.containers.iter().flat_map(|c| &c.volume_mounts) {
+    for mount in app.spec.template.all_containers().flat_map(|c| &c.volume_mounts) {
         let same = |v: &Metadata| v.name == mount.volume && v.namespace == app.metadata.namespace;
         let planned = actions.iter().any(|a| matches!(a, Action::CreateVolume(v) if same(&v.metadata)));
         if planned || snapshot.volumes.iter().any(|v| same(&v.metadata)) {
@@ -326,10 +332,12 @@ fn plan_status(snapshot: &Snapshot, app: &App, homeless: Option<Decision>, actio
         replicas: count(generations.present.len() + generations.stale.len()),
         updated_replicas: count(generations.of_template(app)),
         ready_replicas: count(generations.ready()),
+        succeeded_replicas: count(generations.of_phase(Phase::Succeeded)),
+        failed_replicas: count(generations.of_phase(Phase::Failed)),
         addresses: service
             .and_then(|service| service.spec.balanced())
             .map_or_else(Vec::new, |(_, ipv4, ipv6)| vec![ipv4.into(), ipv6.into()]),
-        problem: app_problem(snapshot, &generations, service, homeless),
+        problem: app_problem(snapshot, app, &generations, homeless),
     };
     if status != app.status {
         let Metadata { namespace, name, .. } = app.metadata.clone();
@@ -340,11 +348,14 @@ fn plan_status(snapshot: &Snapshot, app: &App, homeless: Option<Decision>, actio
 /// What a user should look at first: the service's own problem, no node at all, else that of the replica with the most restarts.
 fn app_problem(
     snapshot: &Snapshot,
+    app: &App,
     generations: &Generations<'_>,
-    service: Option<&Service>,
     homeless: Option<Decision>,
 ) -> Option<Problem> {
-    if let Some(problem) = service.and_then(|s| s.status.problem.clone()) {
+    if let Some(problem) = snapshot.service_of(app).and_then(|s| s.status.problem.clone()) {
+        return Some(problem);
+    }
+    if let Some(problem) = dependencies::missing(snapshot, app) {
         return Some(problem);
     }
     if snapshot.nodes.is_empty() {

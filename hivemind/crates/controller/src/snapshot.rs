@@ -59,7 +59,11 @@ impl Snapshot {
 
     /// Whether the replica is taken not to run any more, and never again: its node is no more, has left, or was dead for
     /// longer than the grace.
+    /// One that has succeeded or failed has nothing left to lose.
     pub(crate) fn is_lost(&self, replica: &Replica) -> bool {
+        if replica.status.phase.is_final() && !replica.metadata.is_deleting() {
+            return false;
+        }
         self.node_of(replica).is_none_or(|node| match node.status.state {
             NodeState::Left => true,
             NodeState::Dead => self.is_over(node),
@@ -85,7 +89,7 @@ impl Snapshot {
 
     /// Whether the replica is to be moved to another node.
     pub(crate) fn is_to_move(&self, replica: &Replica) -> bool {
-        self.node_of(replica).is_some_and(|node| node.spec.draining)
+        !replica.status.phase.is_final() && self.node_of(replica).is_some_and(|node| node.spec.draining)
     }
 
     /// The service of `app`.

@@ -22,7 +22,13 @@ async fn create_app(objects: &Objects, replicas: u32) {
         containers: vec![Container { image: "nginx".into(), ..Container::default() }],
         ..Template::default()
     };
-    let spec = AppSpec { replicas, hostnames: Vec::new(), service: AppService::default(), template };
+    let spec = AppSpec {
+        replicas,
+        hostnames: Vec::new(),
+        service: AppService::default(),
+        depends_on: Vec::new(),
+        template,
+    };
     let app = App { metadata: Metadata::new("default", "web"), spec, status: AppStatus::default() };
     let spec = ServiceSpec {
         number: 1,

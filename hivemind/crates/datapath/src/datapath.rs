@@ -3,7 +3,7 @@
 use crate::{
     ClusterSpec, Config, ConnectionUse, Endpoint, EndpointInfo, EndpointSpec, Error, FlowEvent, FlowEvents,
     NetworkChanges, Protocol, RemoteEndpoint, ServiceSpec, Statistics, Trace, TraceSpec, addresses, cluster,
-    endpoint, grace,
+    endpoint, grace, netns,
     node::Node,
     policy, service, sockets,
     teardown::teardown,
@@ -13,9 +13,11 @@ use crate::{
 };
 use hivemind_policy::Tables;
 use ipnet::{Ipv4Net, Ipv6Net};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType};
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::OwnedFd,
     sync::Arc,
 };
 use tokio::task::spawn_blocking;
@@ -125,6 +127,28 @@ impl Datapath {
         // Nobody may be judged any more by the policy that it had.
         self.sweep_policies();
         Ok(())
+    }
+
+    /// A TCP socket in the network of an endpoint, which does not block and can be connected to `to`: an address of the endpoint is
+    /// reached from within by it, without a packet on any wire or a policy in the way.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] if there is no such endpoint; what the kernel refused.
+    pub async fn socket_within(&self, id: &str, to: IpAddr) -> Result<OwnedFd, Error> {
+        let found = self.node.endpoints().all().into_iter().find(|info| info.spec.id == id);
+        let Some(info) = found else {
+            let reason = "there is no such endpoint".to_owned();
+            return Err(Error::Spec { what: format!("endpoint {id:?}"), reason });
+        };
+        let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let open = move || {
+            netns::within(&info.endpoint.netns, || {
+                nix::sys::socket::socket(family, SockType::Stream, flags, None)
+                    .map_err(|error| Error::system("open a socket")(error.into()))
+            })
+        };
+        spawn_blocking(open).await.map_err(|_| Error::Stopped)?
     }
 
     /// All endpoints, by index.

@@ -1,18 +1,17 @@
 //! Apps: what a user deploys.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    container::Container,
+    container::{Container, Port},
     error::{ApiError, ErrorCode, Problem, Problems},
     metadata::Metadata,
     name::{check_hostname, check_label, check_name, normalize_hostname},
-    node::Taint,
     service::{ServicePort, SessionAffinity},
+    template::Template,
 };
 
 /// The most replicas that one app may have.
@@ -47,12 +46,50 @@ pub struct AppSpec {
     /// How connections to the app's service are treated.
     #[serde(default, skip_serializing_if = "AppService::is_usual")]
     pub service: AppService,
+    /// Apps of its namespace that it waits for before its first replica is made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<Dependency>,
     /// What a replica is made of.
     pub template: Template,
 }
 
 fn one() -> u32 {
     1
+}
+
+/// An app that another one waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Dependency {
+    /// Its name, in the same namespace.
+    pub app: String,
+    /// What it has to be; left out: `ready`.
+    #[serde(default)]
+    pub condition: DependencyCondition,
+}
+
+/// What an app has to be for another to start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DependencyCondition {
+    /// The containers of a replica run, or have run.
+    Started,
+    /// All of its replicas take connections.
+    #[default]
+    Ready,
+    /// All of its replicas have ended well.
+    Completed,
+}
+
+impl DependencyCondition {
+    /// As it is told after the app's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DependencyCondition::Started => "started",
+            DependencyCondition::Ready => "ready",
+            DependencyCondition::Completed => "completed",
+        }
+    }
 }
 
 /// How connections to an app's service are treated.
@@ -77,70 +114,6 @@ impl AppService {
     }
 }
 
-/// What one replica is made of.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Template {
-    /// Labels of the replicas; `app=<name>` is always among them.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-    /// The containers; exactly one.
-    pub containers: Vec<Container>,
-    /// The host name that all replicas have; left out: each has its own name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hostname: Option<String>,
-    /// Further names in `/etc/hosts`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub host_aliases: Vec<HostAlias>,
-    /// Settings of the kernel for the replica alone; those that can reach nothing outside of it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub sysctls: BTreeMap<String, String>,
-    /// How many seconds the processes have between the polite signal and SIGKILL, 0 to 3,600; left out: 10.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stop_grace_seconds: Option<u32>,
-    /// Labels that a node must have to run them.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub node_selector: BTreeMap<String, String>,
-    /// Taints of nodes that do not keep them away.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tolerations: Vec<Toleration>,
-    /// When a restart was asked for last; a change replaces the replicas one after the other.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub restarted_at: Option<Timestamp>,
-}
-
-/// Names of an address.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HostAlias {
-    /// The address.
-    #[schema(value_type = String)]
-    pub ip: IpAddr,
-    /// Its names.
-    pub hostnames: Vec<String>,
-}
-
-/// Taints of nodes that do not keep a replica away.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Toleration {
-    /// The taint's key; empty: every taint.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub key: String,
-    /// The taint's value; left out: any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub value: Option<String>,
-}
-
-impl Toleration {
-    /// Whether it speaks of `taint`.
-    pub fn tolerates(&self, taint: &Taint) -> bool {
-        (self.key.is_empty() || self.key == taint.key)
-            && self.value.as_ref().is_none_or(|value| *value == taint.value)
-    }
-}
-
 /// What is, of an app.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -157,6 +130,12 @@ pub struct AppStatus {
     /// Replicas that are in the service.
     #[serde(default)]
     pub ready_replicas: u32,
+    /// Replicas whose containers have all ended well and are not restarted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub succeeded_replicas: u32,
+    /// Replicas whose containers have ended, not all of them well, and are not restarted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failed_replicas: u32,
     /// The service's addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
@@ -166,20 +145,29 @@ pub struct AppStatus {
     pub problem: Option<Problem>,
 }
 
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 impl AppStatus {
-    /// Whether all that `app` wants is up.
+    /// Whether all that `app` wants is up, or has ended well.
     pub fn is_up(&self, app: &App) -> bool {
         self.observed_generation == app.metadata.generation
             && self.replicas == app.spec.replicas
             && self.updated_replicas == app.spec.replicas
-            && self.ready_replicas == app.spec.replicas
+            && self.ready_replicas + self.succeeded_replicas == app.spec.replicas
     }
 }
 
 impl App {
-    /// The only container of the template.
+    /// The first container of the template, which is the one that is meant where none is named.
     pub fn container(&self) -> Option<&Container> {
         self.spec.template.containers.first()
+    }
+
+    /// All ports that its containers publish.
+    pub fn published(&self) -> impl Iterator<Item = &Port> {
+        self.spec.template.containers.iter().flat_map(|container| &container.ports)
     }
 
     /// The service's own name below `domain`.
@@ -194,10 +182,7 @@ impl App {
             *hostname = normalize_hostname(hostname);
         }
         self.spec.template.labels.insert("app".to_owned(), self.metadata.name.clone());
-        for alias in &mut self.spec.template.host_aliases {
-            alias.hostnames.iter_mut().for_each(|name| *name = normalize_hostname(name));
-        }
-        self.spec.template.containers.iter_mut().for_each(Container::normalize);
+        self.spec.template.normalize();
     }
 
     /// Checks everything that can be checked without asking anybody.
@@ -232,34 +217,31 @@ impl AppSpec {
             }
         }
         self.check_service(problems);
-        for (key, value) in &self.template.labels {
-            check_label("spec.template.labels", key, value, problems);
-        }
-        for (key, value) in &self.template.node_selector {
-            check_label("spec.template.nodeSelector", key, value, problems);
-        }
-        for (i, toleration) in self.template.tolerations.iter().enumerate() {
-            let value = toleration.value.as_deref().unwrap_or_default();
-            // Without a key every taint is meant, of that value or of any.
-            let key = if toleration.key.is_empty() { "any" } else { &toleration.key };
-            check_label(&format!("spec.template.tolerations[{i}]"), key, value, problems);
-        }
-        self.template.check_surroundings("spec.template", problems);
-        if self.template.containers.len() != 1 {
-            problems.add(
-                ErrorCode::Unsupported,
-                "spec.template.containers",
-                format!("{} containers in a template", self.template.containers.len()),
-                "a template has exactly one container",
-            );
-        }
-        for (i, container) in self.template.containers.iter().enumerate() {
-            container.check(&format!("spec.template.containers[{i}]"), problems);
-        }
+        self.check_dependencies(problems);
+        self.template.check("spec.template", problems);
     }
 }
 
+/// The most apps that one can wait for.
+const DEPENDENCIES_MAX: usize = 64;
+
 impl AppSpec {
+    fn check_dependencies(&self, problems: &mut Problems) {
+        if self.depends_on.len() > DEPENDENCIES_MAX {
+            let what = format!("an app that waits for {} others", self.depends_on.len());
+            let hint = format!("name {DEPENDENCIES_MAX} at most");
+            problems.add(ErrorCode::OutOfRange, "spec.dependsOn", what, hint);
+        }
+        for (i, dependency) in self.depends_on.iter().enumerate() {
+            let field = format!("spec.dependsOn[{i}]");
+            check_name(&format!("{field}.app"), &dependency.app, APP_NAME_MAX, problems);
+            if self.depends_on[..i].iter().any(|other| other.app == dependency.app) {
+                let what = format!("{:?} is named twice", dependency.app);
+                problems.add(ErrorCode::Repeated, field, what, "name it once");
+            }
+        }
+    }
+
     fn check_service(&self, problems: &mut Problems) {
         ServicePort::check_all("spec.service.ports", &self.service.ports, problems);
         let field = "spec.service.sessionAffinity";
@@ -279,76 +261,6 @@ impl AppSpec {
                     "leave out one of the two",
                 );
             }
-        }
-    }
-}
-
-/// The longest time that processes may have to end by themselves.
-pub const STOP_GRACE_SECONDS_MAX: u32 = 3_600;
-
-/// How long processes have to end by themselves if a template does not say.
-const STOP_GRACE_SECONDS: u32 = 10;
-
-/// How many names may be added to `/etc/hosts`.
-const HOST_NAMES_MAX: usize = 256;
-
-/// Settings of the kernel that belong to a container's own namespaces and reach nothing outside of it: Kubernetes calls them safe.
-const SYSCTLS: [&str; 11] = [
-    "kernel.shm_rmid_forced",
-    "net.core.somaxconn",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_syncookies",
-];
-
-/// The longest value of such a setting.
-const SYSCTL_BYTES_MAX: usize = 256;
-
-impl Template {
-    /// How long processes have between the polite signal and SIGKILL.
-    pub fn stop_grace(&self) -> Duration {
-        Duration::from_secs(self.stop_grace_seconds.unwrap_or(STOP_GRACE_SECONDS).into())
-    }
-
-    /// Checks what all containers have in common.
-    fn check_surroundings(&self, at: &str, problems: &mut Problems) {
-        if let Some(hostname) = &self.hostname {
-            check_name(&format!("{at}.hostname"), hostname, 63, problems);
-        }
-        for (i, alias) in self.host_aliases.iter().enumerate() {
-            for (j, name) in alias.hostnames.iter().enumerate() {
-                check_hostname(&format!("{at}.hostAliases[{i}].hostnames[{j}]"), name, problems);
-            }
-        }
-        if self.host_aliases.iter().map(|alias| alias.hostnames.len()).sum::<usize>() > HOST_NAMES_MAX {
-            let what = format!("more than {HOST_NAMES_MAX} names for /etc/hosts");
-            let hint = "give them to a service, or to DNS";
-            problems.add(ErrorCode::OutOfRange, format!("{at}.hostAliases"), what, hint);
-        }
-        for (name, value) in &self.sysctls {
-            let field = format!("{at}.sysctls.{name}");
-            if !SYSCTLS.contains(&name.as_str()) {
-                let hint = format!("replicas may set {}", SYSCTLS.join(", "));
-                let what = format!("{name:?} may reach beyond a replica");
-                problems.add(ErrorCode::Unsupported, field, what, hint);
-            } else if value.is_empty()
-                || value.len() > SYSCTL_BYTES_MAX
-                || value.contains(|c: char| c.is_control())
-            {
-                let what = format!("{value:?} is no value of {name}");
-                problems.add(ErrorCode::OutOfRange, field, what, "write it as sysctl(8) would take it");
-            }
-        }
-        if let Some(seconds) = self.stop_grace_seconds.filter(|seconds| *seconds > STOP_GRACE_SECONDS_MAX) {
-            let what = format!("{seconds} s are too long to wait for the end of a process");
-            let hint = format!("give 0 to {STOP_GRACE_SECONDS_MAX} seconds");
-            problems.add(ErrorCode::OutOfRange, format!("{at}.stopGraceSeconds"), what, hint);
         }
     }
 }
@@ -380,6 +292,7 @@ mod tests {
                 replicas: 1,
                 hostnames: vec!["Web.Local".into()],
                 service: AppService::default(),
+                depends_on: Vec::new(),
                 template: Template {
                     containers: vec![Container { image: "nginx:latest".into(), ..Container::default() }],
                     ..Template::default()

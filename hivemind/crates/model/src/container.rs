@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use crate::{
     error::{ErrorCode, Problems},
     name::{check_image, check_name},
+    probe::{Probe, ProbeKind},
     quantity::{Cpu, Memory},
 };
 
@@ -19,6 +20,9 @@ pub use capabilities::Capabilities;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Container {
+    /// What it is called among the replica's containers, up to 50 characters; may be left out where it is the only one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// The image, as `docker pull` would take it.
     pub image: String,
     /// What runs, in place of the image's entrypoint and command; empty: what the image says.
@@ -64,6 +68,15 @@ pub struct Container {
     /// The signal that asks it to end, such as `SIGQUIT`; left out: the image's, or SIGTERM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
+    /// Whether it has started: until then nothing else is asked of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup_probe: Option<Probe>,
+    /// Whether it takes connections; left out: it does as soon as it listens on a port that it is known for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness_probe: Option<Probe>,
+    /// Whether it has to be restarted; left out: only when its process ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness_probe: Option<Probe>,
     /// Limits.
     #[serde(default)]
     pub resources: Resources,
@@ -181,7 +194,20 @@ impl Container {
         }
     }
 
+    /// Its probes, with what each is for.
+    pub fn probes(&self) -> impl Iterator<Item = (ProbeKind, &Probe)> {
+        let probes = [
+            (ProbeKind::Startup, &self.startup_probe),
+            (ProbeKind::Readiness, &self.readiness_probe),
+            (ProbeKind::Liveness, &self.liveness_probe),
+        ];
+        probes.into_iter().filter_map(|(kind, probe)| Some((kind, probe.as_ref()?)))
+    }
+
     pub(crate) fn check(&self, field: &str, problems: &mut Problems) {
+        for (kind, probe) in self.probes() {
+            probe.check(kind, &format!("{field}.{}Probe", kind.as_str()), problems);
+        }
         check_image(&format!("{field}.image"), &self.image, problems);
         self.check_process(field, problems);
         self.check_env(field, problems);
@@ -395,6 +421,7 @@ const MEMORY_MIN_BYTES: u64 = 6 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::TcpProbe;
 
     fn faults(container: &Container) -> Vec<String> {
         let mut problems = Problems::default();
@@ -433,6 +460,7 @@ mod tests {
                 limit("nproc", None, Some(9)),
             ],
             stop_signal: Some("quit".into()),
+            liveness_probe: Some(Probe { tcp: Some(TcpProbe { port: 80 }), ..Probe::default() }),
             resources: Resources { pids: Some(16), ..Resources::default() },
             ..container()
         };
@@ -468,12 +496,14 @@ mod tests {
                 limit("nofile", None, None),
             ],
             stop_signal: Some("SIGSTOP".into()),
+            startup_probe: Some(Probe::default()),
             resources: Resources { pids: Some(0), ..Resources::default() },
             ..container()
         };
         assert_eq!(
             faults(&container),
             [
+                "c.startupProbe",
                 "c.args[1]",
                 "c.workingDir",
                 "c.user",

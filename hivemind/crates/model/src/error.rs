@@ -145,6 +145,8 @@ codes! {
     NodeNotFound = "HM0211" NotFound;
     /// The log of flows has nothing of what is asked about.
     NothingSeen = "HM0212" NotFound;
+    /// The replica has no container of that name.
+    ContainerNotFound = "HM0213" NotFound;
     /// An app of this name exists already.
     AppExists = "HM0301" Conflict;
     /// The service name belongs to another app.
@@ -199,6 +201,10 @@ codes! {
     ContainerFailed = "HM0409" Workload;
     /// No node can take the replica.
     Unschedulable = "HM0410" Workload;
+    /// A container runs, but a probe of it fails.
+    Unhealthy = "HM0411" Workload;
+    /// The app waits for another one to be started, ready or completed.
+    Waiting = "HM0412" Workload;
     /// containerd does not answer.
     ContainerdUnreachable = "HM0501" Environment;
     /// The eBPF programs cannot be loaded.

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use crate::{app::Template, identity::NamedPort};
+use crate::{identity::NamedPort, template::Template};
 
 /// Crockford's base 32 in lower case: no `i`, `l`, `o` or `u`, so that ids are not misread.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";

@@ -25,18 +25,17 @@ mod policy_check;
 mod policy_matrix;
 mod policy_simulation;
 mod policy_suggestion;
+mod probe;
 mod quantity;
 mod replica;
 mod resource;
 mod service;
+mod template;
 mod token;
 mod volume;
 mod wire;
 
-pub use app::{
-    App, AppService, AppSpec, AppStatus, HostAlias, REPLICAS_MAX, STOP_GRACE_SECONDS_MAX, Template,
-    Toleration,
-};
+pub use app::{App, AppService, AppSpec, AppStatus, Dependency, DependencyCondition, REPLICAS_MAX};
 pub use cluster::{
     ClusterFacts, ClusterMember, ClusterStatus, FeedLine, JoinAnswer, JoinRequest, JoinToken,
     JoinTokenRequest, JoinTokenSpec, Measurements, NewJoinToken, NodeReport, ObjectRef, PairTraffic,
@@ -75,12 +74,16 @@ pub use policy_simulation::{
     SimulationReach, TrafficCount,
 };
 pub use policy_suggestion::{PolicySuggestion, RuleEvidence, SeenConnections, SuggestedPolicy};
-pub use quantity::{Cpu, Memory, QuantityError};
-pub use replica::{LastExit, Phase, PullProgress, Replica, ReplicaSpec, ReplicaStatus};
+pub use probe::{ExecProbe, GrpcProbe, HttpHeader, HttpProbe, HttpScheme, Probe, ProbeKind, TcpProbe};
+pub use quantity::{Cpu, Memory, QuantityError, Seconds};
+pub use replica::{
+    ContainerState, ContainerStatus, LastExit, Phase, PullProgress, Replica, ReplicaSpec, ReplicaStatus,
+};
 pub use resource::{List, Resource, WatchEvent, WatchKind};
 pub use service::{
     Endpoint, PublishedPort, Service, ServicePort, ServiceSpec, ServiceStatus, SessionAffinity,
 };
+pub use template::{HostAlias, RestartPolicy, STOP_GRACE_SECONDS_MAX, Template, Toleration};
 pub use token::{Login, LoginCode, NewToken, Session, Token, TokenRole, TokenSpec};
 pub use volume::{Volume, VolumeSpec, VolumeStatus};
 pub use wire::{

@@ -1,6 +1,6 @@
-//! Amounts of CPU and memory as people write them.
+//! Amounts of CPU, memory and time as people write them.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -139,7 +139,18 @@ macro_rules! as_string {
         }
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
+                #[derive(Deserialize)]
+                #[serde(untagged, expecting = "an amount, as a text or a number")]
+                enum Written {
+                    Text(String),
+                    Whole(u64),
+                    Fraction(f64),
+                }
+                let text = match Written::deserialize(deserializer)? {
+                    Written::Text(text) => text,
+                    Written::Whole(number) => number.to_string(),
+                    Written::Fraction(number) => number.to_string(),
+                };
                 text.parse().map_err(serde::de::Error::custom)
             }
         }
@@ -147,6 +158,57 @@ macro_rules! as_string {
 }
 as_string!(Cpu);
 as_string!(Memory);
+
+/// A time in seconds, to the millisecond; up to 49 days.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seconds {
+    millis: u32,
+}
+
+impl Seconds {
+    /// `millis` milliseconds.
+    pub fn from_millis(millis: u32) -> Self {
+        Seconds { millis }
+    }
+
+    /// Milliseconds.
+    pub fn millis(self) -> u32 {
+        self.millis
+    }
+
+    /// As the clock takes it.
+    pub fn duration(self) -> Duration {
+        Duration::from_millis(self.millis.into())
+    }
+}
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{}.{:03}", self.millis / 1_000, self.millis % 1_000);
+        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
+impl Serialize for Seconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.millis.is_multiple_of(1_000) {
+            true => serializer.serialize_u32(self.millis / 1_000),
+            false => serializer.serialize_f64(f64::from(self.millis) / 1_000.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        let millis = (seconds * 1_000.0).round();
+        if !(0.0..=f64::from(u32::MAX)).contains(&millis) {
+            return Err(serde::de::Error::custom(format!("{seconds} is no number of seconds from 0 on")));
+        }
+        // In range, and whole.
+        Ok(Seconds { millis: millis as u32 })
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -173,6 +235,28 @@ mod tests {
         }
         for text in ["", "0", "-1", "1.5Gi", "Mi", "10Xi", "99999999999Ti"] {
             assert!(text.parse::<Memory>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_amount_may_be_written_as_a_number() {
+        let read = |text: &str| serde_json::from_str::<Cpu>(text).map(Cpu::millicores).ok();
+        assert_eq!((read("0.5"), read("2"), read("\"500m\"")), (Some(500), Some(2_000), Some(500)));
+        assert_eq!((read("-1"), read("0.0001"), read("true")), (None, None, None));
+        assert_eq!(serde_json::from_str::<Memory>("1048576").unwrap().to_string(), "1Mi");
+    }
+
+    #[test]
+    fn seconds_are_kept_to_the_millisecond() {
+        for (text, millis, shown) in
+            [("0", 0, "0"), ("10", 10_000, "10"), ("0.25", 250, "0.25"), ("1.0004", 1_000, "1")]
+        {
+            let seconds: Seconds = serde_json::from_str(text).unwrap();
+            assert_eq!((seconds.millis(), seconds.to_string().as_str()), (millis, shown), "{text}");
+            assert_eq!(serde_json::to_string(&seconds).unwrap(), shown);
+        }
+        for text in ["-1", "4294968", "\"1\"", "1e300"] {
+            assert!(serde_json::from_str::<Seconds>(text).is_err(), "{text}");
         }
     }
 

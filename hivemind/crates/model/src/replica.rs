@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{app::Template, error::Problem, metadata::Metadata};
+use crate::{error::Problem, metadata::Metadata, template::Template};
 
 /// One running copy of an app, bound to a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -52,6 +52,10 @@ pub enum Phase {
     Running,
     /// It ended or did not start, and will be tried again.
     Backoff,
+    /// All of its containers have ended well, and are not started again.
+    Succeeded,
+    /// All of its containers have ended, not all of them well, and are not started again.
+    Failed,
     /// It is on its way out.
     Stopping,
 }
@@ -65,8 +69,15 @@ impl Phase {
             Phase::Starting => "Starting",
             Phase::Running => "Running",
             Phase::Backoff => "Backoff",
+            Phase::Succeeded => "Succeeded",
+            Phase::Failed => "Failed",
             Phase::Stopping => "Stopping",
         }
+    }
+
+    /// Whether nothing will run any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Phase::Succeeded | Phase::Failed)
     }
 }
 
@@ -94,25 +105,68 @@ pub struct ReplicaStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub ipv6: Option<Ipv6Addr>,
-    /// The first process of its container, as the host numbers it.
+    /// The first process of its first container, as the host numbers it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// Which attempt at its container runs: 0 for the first, one more with each restart.
+    /// How often its containers were started again, all together.
     #[serde(default)]
     pub restarts: u32,
-    /// When its container started last.
+    /// When a container of it started last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub started_at: Option<Timestamp>,
-    /// How its container ended last.
+    /// How a container of it ended last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_exit: Option<LastExit>,
+    /// Whether the containers that run first have done their work.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub initialized: bool,
+    /// Its containers one by one, those that run first before the others; empty where there is only one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<ContainerStatus>,
     /// How far the pull is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull: Option<PullProgress>,
-    /// The digest of the image's manifest.
+    /// The digest of the first container's image's manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_digest: Option<String>,
+}
+
+/// What is, of one of several containers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerStatus {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub state: ContainerState,
+    /// Whether it is well, by its probes.
+    #[serde(default)]
+    pub ready: bool,
+    /// How often it was started again.
+    #[serde(default)]
+    pub restarts: u32,
+    /// The first process of it, as the host numbers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// How it ended last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exit: Option<LastExit>,
+    /// What is wrong with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+/// What a container does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum ContainerState {
+    /// It has not started yet, or will be started again.
+    #[default]
+    Waiting,
+    /// Its process runs.
+    Running,
+    /// It has ended, and is not started again.
+    Ended,
 }
 
 /// How a container ended.

@@ -9,6 +9,9 @@ use utoipa::ToSchema;
 pub struct LogLine {
     /// The replica that wrote it.
     pub replica: String,
+    /// Its container that wrote it, if one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     /// When it was read from the container.
     #[schema(value_type = String, format = DateTime)]
     pub time: Timestamp,

@@ -20,8 +20,9 @@ use std::{
 
 use containerd_client::{
     services::v1::{
-        Container as ContainerRecord, DeleteContainerRequest, DeleteTaskRequest, KillRequest,
-        ListContainersRequest, ListTasksRequest, WaitRequest, snapshots::RemoveSnapshotRequest,
+        Container as ContainerRecord, DeleteContainerRequest, DeleteTaskRequest, GetContainerRequest,
+        GetRequest as GetTaskRequest, KillRequest, ListContainersRequest, ListTasksRequest, WaitRequest,
+        snapshots::RemoveSnapshotRequest,
     },
     types::v1::{Process, Status},
 };
@@ -324,6 +325,20 @@ impl Containers<'_> {
         let request = self.containerd.request(DeleteTaskRequest { container_id: id.to_string() });
         let deleted = within("Tasks.Delete", TASK_LIMIT, self.containerd.tasks().delete(request)).await;
         allow_missing(deleted).map(drop)
+    }
+
+    /// What the container's first process does; `None` if there is no such container.
+    pub(crate) async fn state(&self, id: &ContainerId) -> Result<Option<ContainerState>, Error> {
+        let request = GetTaskRequest { container_id: id.to_string(), ..Default::default() };
+        let task =
+            within("Tasks.Get", TASK_LIMIT, self.containerd.tasks().get(self.containerd.request(request)))
+                .await;
+        if let Some(task) = allow_missing(task)?.and_then(|answer| answer.process) {
+            return Ok(Some(state_of(&task)));
+        }
+        let request = self.containerd.request(GetContainerRequest { id: id.to_string() });
+        let record = within("Containers.Get", CALL_LIMIT, self.containerd.containers().get(request)).await;
+        Ok(allow_missing(record)?.map(|_| ContainerState::Lost))
     }
 
     pub(crate) async fn list(&self) -> Result<Vec<ContainerStatus>, Error> {

@@ -6,8 +6,8 @@ use hivemind_model::ImageReference;
 use tokio::{io::AsyncRead, sync::watch};
 
 use crate::{
-    Config, ContainerId, ContainerSpec, ContainerStatus, Error, Events, ExecSession, ExecSpec, Image,
-    ImageError, Metrics, PrivateContainerd, PullProgress, Running, Signal,
+    Config, ContainerId, ContainerSpec, ContainerState, ContainerStatus, Error, Events, ExecSession,
+    ExecSpec, Image, ImageError, Metrics, PrivateContainerd, PullProgress, Running, Signal,
     containerd::{Containerd, private},
     containers::{self, Containers},
     images::{Images, view::with_view},
@@ -163,6 +163,12 @@ impl Runtime {
     /// what is not there, or only half there, succeeds.
     pub async fn delete(&self, id: &ContainerId) -> Result<(), Error> {
         self.containers().delete(id).await
+    }
+
+    /// What the first process of a container does at this moment; `None` if there is no such container. For one that nobody else
+    /// creates or deletes meanwhile.
+    pub async fn state(&self, id: &ContainerId) -> Result<Option<ContainerState>, Error> {
+        self.containers().state(id).await
     }
 
     /// Every container, with what its processes do at this moment.

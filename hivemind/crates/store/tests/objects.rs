@@ -34,6 +34,7 @@ fn app(name: &str, hostnames: &[&str], ports: &[u16]) -> App {
             replicas: 1,
             hostnames: hostnames.iter().map(|h| (*h).to_owned()).collect(),
             service: AppService::default(),
+            depends_on: Vec::new(),
             template: Template { containers: vec![container], ..Template::default() },
         },
         status: AppStatus::default(),

@@ -99,12 +99,11 @@ fn summary<'a>(app: &App, replicas: impl Iterator<Item = &'a Replica>, domain: &
     let own = app.service_name(domain);
     let names = joined([&own].into_iter().chain(&app.spec.hostnames)).replace(',', "\n");
     let mut pairs = vec![("Addresses", joined(&app.status.addresses).replace(',', "\n")), ("Names", names)];
-    let ports = app.container().map(|c| c.ports.as_slice()).unwrap_or_default();
-    if !ports.is_empty() {
+    if app.published().next().is_some() {
         let text = |p: &hivemind_model::Port| {
             format!("host port {} to port {} ({})", p.host_port, p.container_port, p.protocol.as_str())
         };
-        pairs.push(("Published", ports.iter().map(text).collect::<Vec<_>>().join("\n")));
+        pairs.push(("Published", app.published().map(text).collect::<Vec<_>>().join("\n")));
     }
     let address = |r: &Replica| r.status.ipv4.map_or_else(|| "-".to_owned(), |a| a.to_string());
     let replicas: Vec<_> = replicas
@@ -146,7 +145,7 @@ pub(crate) async fn why_not(client: &Client, app: &App, end: End, limit: Duratio
 /// The last lines of a replica. What cannot be read is left out: the error that they belong to is worth more.
 async fn last_lines(client: &Client, namespace: &str, replica: &str) -> Vec<LogLine> {
     let read = async {
-        let options = LogOptions { tail: Some(LOG_LINES), follow: false };
+        let options = LogOptions { tail: Some(LOG_LINES), ..LogOptions::default() };
         let Ok(logs) = client.logs(namespace, replica, options).await else { return Vec::new() };
         logs.filter_map(|line| std::future::ready(line.ok())).collect().await
     };
@@ -193,6 +192,7 @@ mod tests {
                 replicas: 1,
                 hostnames: vec!["web.local".into()],
                 service: AppService::default(),
+                depends_on: Vec::new(),
                 template: template.clone(),
             },
             status: AppStatus { addresses, ..AppStatus::default() },

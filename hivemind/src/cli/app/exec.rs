@@ -41,6 +41,9 @@ pub(crate) struct ExecArgs {
     /// In this replica [default: one that runs]
     #[arg(long, value_name = "REPLICA")]
     replica: Option<String>,
+    /// In this container of the replica [default: the first one]
+    #[arg(long, short = 'c', value_name = "CONTAINER")]
+    container: Option<String>,
     /// Pass standard input on
     #[arg(long, short = 'i')]
     interactive: bool,
@@ -64,7 +67,12 @@ pub(crate) async fn run(session: &Session, args: &ExecArgs) -> Outcome {
         ));
     }
     let replica = choose(session, args).await?;
-    let request = ExecRequest { command: args.command.clone(), tty: args.tty, user: args.user.clone() };
+    let request = ExecRequest {
+        command: args.command.clone(),
+        tty: args.tty,
+        user: args.user.clone(),
+        container: args.container.clone(),
+    };
     let (input, output) = session.client.exec(&session.namespace, &replica, &request).await?;
     let raw = if args.tty { Some(RawTerminal::enter()?) } else { None };
     let exit = converse(input, output, args).await;

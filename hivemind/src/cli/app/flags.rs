@@ -4,6 +4,7 @@
 //! its flag, a code and a hint.
 
 mod container;
+mod health;
 
 use std::{collections::BTreeMap, fmt::Display, str::FromStr, time::Duration};
 
@@ -13,7 +14,7 @@ use hivemind_model::{
     Problems, Protocol, Resources, ServicePort, SessionAffinity, Template, Toleration, VolumeMount,
 };
 
-use self::container::ContainerArgs;
+use self::{container::ContainerArgs, health::HealthArgs};
 use crate::cli::{NameArgs, output::FormatArgs, units};
 
 /// Flags of `app deploy`.
@@ -25,6 +26,7 @@ use crate::cli::{NameArgs, output::FormatArgs, units};
   hivemind app deploy client --image busybox -- sleep infinity
   hivemind app deploy shop --image shop:2 --replicas 3 --session-affinity=30m
   hivemind app deploy train --image train:1 --node-selector gpu=a100 --toleration gpu
+  hivemind app deploy shop --image shop:2 --readiness-probe http://:8080/healthz --depends-on db
   hivemind app deploy api --image api:3 --user 1000 --read-only --tmpfs /tmp --cap-drop ALL --stop-timeout 30s
 
 The app is reached by other apps as <name>.<namespace>.svc.hivemind.internal and by each --service.
@@ -107,7 +109,9 @@ pub(crate) struct DeployArgs {
     /// What to run instead of what the image says
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) words: Vec<String>,
-    // The last, since what comes after it would stand under its heading.
+    // These last, since what comes after it would stand under its heading.
+    #[command(flatten)]
+    pub(crate) health: HealthArgs,
     #[command(flatten)]
     pub(crate) container: ContainerArgs,
 }
@@ -137,6 +141,7 @@ pub(crate) struct Places {
     cap_drop: Vec<String>,
     ulimits: Vec<String>,
     hosts: Vec<String>,
+    depends_on: Vec<String>,
 }
 
 impl DeployArgs {
@@ -173,6 +178,7 @@ impl DeployArgs {
             ..Template::default()
         };
         self.container.read(&mut reader, &mut places, &mut container, &mut template);
+        let depends_on = self.health.read(&mut reader, &mut places, &mut container, &mut template);
         template.containers = vec![container];
         let service = AppService {
             headless: self.headless,
@@ -184,7 +190,7 @@ impl DeployArgs {
             ),
             session_affinity: self.session_affinity.as_deref().and_then(|time| reader.affinity(time)),
         };
-        let spec = AppSpec { replicas, hostnames: self.services.clone(), service, template };
+        let spec = AppSpec { replicas, hostnames: self.services.clone(), service, depends_on, template };
         let mut app = App { metadata, spec, status: AppStatus::default() };
         if let Err(error) = app.validate() {
             reader.add_all(places.at_flags(error));
@@ -228,6 +234,8 @@ impl Places {
             (container, "--cap-drop", &self.cap_drop)
         } else if container.starts_with("ulimits") {
             (container, "--ulimit", &self.ulimits)
+        } else if field.starts_with("spec.dependsOn") {
+            (field, "--depends-on", &self.depends_on)
         } else if field.starts_with("spec.template.hostAliases") {
             (field, "--add-host", &self.hosts)
         } else if let Some(name) = field.strip_prefix("spec.template.sysctls.") {
@@ -255,6 +263,9 @@ impl Places {
                 (_, "shmSize") => "--shm-size",
                 (_, "stopSignal") => "--stop-signal",
                 (_, word) if word.starts_with("args") => "--args",
+                (_, word) if word.starts_with("startupProbe") => "--startup-probe",
+                (_, word) if word.starts_with("readinessProbe") => "--readiness-probe",
+                (_, word) if word.starts_with("livenessProbe") => "--liveness-probe",
                 _ => field,
             }
             .to_owned();

@@ -2,7 +2,10 @@
 
 use clap::Args;
 use hivemind_client::Selection;
-use hivemind_model::{App, Capabilities, HostAlias, List, Replica, Template, Tmpfs, Toleration, Ulimit};
+use hivemind_model::{
+    App, Capabilities, Container, ContainerState, Dependency, HostAlias, HttpScheme, List, Probe, ProbeKind,
+    Replica, RestartPolicy, Template, Tmpfs, Toleration, Ulimit,
+};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -11,7 +14,7 @@ use crate::cli::{
     fault::Failure,
     labels,
     output::{self, Format, FormatArgs, Row},
-    rows::{app_state, joined, last_exit, service_port_text},
+    rows::{app_state, exit_text, joined, last_exit, service_port_text, yes_no},
     table::{Table, fields},
     units::age,
 };
@@ -96,21 +99,85 @@ fn describe(info: &Info<'_>, domain: &str, wide: bool, now: Timestamp) -> String
         table.row(replica.cells(wide, now));
     }
     text.push_str(&table.render());
+    text.push_str(&containers(info, now));
     text.push_str(&troubles(info, now));
     text
 }
 
+/// The containers of replicas that have several.
+fn containers(info: &Info<'_>, now: Timestamp) -> String {
+    let mut table = Table::new(vec!["REPLICA", "CONTAINER", "STATE", "READY", "RESTARTS", "LAST EXIT"]);
+    let mut any = false;
+    for replica in info.replicas {
+        for container in &replica.status.containers {
+            any = true;
+            let state = match container.state {
+                ContainerState::Waiting => "Waiting",
+                ContainerState::Running => "Running",
+                ContainerState::Ended => "Ended",
+            };
+            table.row(vec![
+                replica.metadata.name.clone(),
+                container.name.clone(),
+                state.to_owned(),
+                yes_no(container.ready),
+                container.restarts.to_string(),
+                exit_text(container.last_exit.as_ref(), now),
+            ]);
+        }
+    }
+    if any { format!("\n{}", table.render()) } else { String::new() }
+}
+
 fn container_fields(info: &Info<'_>) -> Vec<(&'static str, String)> {
-    let Some(container) = info.app.container() else { return Vec::new() };
+    let template = &info.app.spec.template;
     let digests: std::collections::BTreeSet<_> =
         info.replicas.iter().filter_map(|r| r.status.image_digest.as_deref()).collect();
+    let mut pairs = Vec::new();
+    for container in &template.init_containers {
+        pairs.push(("Runs first", container.name.clone()));
+        pairs.extend(fields_of(container, String::new()));
+    }
+    for (i, container) in template.containers.iter().enumerate() {
+        if !container.name.is_empty() {
+            pairs.push(("Container", container.name.clone()));
+        }
+        let digests = if i == 0 { joined(&digests).replace(',', "\n") } else { String::new() };
+        pairs.extend(fields_of(container, digests));
+    }
+    let mut add = |name, value: String| {
+        if !value.is_empty() {
+            pairs.push((name, value));
+        }
+    };
+    let Template { hostname, host_aliases, sysctls, stop_grace_seconds, .. } = template;
+    add("Host name", joined(hostname));
+    let alias = |alias: &HostAlias| format!("{} {}", alias.ip, alias.hostnames.join(" "));
+    add("Hosts", host_aliases.iter().map(alias).collect::<Vec<_>>().join("\n"));
+    add("Kernel settings", labels::text(sysctls));
+    add("Stop timeout", joined(stop_grace_seconds.map(|seconds| format!("{seconds} s"))));
+    add(
+        "Restarts",
+        match template.restart_policy {
+            RestartPolicy::Always => String::new(),
+            RestartPolicy::OnFailure => "on failure".to_owned(),
+            RestartPolicy::Never => "never".to_owned(),
+        },
+    );
+    let waits = |on: &Dependency| format!("{} to be {}", on.app, on.condition.as_str());
+    add("Waits for", joined(info.app.spec.depends_on.iter().map(waits)));
+    pairs
+}
+
+/// What a container is, and of which image.
+fn fields_of(container: &Container, digests: String) -> Vec<(&'static str, String)> {
     let mut pairs = vec![("Image", container.image.clone())];
     let mut add = |name, value: String| {
         if !value.is_empty() {
             pairs.push((name, value));
         }
     };
-    add("Digest", joined(digests).replace(',', "\n"));
+    add("Digest", digests);
     add("Command", container.command.join(" "));
     add("Arguments", container.args.join(" "));
     add("Directory", joined(&container.working_dir));
@@ -134,14 +201,34 @@ fn container_fields(info: &Info<'_>) -> Vec<(&'static str, String)> {
     add("Cpu", joined(container.resources.cpu));
     add("Memory", joined(container.resources.memory));
     add("Processes", joined(container.resources.pids));
-    let Template { hostname, host_aliases, sysctls, stop_grace_seconds, .. } = &info.app.spec.template;
-    add("Host name", joined(hostname));
-    let alias = |alias: &HostAlias| format!("{} {}", alias.ip, alias.hostnames.join(" "));
-    add("Hosts", host_aliases.iter().map(alias).collect::<Vec<_>>().join("\n"));
-    add("Kernel settings", labels::text(sysctls));
     add("Stop signal", joined(&container.stop_signal));
-    add("Stop timeout", joined(stop_grace_seconds.map(|seconds| format!("{seconds} s"))));
+    for (kind, probe) in container.probes() {
+        let name = match kind {
+            ProbeKind::Startup => "Started",
+            ProbeKind::Readiness => "Ready",
+            ProbeKind::Liveness => "Alive",
+        };
+        add(name, probe_text(probe));
+    }
     pairs
+}
+
+/// `http://:80/healthz every 10 s`, as `app deploy` takes it, with its period.
+fn probe_text(probe: &Probe) -> String {
+    let period = probe.period().as_secs_f64();
+    let how = if let Some(http) = &probe.http {
+        let scheme = if http.scheme == HttpScheme::Https { "https" } else { "http" };
+        format!("{scheme}://{}:{}{}", http.host.as_deref().unwrap_or_default(), http.port, http.path)
+    } else if let Some(tcp) = &probe.tcp {
+        format!("tcp://:{}", tcp.port)
+    } else if let Some(grpc) = &probe.grpc {
+        let slash = if grpc.service.is_empty() { "" } else { "/" };
+        format!("grpc://:{}{slash}{}", grpc.port, grpc.service)
+    } else {
+        let words = probe.exec.as_ref().map(|exec| exec.command.join(" "));
+        format!("exec:{}", words.unwrap_or_default())
+    };
+    format!("{how} every {period} s")
 }
 
 /// `/tmp:size=64Mi`, as `app deploy` takes it.
@@ -192,11 +279,12 @@ fn troubles(info: &Info<'_>, now: Timestamp) -> String {
         }
         if replica.status.last_exit.is_some() {
             let count = replica.status.restarts;
-            let times = if count == 1 { "time" } else { "times" };
-            text.push_str(&format!(
-                "\n{name}: restarted {count} {times}, last {}\n",
-                last_exit(replica, now)
-            ));
+            let times = match count {
+                0 => "ended".to_owned(),
+                1 => "restarted 1 time, last".to_owned(),
+                _ => format!("restarted {count} times, last"),
+            };
+            text.push_str(&format!("\n{name}: {times} {}\n", last_exit(replica, now)));
         }
     }
     // The app's problem is in the words of a replica, if it is one's.
@@ -212,8 +300,8 @@ fn troubles(info: &Info<'_>, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use hivemind_model::{
-        AppService, AppSpec, AppStatus, Container, ErrorCode, LastExit, Metadata, Phase, Problem,
-        ReplicaSpec, ReplicaStatus,
+        AppService, AppSpec, AppStatus, ErrorCode, LastExit, Metadata, Phase, Problem, ReplicaSpec,
+        ReplicaStatus,
     };
 
     use super::*;
@@ -240,6 +328,7 @@ mod tests {
                 replicas: 2,
                 hostnames: vec!["web.local".into()],
                 service: AppService::default(),
+                depends_on: Vec::new(),
                 template: template.clone(),
             },
             status: AppStatus {
@@ -312,6 +401,7 @@ mod tests {
                 replicas: 1,
                 hostnames: Vec::new(),
                 service: AppService::default(),
+                depends_on: Vec::new(),
                 template: Template::default(),
             },
             status: AppStatus::default(),

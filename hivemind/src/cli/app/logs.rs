@@ -32,6 +32,9 @@ pub(crate) struct LogsArgs {
     /// Of this replica only
     #[arg(long, value_name = "REPLICA")]
     replica: Option<String>,
+    /// Of this container of each replica only [default: of all]
+    #[arg(long, short = 'c', value_name = "CONTAINER")]
+    container: Option<String>,
     /// Go on with new lines as they come, also of replicas that come later, until Ctrl-C
     #[arg(long, short = 'f')]
     follow: bool,
@@ -51,10 +54,10 @@ pub(crate) async fn run(session: &Session, args: &LogsArgs) -> Result<(), Failur
     if args.follow && args.replica.is_none() {
         return reader.follow_all().await;
     }
-    let names = reader.names(args.replica.as_deref()).await?;
-    reader.printer.prefixed = names.len() > 1;
-    for name in &names {
-        reader.add(name, LogOptions { tail: args.tail, follow: args.follow }).await?;
+    let replicas = reader.replicas(args.replica.as_deref()).await?;
+    reader.printer.prefixed = replicas.len() > 1;
+    for replica in &replicas {
+        reader.add(replica, args.tail, args.follow).await?;
     }
     while let Some(line) = reader.merge.next().await {
         reader.printer.print(&line?)?;
@@ -65,6 +68,7 @@ pub(crate) async fn run(session: &Session, args: &LogsArgs) -> Result<(), Failur
 struct Reader<'a> {
     session: &'a Session,
     app: &'a App,
+    container: Option<String>,
     tail: Option<u64>,
     merge: Merge,
     printer: Printer,
@@ -77,6 +81,7 @@ impl<'a> Reader<'a> {
         Reader {
             session,
             app,
+            container: args.container.clone(),
             tail: args.tail,
             merge: Merge::new(args.follow.then_some(ORDER_WINDOW)),
             printer: Printer {
@@ -95,22 +100,34 @@ impl<'a> Reader<'a> {
     }
 
     /// The replicas to read.
-    async fn names(&self, only: Option<&str>) -> Result<Vec<String>, Failure> {
+    async fn replicas(&self, only: Option<&str>) -> Result<Vec<Replica>, Failure> {
         let list = self.session.client.list::<Replica>(&self.selection()).await?;
         let chosen = |r: &Replica| only.is_none_or(|word| r.metadata.answers_to(word));
-        let names: Vec<_> = list.items.into_iter().filter(chosen).map(|r| r.metadata.name).collect();
+        let replicas: Vec<_> = list.items.into_iter().filter(chosen).collect();
         let app = &self.app.metadata.name;
         match only {
-            _ if !names.is_empty() => Ok(names),
+            _ if !replicas.is_empty() => Ok(replicas),
             Some(word) => Err(no_such_replica(app, word)),
             None => Err(nothing_there(app)),
         }
     }
 
-    async fn add(&mut self, replica: &str, options: LogOptions) -> Result<(), Failure> {
-        self.known.insert(replica.to_owned());
-        let logs = self.session.client.logs(&self.app.metadata.namespace, replica, options).await?;
-        self.merge.add(logs);
+    /// Adds the logs of the container that was named, or of all.
+    async fn add(&mut self, replica: &Replica, tail: Option<u64>, follow: bool) -> Result<(), Failure> {
+        let name = &replica.metadata.name;
+        self.known.insert(name.clone());
+        let all: Vec<_> = replica.spec.template.all_containers().map(|c| c.name.clone()).collect();
+        let containers = match &self.container {
+            Some(container) => vec![Some(container.clone())],
+            None if all.len() > 1 => all.into_iter().map(Some).collect(),
+            None => vec![None],
+        };
+        self.printer.prefixed |= containers.len() > 1;
+        for container in containers {
+            let options = LogOptions { container, tail, follow };
+            let logs = self.session.client.logs(&self.app.metadata.namespace, name, options).await?;
+            self.merge.add(logs);
+        }
         Ok(())
     }
 
@@ -126,10 +143,9 @@ impl<'a> Reader<'a> {
                 },
                 item = watch_next(&mut watch) => match item? {
                     WatchItem::Event(event) if event.kind != WatchKind::Deleted => {
-                        let name = event.object.metadata.name;
-                        if !self.known.contains(&name) {
+                        if !self.known.contains(&event.object.metadata.name) {
                             let tail = if synced { None } else { self.tail };
-                            self.add_if_there(&name, LogOptions { tail, follow: true }).await?;
+                            self.add_if_there(&event.object, tail).await?;
                             self.printer.prefixed |= self.known.len() > 1;
                         }
                     }
@@ -141,8 +157,8 @@ impl<'a> Reader<'a> {
     }
 
     /// A replica may be gone again before its log was asked for.
-    async fn add_if_there(&mut self, replica: &str, options: LogOptions) -> Result<(), Failure> {
-        match self.add(replica, options).await {
+    async fn add_if_there(&mut self, replica: &Replica, tail: Option<u64>) -> Result<(), Failure> {
+        match self.add(replica, tail, true).await {
             Err(Failure::Told(told)) if told.error.code == ErrorCode::ReplicaNotFound => Ok(()),
             other => other,
         }
@@ -182,7 +198,7 @@ struct Printer {
     format: Format,
     prefixed: bool,
     colours: Colours,
-    /// Replicas in the order in which they were first seen; their place decides their colour. As many as one session sees.
+    /// Replicas and containers in the order in which they were first seen; their place decides their colour. As many as one session sees.
     seen: Vec<String>,
 }
 
@@ -208,11 +224,15 @@ impl Printer {
         }
         let mut text = String::new();
         if self.prefixed {
-            let place = self.seen.iter().position(|r| *r == line.replica).unwrap_or_else(|| {
-                self.seen.push(line.replica.clone());
+            let who = match &line.container {
+                Some(container) => format!("{}/{container}", line.replica),
+                None => line.replica.clone(),
+            };
+            let place = self.seen.iter().position(|seen| *seen == who).unwrap_or_else(|| {
+                self.seen.push(who.clone());
                 self.seen.len() - 1
             });
-            let prefix = format!("{} |", line.replica);
+            let prefix = format!("{who} |");
             text.push_str(&self.colours.paint(PREFIX_COLOURS[place % PREFIX_COLOURS.len()], &prefix));
             text.push(' ');
         }
@@ -236,6 +256,7 @@ mod tests {
     fn line() -> LogLine {
         LogLine {
             replica: "web-k3f9q".into(),
+            container: None,
             time: "2026-01-01T00:00:00.123456Z".parse().unwrap(),
             stream: "stdout".into(),
             message: "GET /".into(),
@@ -251,6 +272,8 @@ mod tests {
         assert_eq!(printer.text(&line()).unwrap(), "web-k3f9q | 2026-01-01T00:00:00.123Z GET /\n");
         printer.colours = Colours::On;
         assert!(printer.text(&line()).unwrap().starts_with("\u{1b}[36mweb-k3f9q |\u{1b}[0m "));
+        let named = LogLine { container: Some("proxy".into()), ..line() };
+        assert!(printer.text(&named).unwrap().starts_with("\u{1b}[33mweb-k3f9q/proxy |\u{1b}[0m "));
     }
 
     #[test]

@@ -99,6 +99,7 @@ mod tests {
     fn line(replica: &str, second: i64) -> Line {
         Ok(LogLine {
             replica: replica.into(),
+            container: None,
             time: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second),
             stream: "stdout".into(),
             message: format!("{replica}{second}"),

@@ -180,7 +180,8 @@ impl Progress {
             return Verdict::Failed(blame);
         }
         // Both watches tell of the same change, one after the other; the addresses come with the replicas.
-        let ready = self.replicas().filter(|r| r.status.ready && !r.metadata.is_deleting()).count();
+        let is_well = |r: &&Replica| r.status.ready || r.status.phase == Phase::Succeeded;
+        let ready = self.replicas().filter(|r| is_well(r) && !r.metadata.is_deleting()).count();
         let is_up = app.metadata.generation >= self.generation && app.status.is_up(app);
         if is_up && ready >= app.spec.replicas as usize { Verdict::Up } else { Verdict::Waiting }
     }
@@ -227,13 +228,18 @@ impl Seen {
 
     fn blame(&self) -> Option<Blame> {
         let status = &self.replica.status;
-        let problem = status.problem.clone().filter(|_| status.phase != Phase::Running)?;
+        let problem = status.problem.clone().filter(|_| !status.ready)?;
         let ran = status.restarts > 0 || status.started_at.is_some() || status.last_exit.is_some();
         Some(Blame { replica: Some(self.replica.metadata.name.clone()), ran, problem })
     }
 
     fn will_not_mend(&self) -> bool {
         let Some(blame) = self.blame() else { return false };
+        match self.replica.status.phase {
+            Phase::Running => return false,
+            Phase::Failed => return true,
+            _ => {}
+        }
         let restarts = self.replica.status.restarts.saturating_sub(self.restarts_before);
         match patience(blame.problem.code) {
             Patience::None => true,
@@ -267,7 +273,7 @@ fn patience(code: ErrorCode) -> Patience {
         | E::PortTaken
         // A pull asks several times by itself before it says so.
         | E::RegistryUnreachable => Patience::None,
-        E::CrashLoop => Patience::Restarts(3),
+        E::CrashLoop | E::Unhealthy => Patience::Restarts(3),
         E::OutOfMemory => Patience::Restarts(2),
         E::ContainerFailed => Patience::Tries(3),
         _ => Patience::UntilTimeout,
@@ -291,7 +297,15 @@ fn text(replica: &Replica) -> String {
         },
         Phase::Starting => "starting".to_owned(),
         Phase::Running if status.ready => format!("running{address}"),
-        Phase::Running => format!("started{address}"),
+        Phase::Running => match &status.problem {
+            Some(problem) => format!("started{address}; {} ({})", problem.message, problem.code),
+            None => format!("started{address}"),
+        },
+        Phase::Succeeded => "has ended well".to_owned(),
+        Phase::Failed => match &status.problem {
+            Some(problem) => format!("has failed: {} ({})", problem.message, problem.code),
+            None => "has failed".to_owned(),
+        },
         Phase::Backoff | Phase::Stopping => match &status.problem {
             Some(problem) => format!("{} ({}), will be tried again", problem.message, problem.code),
             None => "ended, will be started again".to_owned(),

@@ -13,8 +13,8 @@ use futures::{
     stream::{self, BoxStream},
 };
 use hivemind_api::{
-    EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, NodeAccess, Statistics,
-    TraceFrom, TraceRequest, TraceTo,
+    EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, LogRequest, NodeAccess,
+    Statistics, TraceFrom, TraceRequest, TraceTo,
 };
 use hivemind_client::{Client, ExecEvent, FlowOptions, LogOptions, NodeLink, TraceOptions};
 use hivemind_model::{
@@ -94,13 +94,13 @@ impl NodeAccess for Nodes {
     async fn logs(
         &self,
         replica: &Replica,
-        tail: Option<usize>,
-        follow: bool,
+        request: LogRequest,
     ) -> Result<BoxStream<'static, Result<LogLine, ApiError>>, ApiError> {
         let Some(client) = self.client(&replica.spec.node).await? else {
-            return self.local.logs(replica, tail, follow).await;
+            return self.local.logs(replica, request).await;
         };
-        let options = LogOptions { tail: tail.map(|tail| tail as u64), follow };
+        let LogRequest { container, tail, follow } = request;
+        let options = LogOptions { container, tail: tail.map(|tail| tail as u64), follow };
         let (namespace, name) = (&replica.metadata.namespace, &replica.metadata.name);
         Ok(client.logs(namespace, name, options).await?.boxed())
     }
@@ -109,8 +109,8 @@ impl NodeAccess for Nodes {
         let Some(client) = self.client(&replica.spec.node).await? else {
             return self.local.exec(replica, request).await;
         };
-        let ExecRequest { command, tty, user } = request;
-        let request = hivemind_client::ExecRequest { command, tty, user };
+        let ExecRequest { command, tty, user, container } = request;
+        let request = hivemind_client::ExecRequest { command, tty, user, container };
         let (namespace, name) = (&replica.metadata.namespace, &replica.metadata.name);
         let (input, output) = client.exec(namespace, name, &request).await?;
         Ok(connect(input, output))

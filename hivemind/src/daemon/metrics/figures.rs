@@ -150,17 +150,17 @@ fn names(identities: Vec<Identity>) -> HashMap<u32, Arc<AppName>> {
 }
 
 fn app(app: &App) -> AppSample {
-    let published = app.container().map(|container| &container.ports[..]).unwrap_or_default();
     let transport = |protocol| match protocol {
         Protocol::Tcp => Transport::TCP,
         Protocol::Udp => Transport::UDP,
     };
     AppSample {
         app: name(&app.metadata.namespace, &app.metadata.name),
-        wanted: app.spec.replicas,
+        // What has ended well is not wanted any more.
+        wanted: app.spec.replicas.saturating_sub(app.status.succeeded_replicas),
         replicas: app.status.replicas,
         ready: app.status.ready_replicas,
-        ports: published.iter().map(|port| (transport(port.protocol), port.container_port)).collect(),
+        ports: app.published().map(|port| (transport(port.protocol), port.container_port)).collect(),
     }
 }
 

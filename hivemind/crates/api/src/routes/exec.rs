@@ -48,7 +48,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
     responses(
         (status = 101, description = "The session is open; its last message is this", body = ExecExit),
         (status = 400, description = "There is no command, or this is no WebSocket handshake", body = ApiError),
-        (status = 404, description = "There is no such replica, or it does not run", body = ApiError),
+        (status = 404, description = "There is no such replica or container, or it does not run", body = ApiError),
         (status = 422, description = "The command cannot be started", body = ApiError),
         (status = 503, description = "containerd does not answer, or the store failed", body = ApiError),
     )

@@ -9,6 +9,7 @@ use crate::{
     caller::Caller,
     fault::Outcome,
     lines::{Format, WatchLine, stream_response},
+    node_access::LogRequest,
     request::{LogParams, Params, Place, ReplicaListParams},
 };
 
@@ -64,7 +65,7 @@ get_route!(
     responses(
         (status = 200, description = "The lines", body = LogLine, content_type = "application/x-ndjson"),
         (status = 400, description = "The query is not valid", body = ApiError),
-        (status = 404, description = "There is no such replica, or it has not written yet", body = ApiError),
+        (status = 404, description = "There is no such replica or container, or it has not written yet", body = ApiError),
         (status = 503, description = "The log or the store cannot be read", body = ApiError),
     )
 )]
@@ -72,9 +73,9 @@ pub(crate) async fn logs(
     State(serving): State<Serving>,
     caller: Caller,
     Place((namespace, word)): Place<(String, String)>,
-    Params(LogParams { tail, follow }): Params<LogParams>,
+    Params(LogParams { container, tail, follow }): Params<LogParams>,
 ) -> Outcome<Response> {
     let replica: Replica = serving.objects().find(&namespace, &word).await?;
-    let lines = serving.node().logs(&replica, tail, follow).await?;
+    let lines = serving.node().logs(&replica, LogRequest { container, tail, follow }).await?;
     Ok(stream_response(lines, Format::Ndjson, |_| "line", serving.api.keep_alive, caller.ending(&serving)))
 }

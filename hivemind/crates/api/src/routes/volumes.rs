@@ -100,7 +100,7 @@ async fn refuse_mounted(serving: &Serving, volume: &Volume) -> Result<(), ApiErr
     let name = &volume.metadata.name;
     let apps = serving.objects().list::<App>(Some(&volume.metadata.namespace)).await?.items;
     let mounts = |app: &&App| {
-        let mut mounts = app.spec.template.containers.iter().flat_map(|container| &container.volume_mounts);
+        let mut mounts = app.spec.template.all_containers().flat_map(|container| &container.volume_mounts);
         mounts.any(|mount| mount.volume == *name)
     };
     let Some(app) = apps.iter().find(mounts) else { return Ok(()) };

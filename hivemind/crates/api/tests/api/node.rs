@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream, stream::BoxStream};
 use hivemind_api::{
-    EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, NodeAccess, Statistics,
-    TraceRequest, TraceTo,
+    EXEC_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecStreams, FlowsRequest, LogRequest, NodeAccess,
+    Statistics, TraceRequest, TraceTo,
 };
 use hivemind_model::{
     ApiError, ErrorCode, ExecExit, FlowLine, FlowLoss, FlowMinute, FlowSelection, FlowVerdict, ImageSummary,
@@ -72,6 +72,7 @@ impl Default for TestNode {
 
 pub(crate) fn line(replica: &str, message: &str) -> LogLine {
     LogLine {
+        container: None,
         replica: replica.into(),
         time: Timestamp::UNIX_EPOCH,
         stream: "stdout".into(),
@@ -97,8 +98,7 @@ impl NodeAccess for TestNode {
     async fn logs(
         &self,
         replica: &Replica,
-        tail: Option<usize>,
-        follow: bool,
+        LogRequest { tail, follow, .. }: LogRequest,
     ) -> Result<BoxStream<'static, Result<LogLine, ApiError>>, ApiError> {
         let name = &replica.metadata.name;
         let kept: Vec<_> = ["one", "two", "three"].iter().map(|text| Ok(line(name, text))).collect();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hivemind_model::{
-    App, Identity, ImageReference, Memory, Node, NodeState, Replica, TaintEffect, Template,
+    App, Container, Identity, ImageReference, Memory, Node, NodeState, Replica, TaintEffect, Template,
 };
 use hivemind_scheduler::{
     Decision, Effect, Health, ObjectName, Pending, Placed, Resources, Rtt, Scheduler, Taint, Toleration,
@@ -19,7 +19,7 @@ pub(crate) fn snapshot_of(snapshot: &Snapshot) -> hivemind_scheduler::Snapshot {
         replicas: snapshot
             .replicas
             .iter()
-            .filter(|r| !snapshot.is_lost(r))
+            .filter(|r| !snapshot.is_lost(r) && !r.status.phase.is_final())
             .map(|r| placed(snapshot, r))
             .collect(),
         volumes: snapshot
@@ -87,10 +87,18 @@ fn placed(snapshot: &Snapshot, replica: &Replica) -> Placed {
 
 /// What a replica may use is what it is given room for.
 fn requests(template: &Template) -> Resources {
-    let resources = template.containers.iter().map(|container| &container.resources);
-    resources.fold(Resources::default(), |sum, limits| Resources {
-        cpu_millicores: sum.cpu_millicores + limits.cpu.map_or(0, |cpu| cpu.millicores().into()),
-        memory_bytes: sum.memory_bytes + limits.memory.map_or(0, Memory::bytes),
+    let of = |container: &Container| Resources {
+        cpu_millicores: container.resources.cpu.map_or(0, |cpu| cpu.millicores().into()),
+        memory_bytes: container.resources.memory.map_or(0, Memory::bytes),
+    };
+    let together = template.containers.iter().map(of).fold(Resources::default(), |sum, one| Resources {
+        cpu_millicores: sum.cpu_millicores + one.cpu_millicores,
+        memory_bytes: sum.memory_bytes + one.memory_bytes,
+    });
+    // Those that run first are alone.
+    template.init_containers.iter().map(of).fold(together, |most, one| Resources {
+        cpu_millicores: most.cpu_millicores.max(one.cpu_millicores),
+        memory_bytes: most.memory_bytes.max(one.memory_bytes),
     })
 }
 
@@ -116,9 +124,9 @@ pub(crate) fn pending(app: &App, id: impl Into<String>) -> Pending {
     pending.requests = requests(template);
     pending.selector.clone_from(&template.node_selector);
     pending.tolerations = template.tolerations.iter().map(toleration).collect();
-    let mounts = template.containers.iter().flat_map(|container| &container.volume_mounts);
+    let mounts = template.all_containers().flat_map(|container| &container.volume_mounts);
     pending.volumes = mounts.map(|mount| ObjectName::new(namespace, &mount.volume)).collect();
-    pending.images = template.containers.iter().map(|container| complete(&container.image)).collect();
+    pending.images = template.all_containers().map(|container| complete(&container.image)).collect();
     pending
 }
 

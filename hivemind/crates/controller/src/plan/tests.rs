@@ -25,6 +25,7 @@ impl World {
                 replicas,
                 hostnames: Vec::new(),
                 service: AppService::default(),
+                depends_on: Vec::new(),
                 template: Template {
                     containers: vec![Container { image: "nginx".into(), ..Container::default() }],
                     ..Template::default()

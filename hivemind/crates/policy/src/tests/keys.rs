@@ -180,7 +180,13 @@ fn uncut_identities_stand_for_the_labels_of_their_replicas() {
         replica("e", 303, &[("app", "old")]),
     ];
     let template = Template { labels: labels(&[("app", "idle"), ("tier", "none")]), ..Template::default() };
-    let spec = AppSpec { replicas: 0, hostnames: Vec::new(), service: AppService::default(), template };
+    let spec = AppSpec {
+        replicas: 0,
+        hostnames: Vec::new(),
+        service: AppService::default(),
+        depends_on: Vec::new(),
+        template,
+    };
     let app = App { metadata: Metadata::new("blue", "app"), spec, status: AppStatus::default() };
     let whole = uncut(&known, &mut replicas, &[app]);
     let numbers = replicas.each_ref().map(|replica| replica.spec.identity);

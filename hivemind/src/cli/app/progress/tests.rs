@@ -16,6 +16,7 @@ fn app(replicas: u32, ready: u32) -> App {
             replicas,
             hostnames: Vec::new(),
             service: AppService::default(),
+            depends_on: Vec::new(),
             template: Template::default(),
         },
         status: AppStatus {
