@@ -25,6 +25,18 @@ impl Node {
             .with_context(|| format!("`hivemind {}` printed no JSON: {text}", words.join(" ")))
     }
 
+    /// Makes an app of `default` whose spec is `spec`, as the API takes it. Its replicas follow.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn create(&self, name: &str, spec: &Value) -> Result<()> {
+        let socket = self.socket().display().to_string();
+        let body = json!({ "metadata": { "name": name, "namespace": "default" }, "spec": spec }).to_string();
+        let curl = ["curl", "-sS", "--fail-with-body", "--unix-socket", &socket, "-X", "POST", "-d", &body];
+        let to = ["-H", "Content-Type: application/json", "http://localhost/v1/namespaces/default/apps"];
+        self.sandbox().check(&[&curl[..], &to].concat()).map(drop)
+    }
+
     /// Deploys an app that only waits, of one replica unless `further` flags say otherwise.
     ///
     /// # Errors
