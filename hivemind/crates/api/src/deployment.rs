@@ -1,8 +1,8 @@
 //! What happens to an app, or a service without one, when it is made or changed by a request.
 
 use hivemind_model::{
-    ApiError, App, AppStatus, ErrorCode, Metadata, Namespace, Problem, Problems, PublishedPort, Service,
-    ServiceSpec, ServiceStatus,
+    ApiError, App, AppStatus, ErrorCode, Metadata, Namespace, Port, Problem, Problems, Service, ServiceSpec,
+    ServiceStatus,
 };
 use hivemind_store::{Changes, Objects};
 use jiff::Timestamp;
@@ -29,7 +29,7 @@ pub(crate) async fn create(config: &ApiConfig, mut app: App, dry_run: bool) -> R
     app.status = AppStatus::default();
     app.normalize();
     check(&app, &config.cluster_domain)?;
-    check_ports(config, &app).await?;
+    check_ports(config, &app, &[]).await?;
     for _ in 0..TRIES_MAX {
         let mut changes = Changes::new();
         changes.create(&mut app)?;
@@ -71,20 +71,23 @@ pub(crate) async fn provide_namespaces<'a>(
     Ok(())
 }
 
-/// Asks the node whether the ports of an app can be published; faults are told at their place in the app.
-async fn check_ports(config: &ApiConfig, app: &App) -> Result<(), ApiError> {
+/// Asks the node whether the ports of an app can be published, save for those that it has already; faults are told at their place
+/// in the app.
+async fn check_ports(config: &ApiConfig, app: &App, has: &[Port]) -> Result<(), ApiError> {
+    let is_had =
+        |port: &Port| has.iter().any(|h| (h.host_port, h.protocol) == (port.host_port, port.protocol));
+    let mut problems = Problems::default();
     for (i, container) in app.spec.template.containers.iter().enumerate() {
-        if container.ports.is_empty() {
-            continue;
+        for (j, port) in container.ports.iter().enumerate().filter(|(_, port)| !is_had(port)) {
+            if let Err(error) = config.node.check_ports(std::slice::from_ref(port)).await {
+                let field = format!("spec.template.containers[{i}].ports[{j}]");
+                for Problem { code, message, hint, .. } in every(error) {
+                    problems.add(code, field.clone(), message, hint);
+                }
+            }
         }
-        let place = |field: &str| format!("spec.template.containers[{i}].{field}");
-        config.node.check_ports(&container.ports).await.map_err(|mut error| {
-            error.field = error.field.map(|field| place(&field));
-            error.problems.iter_mut().for_each(|problem| problem.field = place(&problem.field));
-            error
-        })?;
     }
-    Ok(())
+    problems.into_result()
 }
 
 /// The service of an app that is being made.
@@ -92,13 +95,7 @@ async fn service(objects: &Objects, ranges: &ServiceRanges, app: &App) -> Result
     let Metadata { namespace, name, .. } = &app.metadata;
     let mut metadata = Metadata::new(namespace.clone(), name.clone());
     metadata.labels = app.metadata.labels.clone();
-    let mut spec = ServiceSpec {
-        hostnames: app.spec.hostnames.clone(),
-        published: published(app),
-        ports: app.spec.service.ports.clone(),
-        session_affinity: app.spec.service.session_affinity,
-        ..ServiceSpec::default()
-    };
+    let mut spec = app.service_spec(ServiceSpec::default());
     if !app.spec.service.headless {
         let existing = objects.list::<Service>(None).await?.items;
         let others = existing.iter().map(|service| &service.spec);
@@ -106,16 +103,6 @@ async fn service(objects: &Objects, ranges: &ServiceRanges, app: &App) -> Result
         spec = ServiceSpec { number, ipv4: Some(ipv4), ipv6: Some(ipv6), ..spec };
     }
     Ok(Service { metadata, spec, status: ServiceStatus::default() })
-}
-
-fn published(app: &App) -> Vec<PublishedPort> {
-    app.published()
-        .map(|port| PublishedPort {
-            host_port: port.host_port,
-            container_port: port.container_port,
-            protocol: port.protocol,
-        })
-        .collect()
 }
 
 /// Everything that can be said of an app without looking at others.
@@ -127,7 +114,7 @@ fn check(app: &App, cluster_domain: &str) -> Result<(), ApiError> {
         }
     }
     check_hostnames(&app.spec.hostnames, cluster_domain, &mut problems);
-    let claims = app.spec.hostnames.len() + published(app).len();
+    let claims = app.spec.hostnames.len() + app.published().count();
     if claims > CLAIMS_MAX {
         problems.add(
             ErrorCode::OutOfRange,
@@ -231,33 +218,26 @@ fn every(error: ApiError) -> Vec<Problem> {
 /// Puts what `wanted` says in the place of what `app` is: labels, annotations and spec.
 ///
 /// # Errors
-/// All faults at once; `Deleting`; `Unsupported` if hostnames or ports differ, or whether it is headless.
-pub(crate) fn replace(app: &mut App, wanted: App, cluster_domain: &str) -> Result<(), ApiError> {
+/// All faults at once; `Deleting`; `Unsupported` if it differs in whether it is headless; all ports that it did not publish before
+/// and that another program has (`PortTaken`) at once.
+pub(crate) async fn replace(config: &ApiConfig, app: &mut App, wanted: App) -> Result<(), ApiError> {
     refuse_deleting(app)?;
-    let before = (app.spec.hostnames.clone(), published(app));
+    let before: Vec<Port> = app.published().cloned().collect();
     let was_headless = app.spec.service.headless;
     app.metadata.labels = wanted.metadata.labels;
     app.metadata.annotations = wanted.metadata.annotations;
     app.spec = wanted.spec;
     app.normalize();
-    check(app, cluster_domain)?;
+    check(app, &config.cluster_domain)?;
     let mut problems = Problems::default();
-    if before.0 != app.spec.hostnames {
-        let field = "spec.hostnames";
-        problems.add(ErrorCode::Unsupported, field, "hostnames cannot be changed", FOR_LIFE);
-    }
-    if before.1 != published(app) {
-        let field = "spec.template.containers[0].ports";
-        problems.add(ErrorCode::Unsupported, field, "published ports cannot be changed", FOR_LIFE);
-    }
     if was_headless != app.spec.service.headless {
         let field = "spec.service.headless";
-        problems.add(ErrorCode::Unsupported, field, "whether it has addresses cannot be changed", FOR_LIFE);
+        let what = "whether it has addresses cannot be changed";
+        problems.add(ErrorCode::Unsupported, field, what, "delete the app and deploy it anew");
     }
-    problems.into_result()
+    problems.into_result()?;
+    check_ports(config, app, &before).await
 }
-
-const FOR_LIFE: &str = "delete the app and deploy it anew";
 
 /// Sets the number of replicas.
 ///

@@ -219,10 +219,9 @@ async fn act(objects: &Objects, action: Action) -> Result<(), ApiError> {
             };
             objects.update_with(&namespace, &name, set).await.map(drop)
         }
-        Action::SetService { namespace, name, ports, affinity } => {
+        Action::SetService { namespace, name, spec } => {
             let set = |service: &mut Service| {
-                service.spec.ports.clone_from(&ports);
-                service.spec.session_affinity = affinity;
+                service.spec.clone_from(&spec);
                 Ok(())
             };
             objects.update_with(&namespace, &name, set).await.map(drop)

@@ -7,9 +7,8 @@ mod nodes;
 pub(crate) mod placement;
 
 use hivemind_model::{
-    App, AppService, AppStatus, Endpoint, Identity, Metadata, Namespace, Phase, Problem, Replica,
-    ReplicaSpec, ReplicaStatus, ServicePort, SessionAffinity, Volume, VolumeSpec, VolumeStatus,
-    template_hash,
+    App, AppStatus, Endpoint, Identity, Metadata, Namespace, Phase, Problem, Replica, ReplicaSpec,
+    ReplicaStatus, ServicePort, ServiceSpec, Volume, VolumeSpec, VolumeStatus, template_hash,
 };
 
 use hivemind_scheduler::{Decision, Outcome};
@@ -86,10 +85,8 @@ pub enum Action {
         namespace: String,
         /// The service's name.
         name: String,
-        /// Ports that have a server in DNS.
-        ports: Vec<ServicePort>,
-        /// For how long it remembers its clients; none: not at all.
-        affinity: Option<SessionAffinity>,
+        /// What it is to be.
+        spec: Box<ServiceSpec>,
     },
     /// Tell how the app is.
     SetAppStatus {
@@ -315,12 +312,11 @@ fn plan_endpoints(snapshot: &Snapshot, app: &App, stopping: &[&Replica], actions
 }
 
 fn plan_service(snapshot: &Snapshot, app: &App, actions: &mut Vec<Action>) {
-    let AppService { ports, session_affinity, .. } = app.spec.service.clone();
-    if let Some(service) = snapshot.service_of(app)
-        && (service.spec.session_affinity != session_affinity || service.spec.ports != ports)
-    {
+    let Some(service) = snapshot.service_of(app) else { return };
+    let spec = app.service_spec(service.spec.clone());
+    if spec != service.spec {
         let Metadata { namespace, name, .. } = service.metadata.clone();
-        actions.push(Action::SetService { namespace, name, ports, affinity: session_affinity });
+        actions.push(Action::SetService { namespace, name, spec: Box::new(spec) });
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     error::{ApiError, ErrorCode, Problem, Problems},
     metadata::Metadata,
     name::{check_hostname, check_label, check_name, normalize_hostname},
-    service::{ServicePort, SessionAffinity},
+    service::{PublishedPort, ServicePort, ServiceSpec, SessionAffinity},
     template::Template,
 };
 
@@ -168,6 +168,22 @@ impl App {
     /// All ports that its containers publish.
     pub fn published(&self) -> impl Iterator<Item = &Port> {
         self.spec.template.containers.iter().flat_map(|container| &container.ports)
+    }
+
+    /// What its service is by its spec, with the number and the addresses of `given`.
+    pub fn service_spec(&self, given: ServiceSpec) -> ServiceSpec {
+        let published = self.published().map(|port| PublishedPort {
+            host_port: port.host_port,
+            container_port: port.container_port,
+            protocol: port.protocol,
+        });
+        ServiceSpec {
+            hostnames: self.spec.hostnames.clone(),
+            published: published.collect(),
+            ports: self.spec.service.ports.clone(),
+            session_affinity: self.spec.service.session_affinity,
+            ..given
+        }
     }
 
     /// The service's own name below `domain`.

@@ -90,7 +90,7 @@ get_route!(
 /// Replaces what is wanted of an app
 ///
 /// Labels, annotations and spec become those of the body, if the app has still the `resourceVersion` that the body
-/// names. Hostnames and published ports stay for an app's life.
+/// names. Whether its service has addresses stays for an app's life.
 #[utoipa::path(
     put, path = "/v1/namespaces/{namespace}/apps/{app}", tag = "apps", operation_id = "replaceApp",
     params(
@@ -102,7 +102,8 @@ get_route!(
         (status = 200, description = "The app", body = App),
         (status = 400, description = "The app is not valid, or changes what cannot change", body = ApiError),
         (status = 404, description = "There is no such app", body = ApiError),
-        (status = 409, description = "The app changed since (HM0305), or is being deleted (HM0307)", body = ApiError),
+        (status = 409, description = "The app changed since (HM0305), or is being deleted (HM0307), or a name (HM0302) or port \
+            (HM0303) belongs to another, or another program has the port (HM0304)", body = ApiError),
         (status = 413, description = "The body is larger than 1 MiB", body = ApiError),
         (status = 503, description = "The disk is full, or the store failed", body = ApiError),
     )
@@ -116,7 +117,7 @@ pub(crate) async fn replace(
     let mut app: App = serving.objects().find(&namespace, &word).await?;
     check_replacement("app", &app.metadata, &wanted.metadata)?;
     app.metadata.resource_version = wanted.metadata.resource_version;
-    deployment::replace(&mut app, wanted, &serving.api.config.cluster_domain)?;
+    deployment::replace(&serving.api.config, &mut app, wanted).await?;
     Ok(Json(serving.objects().update(&app).await?))
 }
 

@@ -254,16 +254,30 @@ async fn a_replacement_needs_the_version_that_it_replaces() {
 }
 
 #[tokio::test]
-async fn hostnames_and_ports_stay_for_an_apps_life() {
+async fn an_app_gets_other_hostnames_and_ports_if_nobody_else_has_them() {
     let server = Server::start().await;
     let made = server.create_app(app_with("web", &["web.local"], &[8080])).await;
-    let mut wanted = made.clone();
-    wanted["spec"]["hostnames"] = json!(["other.local"]);
-    wanted["spec"]["template"]["containers"][0]["ports"] = json!([]);
+    server.create_app(app_with("other", &["other.local"], &[9090])).await;
     let path = format!("{APPS}/web");
-    let error = server.refused("PUT", &path, wanted, 400, ErrorCode::Unsupported).await;
-    assert_eq!(error.problems.len(), 2);
+    let with = |name: &str, port: u16| {
+        let mut wanted = made.clone();
+        wanted["spec"]["hostnames"] = json!([name]);
+        wanted["spec"]["template"]["containers"][0]["ports"][0]["hostPort"] = json!(port);
+        wanted
+    };
+    let error =
+        server.refused("PUT", &path, with("other.local", 9090), 409, ErrorCode::ServiceNameTaken).await;
+    let places: Vec<_> = error.problems.iter().map(|problem| problem.field.as_str()).collect();
+    assert_eq!(places, ["spec.hostnames[0]", "spec.template.containers[0].ports[0]"]);
     assert_eq!(server.get(&path).await.1, made);
+    let (status, changed) = server.send("PUT", &path, with("web2.local", 8081)).await;
+    assert_eq!((status.as_u16(), &changed["spec"]["hostnames"]), (200, &json!(["web2.local"])));
+    // What it had is free.
+    server.create_app(app_with("third", &["web.local"], &[8080])).await;
+    let mut headless = changed;
+    headless["spec"]["service"] = json!({ "headless": true });
+    headless["spec"]["template"]["containers"][0]["ports"] = json!([]);
+    server.refused("PUT", &path, headless, 400, ErrorCode::Unsupported).await;
 }
 
 #[tokio::test]

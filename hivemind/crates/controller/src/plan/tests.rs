@@ -1,8 +1,8 @@
 //! Plans, and a small world in which they are carried out until nothing is left to do.
 
 use hivemind_model::{
-    AppService, AppSpec, Container, Node, NodeSpec, NodeState, NodeStatus, Phase, Service, ServiceSpec,
-    ServiceStatus, Template,
+    AppService, AppSpec, Container, Dependency, DependencyCondition, Node, NodeSpec, NodeState, NodeStatus,
+    Phase, Port, Protocol, Service, ServiceSpec, ServiceStatus, SessionAffinity, Template,
 };
 use jiff::Timestamp;
 
@@ -129,10 +129,7 @@ impl World {
                 Action::SetEndpoints { endpoints, .. } => {
                     self.snapshot.services[0].status.endpoints = endpoints
                 }
-                Action::SetService { ports, affinity, .. } => {
-                    let spec = &mut self.snapshot.services[0].spec;
-                    (spec.ports, spec.session_affinity) = (ports, affinity);
-                }
+                Action::SetService { spec, .. } => self.snapshot.services[0].spec = *spec,
                 Action::SetAppStatus { status, .. } => self.snapshot.apps[0].status = *status,
                 Action::RemoveApp(_) => {
                     self.snapshot.apps.clear();
@@ -270,6 +267,96 @@ fn a_service_is_as_its_app_says_and_no_replica_is_replaced_for_it() {
         assert_eq!((&spec.ports, spec.session_affinity), (&service.ports, service.session_affinity));
         assert!(world.plan().is_empty());
         assert_eq!(world.snapshot.replicas, replicas);
+    }
+}
+
+#[test]
+fn the_service_has_the_names_and_ports_that_the_app_has_by_now() {
+    let mut world = World::with_app(1);
+    world.settle();
+    world.app().spec.hostnames = vec!["web.local".into()];
+    world.app().spec.template.containers[0].ports =
+        vec![Port { host_port: 8080, container_port: 80, protocol: Protocol::Tcp }];
+    world.settle();
+    let spec = &world.snapshot.services[0].spec;
+    assert_eq!(spec.hostnames, ["web.local"]);
+    assert_eq!(spec.published.iter().map(|port| port.host_port).collect::<Vec<_>>(), [8080]);
+}
+
+#[test]
+fn what_has_ended_is_counted_and_not_made_again() {
+    let mut world = World::with_app(2);
+    world.settle();
+    for (replica, phase) in world.snapshot.replicas.iter_mut().zip([Phase::Succeeded, Phase::Failed]) {
+        replica.status = ReplicaStatus { phase, ..ReplicaStatus::default() };
+    }
+    let names = |world: &World| -> Vec<_> {
+        world.snapshot.replicas.iter().map(|replica| replica.metadata.name.clone()).collect()
+    };
+    let before = names(&world);
+    world.settle();
+    // Not even if their node is emptied or gone.
+    world.snapshot.nodes[0].spec.draining = true;
+    world.settle();
+    let node = world.snapshot.nodes.pop();
+    world.settle();
+    world.snapshot.nodes.extend(node);
+    assert_eq!(names(&world), before);
+    let status = &world.app().status;
+    assert_eq!((status.succeeded_replicas, status.failed_replicas, status.ready_replicas), (1, 1, 0));
+    assert!(world.snapshot.services[0].status.endpoints.is_empty());
+    // Another template is another matter.
+    world.snapshot.nodes[0].spec.draining = false;
+    world.app().spec.template.containers[0].image = "nginx:2".into();
+    world.settle();
+    assert!(names(&world).iter().all(|name| !before.contains(name)));
+}
+
+#[test]
+fn an_app_waits_for_others_until_it_has_its_first_replica() {
+    for condition in
+        [DependencyCondition::Started, DependencyCondition::Ready, DependencyCondition::Completed]
+    {
+        let mut world = World::with_app(1);
+        world.app().spec.depends_on = vec![Dependency { app: "db".into(), condition }];
+        world.settle();
+        let told = world.app().status.problem.clone().unwrap();
+        assert_eq!(told.message, "it waits for db, which does not exist");
+        let mut other = world.app().clone();
+        other.metadata.name = "db".into();
+        other.spec.depends_on.clear();
+        world.snapshot.apps.push(other);
+        let mut replica = Replica {
+            metadata: Metadata::new("default", "db-1"),
+            spec: ReplicaSpec {
+                app: "db".into(),
+                node: world.snapshot.nodes[0].metadata.name.clone(),
+                identity: 1,
+                template_hash: super::hash_of(&world.snapshot.apps[1]),
+                template: Template::default(),
+            },
+            status: ReplicaStatus::default(),
+        };
+        world.snapshot.replicas.push(replica.clone());
+        let waits = |world: &World| super::dependencies::missing(&world.snapshot, &world.snapshot.apps[0]);
+        assert_eq!(waits(&world).unwrap().message, format!("it waits for db to be {}", condition.as_str()));
+        replica.status = match condition {
+            DependencyCondition::Started => {
+                ReplicaStatus { started_at: Some(jiff::Timestamp::UNIX_EPOCH), ..ReplicaStatus::default() }
+            }
+            DependencyCondition::Ready => ReplicaStatus { ready: true, ..ReplicaStatus::default() },
+            DependencyCondition::Completed => {
+                ReplicaStatus { phase: Phase::Succeeded, ..ReplicaStatus::default() }
+            }
+        };
+        world.snapshot.replicas[0] = replica;
+        assert_eq!(waits(&world), None);
+        world.snapshot.replicas[0].status =
+            ReplicaStatus { phase: Phase::Failed, ..ReplicaStatus::default() };
+        assert!(waits(&world).unwrap().message.ends_with(", which has failed"));
+        // It has begun, and what becomes of the others is theirs.
+        world.snapshot.replicas[0].spec.app = "web".into();
+        assert_eq!(waits(&world), None);
     }
 }
 
