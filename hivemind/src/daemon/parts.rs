@@ -43,6 +43,9 @@ use super::{
     sockets::{Inherited, Sockets},
 };
 
+/// Where, in the run directory, paths of the machine are mounted while containers that mount them are made.
+pub(super) const HOST_PATHS: &str = "host-paths";
+
 /// A daemon that serves.
 pub(crate) struct Parts {
     stop: CancellationToken,
@@ -116,6 +119,7 @@ pub(crate) async fn start(config: &Config, inherited: Inherited) -> Result<Parts
             size_max_bytes: config.flow_log_size_bytes,
         },
         run_dir: config.run_dir.join("replicas"),
+        host_path_dir: config.run_dir.join(HOST_PATHS),
     };
     let scrapes = Arc::new(Scrapes::new(config));
     let agent = Agent::start(

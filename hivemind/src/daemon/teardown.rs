@@ -14,7 +14,7 @@ use super::{
         membership::{MIRROR, Membership},
     },
     config::Config,
-    parts::{Ranges, cgroup_parent, datapath_config, open_store, runtime_config},
+    parts::{HOST_PATHS, Ranges, cgroup_parent, datapath_config, open_store, runtime_config},
     sockets::{Inherited, let_go},
 };
 
@@ -58,6 +58,12 @@ pub(crate) async fn run(config: Config, inherited: Inherited) -> Result<(), ApiE
     for leftover in ["replicas", "netns", "containerd", "runtime"] {
         let _ = std::fs::remove_dir_all(config.run_dir.join(leftover));
     }
+    // Never with what is in it, which would be the user's.
+    let host_paths = config.run_dir.join(HOST_PATHS);
+    if let Err(error) = hivemind_agent::release_host_paths(&host_paths) {
+        tracing::warn!(%error, "What containers had mounted of the machine could not be let go");
+    }
+    let _ = std::fs::remove_dir(&host_paths);
     // The log process's lock outlives it.
     for file in [config.socket.clone(), config.run_dir.join("log.lock")] {
         let _ = std::fs::remove_file(file);

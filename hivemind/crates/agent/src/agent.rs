@@ -30,7 +30,7 @@ use crate::{
     policies::{BeforeForgetting, Policies, PolicyWriter},
     remote,
     services::{ServiceWriter, Services, Zone},
-    worker::{OutOfMemory, Worker, replica_of},
+    worker::{OutOfMemory, Worker, release_host_paths, replica_of},
 };
 
 /// How long after a failure the agent looks again.
@@ -63,6 +63,9 @@ pub struct AgentConfig {
     pub flow_log: FlowLogConfig,
     /// A directory for replicas' `resolv.conf` and `hosts`, gone at the next boot.
     pub run_dir: PathBuf,
+    /// A directory in which paths of the node are mounted while containers that mount them are made. Nobody may ever remove it
+    /// with what is in it: that would be the user's.
+    pub host_path_dir: PathBuf,
 }
 
 /// Why an agent did not start, or an operation on its node failed.
@@ -124,6 +127,9 @@ impl Agent {
         dns: Arc<DnsServer>,
         before_forgetting: BeforeForgetting,
     ) -> Result<Self, AgentError> {
+        if let Err(error) = release_host_paths(&config.host_path_dir) {
+            warn!(%error, "What an earlier daemon had mounted for containers could not be let go");
+        }
         let told = told(&runtime, &datapath).await;
         if config.server {
             let spec = NodeSpec {

@@ -33,3 +33,4 @@ pub use flows::{FlowLogConfig, FlowLogStatistics, FlowLosses, FlowQuery};
 pub use policies::{BeforeForgetting, GoneIdentity, POLICY_TIME_BUCKETS, PolicyTimes, Times};
 pub use services::{Zone, names};
 pub use trace::{TraceEnd, TraceQuery};
+pub use worker::release_host_paths;

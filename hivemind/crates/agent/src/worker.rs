@@ -1,6 +1,7 @@
 //! The worker of one replica: it carries out the steps that [`crate::lifecycle`] says are due.
 
 mod containers;
+mod host_path;
 mod member;
 mod steps;
 mod target;
@@ -23,6 +24,7 @@ use hivemind_runtime::{ContainerId, ContainerState};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
+pub use self::host_path::release_host_paths;
 use self::member::Member;
 pub(crate) use self::member::{container_id, replica_of};
 use crate::{

@@ -1,8 +1,8 @@
 //! What happens to an app, or a service without one, when it is made or changed by a request.
 
 use hivemind_model::{
-    ApiError, App, AppStatus, ErrorCode, Metadata, Namespace, Port, Problem, Problems, Service, ServiceSpec,
-    ServiceStatus,
+    ApiError, App, AppStatus, ErrorCode, ErrorKind, Metadata, Namespace, NamespaceSpec, Port, Problem,
+    Problems, Service, ServiceSpec, ServiceStatus,
 };
 use hivemind_store::{Changes, Objects};
 use jiff::Timestamp;
@@ -28,7 +28,7 @@ const CLAIMS_MAX: usize = 100;
 pub(crate) async fn create(config: &ApiConfig, mut app: App, dry_run: bool) -> Result<App, ApiError> {
     app.status = AppStatus::default();
     app.normalize();
-    check(&app, &config.cluster_domain)?;
+    check(config, &app).await?;
     check_ports(config, &app, &[]).await?;
     for _ in 0..TRIES_MAX {
         let mut changes = Changes::new();
@@ -105,15 +105,25 @@ async fn service(objects: &Objects, ranges: &ServiceRanges, app: &App) -> Result
     Ok(Service { metadata, spec, status: ServiceStatus::default() })
 }
 
-/// Everything that can be said of an app without looking at others.
-fn check(app: &App, cluster_domain: &str) -> Result<(), ApiError> {
+/// Everything that can be said of an app without looking at others: what is wrong with it by itself, and what its namespace does not
+/// permit.
+async fn check(config: &ApiConfig, app: &App) -> Result<(), ApiError> {
     let mut problems = Problems::default();
+    let name = &app.metadata.namespace;
+    let permitted = match config.objects.get::<Namespace>("", name).await {
+        Ok(namespace) => namespace.spec,
+        Err(error) if error.code.kind() == ErrorKind::NotFound || error.code == ErrorCode::InvalidName => {
+            NamespaceSpec::default()
+        }
+        Err(error) => return Err(error),
+    };
+    permitted.check_template(name, "spec.template", &app.spec.template, &mut problems);
     if let Err(error) = app.validate() {
         for Problem { code, field, message, hint } in every(error) {
             problems.add(code, field, message, hint);
         }
     }
-    check_hostnames(&app.spec.hostnames, cluster_domain, &mut problems);
+    check_hostnames(&app.spec.hostnames, &config.cluster_domain, &mut problems);
     let claims = app.spec.hostnames.len() + app.published().count();
     if claims > CLAIMS_MAX {
         problems.add(
@@ -228,7 +238,7 @@ pub(crate) async fn replace(config: &ApiConfig, app: &mut App, wanted: App) -> R
     app.metadata.annotations = wanted.metadata.annotations;
     app.spec = wanted.spec;
     app.normalize();
-    check(app, &config.cluster_domain)?;
+    check(config, app).await?;
     let mut problems = Problems::default();
     if was_headless != app.spec.service.headless {
         let field = "spec.service.headless";

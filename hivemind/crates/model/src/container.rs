@@ -15,6 +15,7 @@ use crate::{
 };
 
 pub use capabilities::Capabilities;
+pub(crate) use capabilities::{ALL_CAPABILITIES, capability_name, is_capability};
 
 /// One container of a replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -49,6 +50,9 @@ pub struct Container {
     /// Volumes and where they appear.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volume_mounts: Vec<VolumeMount>,
+    /// Files and directories of the node, as far as the namespace permits them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_paths: Vec<HostPath>,
     /// Directories in memory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tmpfs: Vec<Tmpfs>,
@@ -62,6 +66,10 @@ pub struct Container {
     /// What its processes may do of what root may.
     #[serde(default, skip_serializing_if = "Capabilities::is_usual")]
     pub capabilities: Capabilities,
+    /// Whether it is as root of the node in all but name: with all capabilities, all devices and no filter of system calls. Only
+    /// where the namespace permits it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub privileged: bool,
     /// What its processes may use each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ulimits: Vec<Ulimit>,
@@ -80,6 +88,20 @@ pub struct Container {
     /// Limits.
     #[serde(default)]
     pub resources: Resources,
+}
+
+/// A file or directory of the node, and where it appears in the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostPath {
+    /// An absolute path of the node that runs the replica; it has to be there. Symbolic links are followed as long as they
+    /// stay within what the namespace permits.
+    pub source: String,
+    /// An absolute path in the container.
+    pub path: String,
+    /// Whether the container may only read it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
 }
 
 /// A directory in memory, which is empty at first and counts as the container's memory.
@@ -321,6 +343,15 @@ impl Container {
             (format!("{field}.volumeMounts[{i}]"), &mount.path)
         });
         let mut places: Vec<_> = volumes.collect();
+        places.extend(self.host_paths.iter().enumerate().map(|(i, mount)| {
+            let field = format!("{field}.hostPaths[{i}]");
+            if !is_path(&mount.source) {
+                let what = format!("{:?} is not an absolute path", mount.source);
+                let hint = "write it from the node's root on, without '..', for example /srv/shop";
+                problems.add(ErrorCode::InvalidMount, format!("{field}.source"), what, hint);
+            }
+            (field, &mount.path)
+        }));
         places.extend(
             self.tmpfs.iter().enumerate().map(|(i, tmpfs)| (format!("{field}.tmpfs[{i}]"), &tmpfs.path)),
         );
@@ -373,7 +404,7 @@ impl Container {
 }
 
 /// An absolute path that stays below the root by its own words.
-fn is_path(path: &str) -> bool {
+pub(crate) fn is_path(path: &str) -> bool {
     path.starts_with('/') && !path.split('/').any(|part| part == "..") && !path.contains('\0')
 }
 
@@ -488,7 +519,7 @@ mod tests {
             }],
             capabilities: Capabilities {
                 add: words(&["ALL", "SYS_ADMIN", "CHOWN"]),
-                drop: words(&["FLY", "BPF"]),
+                drop: words(&["FLY", "BPF", "all"]),
             },
             ulimits: vec![
                 limit("files", None, None),
@@ -513,8 +544,6 @@ mod tests {
                 "c.tmpfs[1]",
                 "c.tmpfs[2]",
                 "c.tmpfs[3]",
-                "c.capabilities.add[0]",
-                "c.capabilities.add[1]",
                 "c.capabilities.drop[0]",
                 "c.ulimits[0]",
                 "c.ulimits[1]",

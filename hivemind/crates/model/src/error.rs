@@ -257,6 +257,8 @@ codes! {
     JoinTokenInvalid = "HM0804" Denied;
     /// The node was removed from its cluster, or its certificate is not the one that it was given.
     NodeRemoved = "HM0805" Denied;
+    /// The namespace does not permit what the app asks for.
+    NotPermitted = "HM0806" Forbidden;
     /// A fault of Hivemind.
     Internal = "HM0901" Internal;
 }

@@ -41,7 +41,9 @@ pub use cluster::{
     JoinTokenRequest, JoinTokenSpec, Measurements, NewJoinToken, NodeReport, ObjectRef, PairTraffic,
     PolicyReport, REPORT_MAX, RenewAnswer, RenewRequest, ReplicaReport, Routing, ServiceReport, TRAFFIC_MAX,
 };
-pub use container::{Capabilities, Container, EnvVar, Port, Protocol, Resources, Tmpfs, Ulimit, VolumeMount};
+pub use container::{
+    Capabilities, Container, EnvVar, HostPath, Port, Protocol, Resources, Tmpfs, Ulimit, VolumeMount,
+};
 pub use error::{ApiError, ErrorCode, ErrorKind, Problem, Problems};
 pub use flow::{
     Flow, FlowEnd, FlowEvent, FlowLine, FlowLoss, FlowMinute, FlowReach, FlowShare, FlowVerdict, RuleRef,
@@ -55,7 +57,7 @@ pub use name::{
     DEFAULT_NAMESPACE, check_hostname, check_image, check_label, check_name, check_port_name, is_label_key,
     is_label_value, normalize_hostname,
 };
-pub use namespace::{NAMESPACE_NAME_LABEL, Namespace, SYSTEM_NAMESPACE};
+pub use namespace::{NAMESPACE_NAME_LABEL, Namespace, NamespaceSpec, SYSTEM_NAMESPACE};
 pub use net::{NetCheck, NetOutcome, NetProbe, NetStep, NetTrace};
 pub use network_policy::{
     AppliedPolicies, AppliedPolicy, ApplyAction, ApplyPolicies, ClusterAction, ClusterEgressRule,

@@ -1,5 +1,7 @@
 //! Containers: what they are made of, and what can be done with one that exists.
 
+mod capabilities;
+mod devices;
 pub(crate) mod events;
 pub(crate) mod exec;
 mod failure;
@@ -100,6 +102,9 @@ pub struct ContainerSpec {
     pub groups: Vec<u32>,
     /// What its processes may do of what root may, without `CAP_`.
     pub capabilities: Vec<String>,
+    /// Whether it has all capabilities that the runtime has itself, all devices, no filter of system calls, and nothing of `/proc`
+    /// and `/sys` hidden.
+    pub privileged: bool,
     /// What its processes may use each; of descriptors there is a limit if none is given.
     pub rlimits: Vec<Rlimit>,
     /// Whether its root filesystem is read-only.
@@ -143,6 +148,7 @@ impl ContainerSpec {
             user: None,
             groups: Vec::new(),
             capabilities: Capabilities::USUAL.map(str::to_owned).into(),
+            privileged: false,
             rlimits: Vec::new(),
             read_only: false,
             sysctls: BTreeMap::new(),

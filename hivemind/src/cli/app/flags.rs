@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, fmt::Display, str::FromStr, time::Duration};
 
 use clap::Args;
 use hivemind_model::{
-    ApiError, App, AppService, AppSpec, AppStatus, Container, EnvVar, ErrorCode, Metadata, Port, Problem,
-    Problems, Protocol, Resources, ServicePort, SessionAffinity, Template, Toleration, VolumeMount,
+    ApiError, App, AppService, AppSpec, AppStatus, Container, EnvVar, ErrorCode, HostPath, Metadata, Port,
+    Problem, Problems, Protocol, Resources, ServicePort, SessionAffinity, Template, Toleration, VolumeMount,
 };
 
 use self::{container::ContainerArgs, health::HealthArgs};
@@ -74,8 +74,9 @@ pub(crate) struct DeployArgs {
     /// Publish a port of the container on the host; may be repeated
     #[arg(long = "port", short = 'p', value_name = "HOST:CONTAINER[/udp]")]
     pub(crate) ports: Vec<String>,
-    /// A volume and where it appears; made if it does not exist; may be repeated
-    #[arg(long = "volume", value_name = "NAME:/PATH[:ro]")]
+    /// A volume, which is made if it does not exist, or a path of the node that the namespace permits, and where it appears; may be
+    /// repeated
+    #[arg(long = "volume", value_name = "NAME|/HOST:/PATH[:ro]")]
     pub(crate) volumes: Vec<String>,
     /// A label of the app and its replicas; may be repeated
     #[arg(long = "label", short = 'l', value_name = "KEY=VALUE")]
@@ -142,6 +143,7 @@ pub(crate) struct Places {
     ulimits: Vec<String>,
     hosts: Vec<String>,
     depends_on: Vec<String>,
+    host_paths: Vec<String>,
 }
 
 impl DeployArgs {
@@ -155,12 +157,15 @@ impl DeployArgs {
         let timeout = reader.timeout(&self.timeout);
         let replicas = reader.replicas(&self.replicas);
         let labels = reader.pairs("--label", &self.labels, ErrorCode::InvalidLabel);
+        let (host_paths, volumes): (Vec<_>, Vec<_>) =
+            self.volumes.iter().cloned().partition(|value| value.starts_with('/'));
         let mut container = Container {
             image: self.image.clone(),
             command: reader.command(self),
             env: reader.each("--env", &self.env, &mut places.env, env_var),
             ports: reader.each("--port", &self.ports, &mut places.ports, port),
-            volume_mounts: reader.each("--volume", &self.volumes, &mut places.volumes, mount),
+            volume_mounts: reader.each("--volume", &volumes, &mut places.volumes, mount),
+            host_paths: reader.each("--volume", &host_paths, &mut places.host_paths, host_path),
             resources: Resources {
                 cpu: reader.quantity("--cpu", self.cpu.as_deref()),
                 memory: reader.quantity("--memory", self.memory.as_deref()),
@@ -226,6 +231,8 @@ impl Places {
             (container, "--port", &self.ports)
         } else if container.starts_with("volumeMounts") {
             (container, "--volume", &self.volumes)
+        } else if container.starts_with("hostPaths") {
+            (container, "--volume", &self.host_paths)
         } else if container.starts_with("tmpfs") {
             (container, "--tmpfs", &self.tmpfs)
         } else if container.starts_with("capabilities.add") {
@@ -258,6 +265,7 @@ impl Places {
                 (_, "resources.memory") => "--memory",
                 (_, "resources.pids") => "--pids-limit",
                 (_, "workingDir") => "--workdir",
+                (_, "privileged") => "--privileged",
                 (_, "user") => "--user",
                 (_, "groups") => "--group",
                 (_, "shmSize") => "--shm-size",
@@ -510,24 +518,32 @@ fn toleration(value: &str) -> Result<Toleration, Wrong> {
 }
 
 fn mount(value: &str) -> Result<VolumeMount, Wrong> {
-    let mut parts = value.split(':');
-    let (volume, path, mode) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
-    let hint = "write NAME:/PATH or NAME:/PATH:ro, for example data:/var/lib/data";
-    let read_only = match (mode, parts.next()) {
-        (None | Some("rw"), None) => false,
-        (Some("ro"), None) => true,
-        _ => return wrong(ErrorCode::InvalidMount, format!("{value:?} is not NAME:/PATH[:ro]"), hint),
-    };
-    if volume.starts_with(['/', '.', '~']) {
+    let (volume, path, read_only) = mount_parts(value)?;
+    if volume.starts_with(['.', '~']) {
+        let what = format!("{volume:?} is not written from the root of the node on");
         return wrong(
-            ErrorCode::Unsupported,
-            format!("{volume:?} is a directory of the host, which cannot be mounted"),
-            "name a volume, for example data:/var/lib/data",
+            ErrorCode::InvalidMount,
+            what,
+            "write /HOST:/PATH, or name a volume: data:/var/lib/data",
         );
     }
-    match path {
-        Some(path) => Ok(VolumeMount { volume: volume.to_owned(), path: path.to_owned(), read_only }),
-        None => wrong(ErrorCode::InvalidMount, format!("{value:?} has no path"), hint),
+    Ok(VolumeMount { volume, path, read_only })
+}
+
+fn host_path(value: &str) -> Result<HostPath, Wrong> {
+    let (source, path, read_only) = mount_parts(value)?;
+    Ok(HostPath { source, path, read_only })
+}
+
+/// What is mounted, where, and whether it may only be read.
+fn mount_parts(value: &str) -> Result<(String, String, bool), Wrong> {
+    let mut parts = value.split(':');
+    let (what, path, mode) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+    let hint = "write NAME:/PATH or NAME:/PATH:ro, for example data:/var/lib/data";
+    match (path, mode, parts.next()) {
+        (Some(path), None | Some("rw"), None) => Ok((what.to_owned(), path.to_owned(), false)),
+        (Some(path), Some("ro"), None) => Ok((what.to_owned(), path.to_owned(), true)),
+        _ => wrong(ErrorCode::InvalidMount, format!("{value:?} is not NAME:/PATH[:ro]"), hint),
     }
 }
 

@@ -190,10 +190,16 @@ fn fields_of(container: &Container, digests: String) -> Vec<(&'static str, Strin
         format!("{}:{}{}", m.volume, m.path, if m.read_only { ":ro" } else { "" })
     };
     add("Volumes", joined(container.volume_mounts.iter().map(mount)));
+    let host = |m: &hivemind_model::HostPath| {
+        format!("{}:{}{}", m.source, m.path, if m.read_only { ":ro" } else { "" })
+    };
+    add("Of the node", joined(container.host_paths.iter().map(host)));
     add("In memory", joined(container.tmpfs.iter().map(tmpfs_text)));
     add("Shared memory", joined(container.shm_size));
     add("Root", if container.read_only { "read-only".to_owned() } else { String::new() });
-    if container.capabilities != Capabilities::default() {
+    if container.privileged {
+        add("Privileged", "yes".to_owned());
+    } else if container.capabilities != Capabilities::default() {
         let left = container.capabilities.left();
         add("Capabilities", if left.is_empty() { "none".to_owned() } else { joined(left) });
     }

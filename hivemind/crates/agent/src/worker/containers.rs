@@ -9,13 +9,14 @@ use std::{
 };
 
 use hivemind_model::{
-    ErrorCode, ImageReference, ImageReferenceError, LastExit, Phase, Problem, Protocol, RestartPolicy, Ulimit,
+    ErrorCode, ImageReference, ImageReferenceError, LastExit, Namespace, NamespaceSpec, Phase, Problem,
+    Problems, Protocol, Replica, RestartPolicy, Ulimit,
 };
 use hivemind_runtime::{BindMount, ContainerSpec, ContainerState, Rlimit, Signal, Tmpfs};
 use jiff::Timestamp;
 use tracing::info;
 
-use super::{Worker, member::Member, target::Within};
+use super::{Worker, host_path::HeldPath, member::Member, target::Within};
 use crate::{
     fault::{self, problem},
     files::NameFiles,
@@ -58,9 +59,13 @@ impl Worker {
                 "it is made again",
             ));
         };
-        let spec = self.container_spec(i, reference, endpoint.endpoint.netns).await?;
+        // Held open until runc has mounted what they are.
+        let mut held_paths = Vec::new();
+        let spec = self.container_spec(i, reference, endpoint.endpoint.netns, &mut held_paths).await?;
         self.members[i].out_of_memory_before = self.out_of_memory_count(i);
-        match self.shared.runtime.run(&spec).await {
+        let started = self.shared.runtime.run(&spec).await;
+        drop(held_paths);
+        match started {
             Ok(running) => {
                 info!(container = %self.members[i].id, pid = running.pid, "A container runs");
                 self.backoff = crate::lifecycle::Backoff::default();
@@ -87,18 +92,28 @@ impl Worker {
         i: usize,
         reference: ImageReference,
         netns: PathBuf,
+        held_paths: &mut Vec<HeldPath>,
     ) -> Result<ContainerSpec, Problem> {
         let container = self.members[i].container.clone();
         let (resolv_conf, hosts) = self.name_files().await?;
-        let mounts = self.mounts(&container, &reference).await?;
         let replica = self.replica.borrow().clone();
         let template = &replica.spec.template;
+        let permitted = self.permitted(&replica).await?;
+        let mut mounts = self.mounts(&container, &reference).await?;
+        for (n, mount) in container.host_paths.iter().enumerate() {
+            let place = self.shared.config.host_path_dir.join(format!("{}.{n}", self.members[i].id));
+            let held = HeldPath::hold(&permitted, mount, place).await?;
+            let source = held.place().to_owned();
+            mounts.push(BindMount { source, target: mount.path.clone().into(), read_only: mount.read_only });
+            held_paths.push(held);
+        }
         let mut spec = ContainerSpec::new(self.members[i].id.clone(), reference);
         spec.command = container.command;
         spec.args = container.args;
         spec.working_dir = container.working_dir;
         spec.user = container.user;
         spec.groups = container.groups;
+        spec.privileged = container.privileged;
         spec.capabilities = container.capabilities.left().into_iter().map(str::to_owned).collect();
         spec.rlimits = container.ulimits.into_iter().map(rlimit).collect();
         spec.read_only = container.read_only;
@@ -123,6 +138,26 @@ impl Worker {
             spec.labels.insert("hivemind/container".into(), container.name);
         }
         Ok(spec)
+    }
+
+    /// What the replica's namespace permits. It was asked when the app was made; the permission may be gone since.
+    async fn permitted(&self, replica: &Replica) -> Result<NamespaceSpec, Problem> {
+        let name = &replica.metadata.namespace;
+        let found = self.shared.objects.get::<Namespace>("", name).await;
+        let permitted = match found {
+            Ok(namespace) => namespace.spec,
+            Err(error) if error.code == ErrorCode::NamespaceNotFound => NamespaceSpec::default(),
+            Err(error) => return Err(problem(error.code, error.message, "it is tried again")),
+        };
+        let mut problems = Problems::default();
+        permitted.check_template(name, "template", &replica.spec.template, &mut problems);
+        problems.into_result().map_err(|error| Problem {
+            code: error.code,
+            field: String::new(),
+            message: error.problems.first().map_or(error.message, |first| first.message.clone()),
+            hint: error.problems.first().map_or(error.hint, |first| first.hint.clone()),
+        })?;
+        Ok(permitted)
     }
 
     async fn mounts(

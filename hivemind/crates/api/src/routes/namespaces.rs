@@ -2,8 +2,8 @@
 
 use axum::{Json, extract::State, http::StatusCode};
 use hivemind_model::{
-    ApiError, App, ErrorCode, Metadata, Namespace, NetworkPolicy, Problems, Replica, Service, Volume,
-    check_label, check_name,
+    ApiError, App, ErrorCode, Namespace, NetworkPolicy, Problems, Replica, Service, Volume, check_label,
+    check_name,
 };
 use hivemind_store::{Changes, Object, Objects};
 
@@ -53,10 +53,10 @@ get_route!(
 pub(crate) async fn create(
     State(serving): State<Serving>,
     Params(CreateParams { dry_run }): Params<CreateParams>,
-    JsonBody(Namespace { metadata }): JsonBody<Namespace>,
+    JsonBody(wanted): JsonBody<Namespace>,
 ) -> Outcome<(StatusCode, Json<Namespace>)> {
-    let mut namespace = Namespace::new(&metadata.name);
-    take_over(&mut namespace, metadata)?;
+    let mut namespace = Namespace::new(&wanted.metadata.name);
+    take_over(&mut namespace, wanted)?;
     if dry_run {
         let mut changes = Changes::new();
         changes.create(&mut namespace)?;
@@ -68,10 +68,10 @@ pub(crate) async fn create(
     Ok((StatusCode::CREATED, Json(namespace)))
 }
 
-/// Replaces a namespace's labels and annotations
+/// Replaces a namespace's labels, annotations and permissions
 ///
 /// They become those of the body, if the namespace has still the `resourceVersion` that the body names. The label
-/// `kubernetes.io/metadata.name` stays.
+/// `kubernetes.io/metadata.name` stays. What runs goes on with what it has when a permission is taken away.
 #[utoipa::path(
     put, path = "/v1/namespaces/{namespace}", tag = "namespaces", operation_id = "replaceNamespace",
     params(("namespace" = String, Path, description = "The namespace's name, short id or uid")),
@@ -88,21 +88,23 @@ pub(crate) async fn create(
 pub(crate) async fn replace(
     State(serving): State<Serving>,
     Place(word): Place<String>,
-    JsonBody(Namespace { metadata }): JsonBody<Namespace>,
+    JsonBody(wanted): JsonBody<Namespace>,
 ) -> Outcome<Json<Namespace>> {
     let mut namespace: Namespace = serving.objects().find("", &word).await?;
-    super::check_replacement("namespace", &namespace.metadata, &metadata)?;
-    namespace.metadata.resource_version = metadata.resource_version;
-    take_over(&mut namespace, metadata)?;
+    super::check_replacement("namespace", &namespace.metadata, &wanted.metadata)?;
+    namespace.metadata.resource_version = wanted.metadata.resource_version;
+    take_over(&mut namespace, wanted)?;
     Ok(Json(serving.objects().update(&namespace).await?))
 }
 
-/// Gives `namespace` the labels and annotations that a request says.
-fn take_over(namespace: &mut Namespace, wanted: Metadata) -> Result<(), ApiError> {
-    namespace.metadata.labels = wanted.labels;
-    namespace.metadata.annotations = wanted.annotations;
+/// Gives `namespace` the labels, annotations and permissions that a request says.
+fn take_over(namespace: &mut Namespace, wanted: Namespace) -> Result<(), ApiError> {
+    namespace.metadata.labels = wanted.metadata.labels;
+    namespace.metadata.annotations = wanted.metadata.annotations;
+    namespace.spec = wanted.spec;
     namespace.normalize();
     let mut problems = Problems::default();
+    namespace.spec.check(&mut problems);
     check_name("metadata.name", &namespace.metadata.name, 63, &mut problems);
     for (key, value) in namespace.labels() {
         check_label("metadata.labels", key, value, &mut problems);

@@ -1,4 +1,4 @@
-//! Capabilities of a container: those that Docker gives, less what is dropped.
+//! Capabilities of a container: those that Docker gives, less what is dropped, and what is added.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -9,7 +9,8 @@ use crate::error::{ErrorCode, Problems};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Capabilities {
-    /// Of those that a container starts with, those that it keeps though `drop` names them, for example with `ALL`.
+    /// Those that it has though `drop` names them, for example with `ALL`; others than those that a container starts with only where
+    /// the namespace permits them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add: Vec<String>,
     /// Those that are taken away; `ALL` for all.
@@ -40,12 +41,12 @@ impl Capabilities {
         *self == Capabilities::default()
     }
 
-    /// Those that a container has, in the order of [`Capabilities::USUAL`].
+    /// Those that a container has, in the order of their names.
     pub fn left(&self) -> Vec<&'static str> {
-        let drops =
-            |name: &str| self.drop.iter().any(|dropped| dropped == ALL_CAPABILITIES || dropped == name);
-        let has = |name: &&str| !drops(name) || self.add.iter().any(|added| added == name);
-        Self::USUAL.into_iter().filter(has).collect()
+        let names = |list: &[String], name: &str| list.iter().any(|n| n == ALL_CAPABILITIES || n == name);
+        let usual = |name: &str| Self::USUAL.contains(&name) && !names(&self.drop, name);
+        let has = |name: &&str| usual(name) || names(&self.add, name);
+        CAPABILITIES.into_iter().filter(has).collect()
     }
 
     /// Brings the names into the form in which they are kept.
@@ -61,17 +62,10 @@ impl Capabilities {
             for (i, name) in names.iter().enumerate() {
                 let field = format!("{field}.{list}[{i}]");
                 let known = capability_name(name);
-                if list == "drop" && known == ALL_CAPABILITIES {
-                    continue;
-                }
-                if !CAPABILITIES.contains(&known.as_str()) {
+                if known != ALL_CAPABILITIES && !CAPABILITIES.contains(&known.as_str()) {
                     let what = format!("{name:?} is no capability");
                     let hint = "see capabilities(7) for their names, for example NET_RAW";
                     problems.add(ErrorCode::OutOfRange, field, what, hint);
-                } else if list == "add" && !Capabilities::USUAL.contains(&known.as_str()) {
-                    let what = format!("with {known} a container could reach beyond itself");
-                    let hint = format!("containers may have {}", Capabilities::USUAL.join(", "));
-                    problems.add(ErrorCode::Unsupported, field, what, hint);
                 }
             }
         }
@@ -79,13 +73,19 @@ impl Capabilities {
 }
 
 /// `cap_net_raw` is `NET_RAW`.
-fn capability_name(name: &str) -> String {
+pub(crate) fn capability_name(name: &str) -> String {
     let name = name.to_ascii_uppercase();
     name.strip_prefix("CAP_").map_or_else(|| name.clone(), str::to_owned)
 }
 
+/// Whether `name` is a capability, or stands for all.
+pub(crate) fn is_capability(name: &str) -> bool {
+    let name = capability_name(name);
+    name == ALL_CAPABILITIES || CAPABILITIES.contains(&name.as_str())
+}
+
 /// In place of the names of all capabilities.
-const ALL_CAPABILITIES: &str = "ALL";
+pub(crate) const ALL_CAPABILITIES: &str = "ALL";
 
 /// All capabilities of Linux 6.18 (capabilities(7)).
 const CAPABILITIES: [&str; 41] = [

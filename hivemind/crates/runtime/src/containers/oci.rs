@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, num::NonZeroU64, path::Path};
 
 use serde_json::{Value, json};
 
-use super::{ContainerSpec, Rlimit, Tmpfs, seccomp, user::User};
+use super::{ContainerSpec, Rlimit, Tmpfs, capabilities, devices::Device, seccomp, user::User};
 use crate::{Error, Image};
 
 const MASKED_PATHS: [&str; 11] = [
@@ -36,6 +36,8 @@ pub(super) struct Host {
     pub(super) unified: bool,
     /// Swap can be limited.
     pub(super) limits_swap: bool,
+    /// The capabilities that this process may hand on, a bit each (capabilities(7)).
+    pub(super) capabilities: u64,
     /// How many descriptors a process may be allowed to open at most.
     pub(super) descriptors_max: u64,
 }
@@ -60,7 +62,7 @@ pub(super) fn arguments(spec: &ContainerSpec, image: &Image) -> Result<Vec<Strin
     }
 }
 
-/// The whole description. `arguments` are those of [`arguments`].
+/// The whole description. `arguments` are those of [`arguments`], `devices` those of the machine that a privileged container gets.
 ///
 /// # Errors
 /// [`Error::InvalidSpec`].
@@ -71,6 +73,7 @@ pub(super) fn describe(
     user: &User,
     cgroup_parent: &str,
     host: Host,
+    devices: &[Device],
 ) -> Result<Value, Error> {
     check(spec, host)?;
     let hostname = spec.hostname.as_deref().unwrap_or(spec.id.as_str());
@@ -78,10 +81,14 @@ pub(super) fn describe(
         "cgroupsPath": format!("{}/{}", cgroup_parent.trim_end_matches('/'), spec.id),
         "namespaces": namespaces(spec, host),
         "resources": resources(spec, host),
-        "maskedPaths": MASKED_PATHS,
-        "readonlyPaths": READONLY_PATHS,
-        "seccomp": seccomp::profile(),
     });
+    if spec.privileged {
+        linux["devices"] = json!(devices.iter().map(device).collect::<Vec<_>>());
+    } else {
+        linux["maskedPaths"] = json!(MASKED_PATHS);
+        linux["readonlyPaths"] = json!(READONLY_PATHS);
+        linux["seccomp"] = seccomp::profile(&spec.capabilities);
+    }
     // As Docker: any user may listen on any port and ping, in a network that is the container's own.
     linux["sysctl"] =
         json!({"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"});
@@ -134,7 +141,10 @@ fn process(
     host: Host,
 ) -> Value {
     let working_dir = spec.working_dir.as_deref().unwrap_or(&image.config.working_dir);
-    let names: Vec<_> = spec.capabilities.iter().map(|name| format!("CAP_{name}")).collect();
+    let names: Vec<_> = match spec.privileged {
+        true => capabilities::of(host.capabilities).map(|name| format!("CAP_{name}")).collect(),
+        false => spec.capabilities.iter().map(|name| format!("CAP_{name}")).collect(),
+    };
     let capabilities = json!(names);
     let groups: BTreeSet<u32> = user.groups.iter().chain(&spec.groups).copied().collect();
     json!({
@@ -144,7 +154,7 @@ fn process(
         "env": environment(&image.config.env, &spec.env, hostname),
         "cwd": if working_dir.starts_with('/') { working_dir.to_owned() } else { format!("/{working_dir}") },
         "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
-        "noNewPrivileges": true,
+        "noNewPrivileges": !spec.privileged,
         "rlimits": rlimits(&spec.rlimits, host),
     })
 }
@@ -206,7 +216,7 @@ fn namespaces(spec: &ContainerSpec, host: Host) -> Value {
 fn resources(spec: &ContainerSpec, host: Host) -> Value {
     let mut resources = json!({
         // runc adds the harmless devices that every container has.
-        "devices": [{"allow": false, "access": "rwm"}],
+        "devices": [{"allow": spec.privileged, "access": "rwm"}],
         "pids": {"limit": spec.pids_max},
     });
     if let Some(limit) = spec.memory_bytes {
@@ -227,8 +237,16 @@ fn resources(spec: &ContainerSpec, host: Host) -> Value {
     resources
 }
 
+/// A device of the machine, at the same place in the container.
+fn device(device: &Device) -> Value {
+    let kind = if device.is_block { "b" } else { "c" };
+    let Device { path, major, minor, mode, .. } = device;
+    json!({"path": path, "type": kind, "major": major, "minor": minor, "fileMode": mode, "uid": 0, "gid": 0})
+}
+
 fn mounts(spec: &ContainerSpec) -> Value {
     let shm_size = format!("size={}", spec.shm_bytes.map_or(SHM_BYTES, NonZeroU64::get));
+    let access = if spec.privileged { "rw" } else { "ro" };
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -240,8 +258,8 @@ fn mounts(spec: &ContainerSpec) -> Value {
         ),
         mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm_size]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
     ];
     for (target, source) in [("/etc/resolv.conf", &spec.resolv_conf), ("/etc/hosts", &spec.hosts)] {
         mounts.extend(source.as_deref().map(|source| bind(source, Path::new(target), false)));
@@ -303,12 +321,28 @@ mod tests {
         spec
     }
 
-    const V2: Host = Host { unified: true, limits_swap: true, descriptors_max: 4096 };
-    const HYBRID: Host = Host { unified: false, limits_swap: false, descriptors_max: u64::MAX };
+    const V2: Host = Host { unified: true, limits_swap: true, capabilities: 0b1001, descriptors_max: 4096 };
+    const HYBRID: Host =
+        Host { unified: false, limits_swap: false, capabilities: 0, descriptors_max: u64::MAX };
+
+    #[test]
+    fn a_privileged_container_has_what_the_runtime_has_and_no_more() {
+        let mut spec = spec(&[], &[]);
+        let bounding =
+            |spec: &ContainerSpec| described(spec, V2)["process"]["capabilities"]["bounding"].clone();
+        assert_eq!(bounding(&spec).as_array().unwrap().len(), 14);
+        spec.privileged = true;
+        assert_eq!(bounding(&spec), json!(["CAP_CHOWN", "CAP_FOWNER"]));
+        let described = described(&spec, V2);
+        assert_eq!(described["linux"]["resources"]["devices"][0]["allow"], true);
+        assert!(
+            described["linux"].get("seccomp").is_none() && described["linux"].get("maskedPaths").is_none()
+        );
+    }
 
     fn described(spec: &ContainerSpec, host: Host) -> Value {
         let user = User { uid: 0, gid: 0, groups: Vec::new() };
-        describe(spec, &image(&["e"], &[]), &["e".to_owned()], &user, "/hivemind", host).unwrap()
+        describe(spec, &image(&["e"], &[]), &["e".to_owned()], &user, "/hivemind", host, &[]).unwrap()
     }
 
     #[test]

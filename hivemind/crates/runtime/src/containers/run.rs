@@ -1,5 +1,7 @@
 //! Starting a container, in as few calls as containerd allows: image, record, snapshot, task, start.
 
+use std::io;
+
 use containerd_client::services::v1::{
     Container as ContainerRecord, CreateContainerRequest, CreateTaskRequest, StartRequest,
     container::Runtime, snapshots::PrepareSnapshotRequest,
@@ -9,7 +11,8 @@ use prost_types::Any;
 use serde_json::Value;
 
 use super::{
-    ContainerSpec, Containers, Running, descriptors_max, failure, is_unified, limits_swap,
+    ContainerSpec, Containers, Running, capabilities, descriptors_max, devices, failure, is_unified,
+    limits_swap,
     oci::{self, Host},
     user::User,
 };
@@ -37,8 +40,21 @@ pub(crate) async fn run(containers: &Containers<'_>, spec: &ContainerSpec) -> Re
     let arguments = oci::arguments(spec, &image)?;
     check_sources(spec).await?;
     let user = resolve_user(containers, spec, &image).await?;
-    let host = Host { unified: is_unified(), limits_swap: limits_swap(), descriptors_max: descriptors_max() };
-    let described = oci::describe(spec, &image, &arguments, &user, &containers.config.cgroup_parent, host)?;
+    let host = Host {
+        unified: is_unified(),
+        limits_swap: limits_swap(),
+        capabilities: capabilities::own(),
+        descriptors_max: descriptors_max(),
+    };
+    let devices = match spec.privileged {
+        true => tokio::task::spawn_blocking(devices::all)
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error))),
+        false => Ok(Vec::new()),
+    };
+    let devices = devices.map_err(|source| Error::io("read the devices of the machine", source))?;
+    let parent = &containers.config.cgroup_parent;
+    let described = oci::describe(spec, &image, &arguments, &user, parent, host, &devices)?;
     create_record(containers, spec, &described).await?;
     match create_and_start(containers, spec, &image).await {
         Ok(running) => Ok(running),

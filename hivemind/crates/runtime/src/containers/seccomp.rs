@@ -17,10 +17,73 @@ const AF_VSOCK: u32 = 40;
 /// `PER_LINUX`, `PER_LINUX32`, each also with `UNAME26`, and the query.
 const PERSONALITIES: [u32; 5] = [0, 8, 0x2_0000, 0x2_0008, u32::MAX];
 
-/// The profile in the form of the OCI runtime specification, for this machine's architecture.
-pub(super) fn profile() -> &'static Value {
+/// System calls that a capability is good for, besides those that all containers may make: without them it would be of no use.
+const BY_CAPABILITY: [(&str, &[&str]); 11] = [
+    ("BPF", &["bpf"]),
+    ("DAC_READ_SEARCH", &["open_by_handle_at"]),
+    ("PERFMON", &["perf_event_open"]),
+    (
+        SYS_ADMIN,
+        &[
+            "bpf",
+            "clone",
+            "clone3",
+            "fanotify_init",
+            "fsconfig",
+            "fsmount",
+            "fsopen",
+            "fspick",
+            "lookup_dcookie",
+            "mount",
+            "mount_setattr",
+            "move_mount",
+            "open_tree",
+            "perf_event_open",
+            "quotactl",
+            "quotactl_fd",
+            "setdomainname",
+            "sethostname",
+            "setns",
+            "syslog",
+            "umount",
+            "umount2",
+            "unshare",
+        ],
+    ),
+    ("SYS_BOOT", &["reboot"]),
+    ("SYS_MODULE", &["delete_module", "finit_module", "init_module"]),
+    ("SYS_NICE", &["get_mempolicy", "mbind", "set_mempolicy", "set_mempolicy_home_node"]),
+    ("SYS_PACCT", &["acct"]),
+    (
+        "SYS_PTRACE",
+        &["kcmp", "pidfd_getfd", "process_madvise", "process_vm_readv", "process_vm_writev", "ptrace"],
+    ),
+    ("SYS_RAWIO", &["ioperm", "iopl"]),
+    ("SYS_TIME", &["clock_settime", "clock_settime64", "settimeofday", "stime"]),
+];
+const SYS_ADMIN: &str = "SYS_ADMIN";
+
+/// The profile of a container with these capabilities, in the form of the OCI runtime specification, for this machine's
+/// architecture.
+pub(super) fn profile(capabilities: &[String]) -> Value {
     static PROFILE: LazyLock<Value> = LazyLock::new(build);
-    &PROFILE
+    let mut profile = PROFILE.clone();
+    let has = |name: &str| capabilities.iter().any(|capability| capability == name);
+    let names: Vec<&str> = BY_CAPABILITY
+        .iter()
+        .filter(|(name, _)| has(name))
+        .flat_map(|(_, calls)| calls.iter().copied())
+        .collect();
+    if let Some(rules) = profile["syscalls"].as_array_mut() {
+        if has(SYS_ADMIN) {
+            // What it may make namespaces with is not refused by its flags any more.
+            rules.retain(|rule| rule["names"] != json!(["clone"]) && rule["names"] != json!(["clone3"]));
+        }
+        if !names.is_empty() {
+            rules.push(json!({"names": names, "action": "SCMP_ACT_ALLOW"}));
+        }
+    }
+    profile
 }
 
 fn build() -> Value {
@@ -72,6 +135,23 @@ fn build() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_capability_brings_the_system_calls_that_it_is_good_for() {
+        let allows = |capabilities: &[&str], call: &str| {
+            let capabilities: Vec<_> = capabilities.iter().map(|&name| name.to_owned()).collect();
+            let rules = profile(&capabilities)["syscalls"].clone();
+            let names_it = |rule: &Value| rule["names"].as_array().unwrap().iter().any(|name| name == call);
+            let rules: Vec<_> =
+                rules.as_array().unwrap().iter().filter(|rule| names_it(rule)).cloned().collect();
+            rules.iter().any(|rule| rule["action"] == "SCMP_ACT_ALLOW" && rule.get("args").is_none())
+        };
+        for (capability, call) in [(SYS_ADMIN, "mount"), (SYS_ADMIN, "clone3"), ("SYS_TIME", "settimeofday")]
+        {
+            assert!(!allows(&["CHOWN"], call) && allows(&["CHOWN", capability], call), "{call}");
+        }
+        assert!(!allows(&["SYS_TIME"], "mount"));
+    }
 
     #[test]
     fn what_escapes_a_container_is_not_allowed() {

@@ -36,9 +36,12 @@ pub(crate) struct ContainerArgs {
     /// Take away something that root may do, for example NET_RAW; ALL for all; may be repeated
     #[arg(long = "cap-drop", value_name = "CAPABILITY")]
     cap_drop: Vec<String>,
-    /// Let it keep one of those that containers start with, though --cap-drop takes it; may be repeated
+    /// Let it have one that --cap-drop takes, or that the namespace permits besides, for example NET_ADMIN; may be repeated
     #[arg(long = "cap-add", value_name = "CAPABILITY")]
     cap_add: Vec<String>,
+    /// Run it as root of the node in all but name, where the namespace permits it
+    #[arg(long)]
+    privileged: bool,
     /// What each of its processes may use, for example nofile=1024:4096 or core=0; may be repeated
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     ulimits: Vec<String>,
@@ -79,6 +82,7 @@ impl ContainerArgs {
         container.groups = reader.each("--group", &self.groups, &mut Vec::new(), group);
         container.working_dir.clone_from(&self.workdir);
         container.read_only = self.read_only;
+        container.privileged = self.privileged;
         container.tmpfs = reader.each("--tmpfs", &self.tmpfs, &mut places.tmpfs, tmpfs);
         container.shm_size = reader.quantity("--shm-size", self.shm_size.as_deref());
         container.capabilities = Capabilities { add: self.cap_add.clone(), drop: self.cap_drop.clone() };
