@@ -4,7 +4,8 @@
 //! It knows no kind of document: [`documents`] makes a [`Node`] of each document of a [`Source`], and readers of manifests and of
 //! Compose files walk them, adding what they find wrong to [`Faults`]. It does no I/O, and every size is bounded.
 //!
-//! YAML is read by version 1.2 of its specification with the core schema; `yes` and `no` are texts, not booleans.
+//! YAML is read by version 1.2 of its specification with the core schema; `yes` and `no` are texts, not booleans. Tags of one's
+//! own and merge keys are faults, unless [`Options`] allow them.
 #![forbid(unsafe_code)]
 
 mod fault;
@@ -21,7 +22,7 @@ pub use place::Place;
 pub use scalar::{Plain, integer, plain};
 pub use source::Source;
 pub use tree::{Entry, Node, Value};
-pub use tree_builder::documents;
+pub use tree_builder::{Options, documents, documents_with};
 
 /// How deep lists and maps may be nested in each other.
 pub const DEPTH_MAX: usize = 64;

@@ -11,6 +11,8 @@ pub struct Node {
     pub place: Place,
     /// What it is.
     pub value: Value,
+    /// Its tag, if it has one of those that [`crate::Options`] name.
+    pub tag: Option<&'static str>,
     /// Bytes that it and all below it stand for, aliases counted each time.
     pub weight: usize,
     /// How many lists and maps are nested in it, itself included.
@@ -61,7 +63,7 @@ impl Node {
                 1 + entries.iter().map(|e| e.value.height).max().unwrap_or(0),
             ),
         };
-        Node { place, value, weight: inner.saturating_add(NODE_BYTES), height }
+        Node { place, value, tag: None, weight: inner.saturating_add(NODE_BYTES), height }
     }
 
     /// Whether nothing is said.

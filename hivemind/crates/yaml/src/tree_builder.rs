@@ -14,8 +14,22 @@ use crate::{
     tree::{Entry, Node, Value},
 };
 
+/// What is read of YAML beside its core schema.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Tags that are kept at their nodes, such as `!reset`; all others are faults.
+    pub tags: &'static [&'static str],
+    /// Whether `<<` stands for the fields of other maps, as YAML 1.1 has it.
+    pub merge_keys: bool,
+}
+
 /// The documents of `source` that could be read, and its faults. After a fault it goes on with the next document.
 pub fn documents(source: &Source, faults: &mut Faults) -> Vec<Arc<Node>> {
+    documents_with(source, Options::default(), faults)
+}
+
+/// As [`documents`], of a kind of documents that has more than the core schema.
+pub fn documents_with(source: &Source, allowed: Options, faults: &mut Faults) -> Vec<Arc<Node>> {
     let text = match source.text() {
         Ok(text) => text,
         Err(fault) => {
@@ -30,7 +44,7 @@ pub fn documents(source: &Source, faults: &mut Faults) -> Vec<Arc<Node>> {
         simple_key_max_lookahead: 4_096,
     };
     let mut parser = Parser::new_from_str_with_options(text, options);
-    let mut reading = Reading { source, done: Vec::new(), faults };
+    let mut reading = Reading { source, allowed, done: Vec::new(), faults };
     let mut document = Document::default();
     while let Some(next) = parser.next_event() {
         match next {
@@ -55,6 +69,7 @@ fn parser_goes_on<'a>(parser: &mut Parser<'a, StrInput<'a>>) -> bool {
 /// What was read of a source so far.
 struct Reading<'a> {
     source: &'a Source,
+    allowed: Options,
     done: Vec<Arc<Node>>,
     faults: &'a mut Faults,
 }
@@ -74,6 +89,7 @@ struct Document {
 struct Open {
     place: Place,
     anchor: usize,
+    tag: Option<&'static str>,
     content: Content,
 }
 
@@ -83,9 +99,20 @@ enum Content {
         entries: Vec<Entry>,
         /// The place of each key among the entries.
         known: HashMap<String, usize>,
-        /// A key whose value has not come yet; without a text if it is of a kind that cannot be a key.
-        key: Option<(Option<String>, Place)>,
+        /// A key whose value has not come yet.
+        key: Option<(Key, Place)>,
+        /// What `<<` stands for, in the order of the text.
+        merged: Vec<Arc<Node>>,
     },
+}
+
+/// What stands before the `:`.
+enum Key {
+    Text(String),
+    /// `<<`
+    Merge,
+    /// Of a kind that cannot be a key.
+    Refused,
 }
 
 impl Reading<'_> {
@@ -98,27 +125,29 @@ impl Reading<'_> {
                 self.done.extend(document.root.filter(|root| !document.spoilt && !root.is_null()));
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let tagged = self.check_tag(tag.as_deref(), place);
+                let kept = self.kept_tag(tag.as_deref());
+                let tagged = tag.as_deref().filter(|_| kept.is_none());
+                let tagged = self.check_tag(tagged, place);
                 let plain = matches!(style, ScalarStyle::Plain) && tagged != Some("str");
                 // The parser gives a value that is left out as `~`.
                 let text = if plain && span.is_empty() { String::new() } else { text.to_string() };
-                let node = Node::new(place, Value::Scalar { text, plain });
+                let node = Node { tag: kept, ..Node::new(place, Value::Scalar { text, plain }) };
                 self.close(document, Arc::new(node), *anchor);
             }
             Event::SequenceStart(_, anchor, tag) => {
-                self.check_tag(tag.as_deref(), place);
-                document.open.push(Open { place, anchor: *anchor, content: Content::List(Vec::new()) });
+                self.open(document, Content::List(Vec::new()), place, *anchor, tag.as_deref());
             }
             Event::MappingStart(_, anchor, tag) => {
-                self.check_tag(tag.as_deref(), place);
-                let content = Content::Map { entries: Vec::new(), known: HashMap::new(), key: None };
-                document.open.push(Open { place, anchor: *anchor, content });
+                let (entries, known) = (Vec::new(), HashMap::new());
+                let content = Content::Map { entries, known, key: None, merged: Vec::new() };
+                self.open(document, content, place, *anchor, tag.as_deref());
             }
             Event::SequenceEnd | Event::MappingEnd => {
-                if let Some(Open { mut place, anchor, content }) = document.open.pop() {
+                if let Some(Open { mut place, anchor, tag, content }) = document.open.pop() {
                     let value = match content {
                         Content::List(items) => Value::List(items),
-                        Content::Map { entries, .. } => {
+                        Content::Map { mut entries, mut known, merged, .. } => {
+                            merged.iter().for_each(|node| self.merge(node, &mut entries, &mut known));
                             // A map in block style begins with its first key, and is pointed at by it.
                             place = entries
                                 .first()
@@ -128,11 +157,45 @@ impl Reading<'_> {
                             Value::Map(entries)
                         }
                     };
-                    self.close(document, Arc::new(Node::new(place, value)), anchor);
+                    self.close(document, Arc::new(Node { tag, ..Node::new(place, value) }), anchor);
                 }
             }
             Event::Alias(anchor) => self.alias(document, *anchor, place),
             _ => {}
+        }
+    }
+
+    fn open(
+        &mut self,
+        document: &mut Document,
+        content: Content,
+        place: Place,
+        anchor: usize,
+        tag: Option<&Tag>,
+    ) {
+        let kept = self.kept_tag(tag);
+        if kept.is_none() {
+            self.check_tag(tag, place);
+        }
+        document.open.push(Open { place, anchor, tag: kept, content });
+    }
+
+    /// Adds the fields of what `<<` stands for, save for those that are there.
+    fn merge(&mut self, node: &Arc<Node>, entries: &mut Vec<Entry>, known: &mut HashMap<String, usize>) {
+        match &node.value {
+            Value::Map(merged) => {
+                for Entry { key, key_place, value } in merged.iter().filter(|e| !known.contains_key(&e.key)) {
+                    entries.push(Entry { key: key.clone(), key_place: *key_place, value: value.clone() });
+                }
+                known.extend(merged.iter().map(|e| (e.key.clone(), 0)));
+            }
+            Value::List(items) if items.iter().all(|item| matches!(item.value, Value::Map(_))) => {
+                items.iter().for_each(|item| self.merge(item, entries, known));
+            }
+            _ => {
+                let message = "what '<<' stands for is neither a map nor a list of maps".to_owned();
+                self.add(node.place, ErrorCode::WrongType, message, "give it an alias of a map: <<: *name");
+            }
         }
     }
 
@@ -147,10 +210,11 @@ impl Reading<'_> {
         };
         match &mut parent.content {
             Content::List(items) => items.push(node),
-            Content::Map { entries, known, key } => match key.take() {
-                None => *key = Some(self.key(&node)),
-                Some((None, _)) => {}
-                Some((Some(text), key_place)) => {
+            Content::Map { entries, known, key, merged } => match key.take() {
+                None => *key = Some((self.key(&node), node.place)),
+                Some((Key::Refused, _)) => {}
+                Some((Key::Merge, _)) => merged.push(node),
+                Some((Key::Text(text), key_place)) => {
                     if let Some(first) = known.get(&text) {
                         let line = entries.get(*first).map_or(0, |e| e.key_place.line);
                         let message = format!("{text:?} stands twice in one map, first in line {line}");
@@ -166,18 +230,21 @@ impl Reading<'_> {
         }
     }
 
-    fn key(&mut self, node: &Node) -> (Option<String>, Place) {
-        let Value::Scalar { text, .. } = &node.value else {
+    fn key(&mut self, node: &Node) -> Key {
+        let Value::Scalar { text, plain } = &node.value else {
             let message = "a list or map cannot be a key here".to_owned();
             self.add(node.place, ErrorCode::WrongType, message, "write a name and ':' before the value");
-            return (None, node.place);
+            return Key::Refused;
         };
-        if text == "<<" {
-            let message = "merge keys are not supported: YAML 1.2 has none".to_owned();
-            self.add(node.place, ErrorCode::Unsupported, message, "write the fields out");
-            return (None, node.place);
+        match (text.as_str(), self.allowed.merge_keys) {
+            ("<<", true) if *plain => Key::Merge,
+            ("<<", false) => {
+                let message = "merge keys are not supported: YAML 1.2 has none".to_owned();
+                self.add(node.place, ErrorCode::Unsupported, message, "write the fields out");
+                Key::Refused
+            }
+            _ => Key::Text(text.clone()),
         }
-        (Some(text.clone()), node.place)
     }
 
     fn alias(&mut self, document: &mut Document, anchor: usize, place: Place) {
@@ -202,6 +269,12 @@ impl Reading<'_> {
                 self.close(document, Arc::new(empty_at(place)), 0);
             }
         }
+    }
+
+    /// The tag, if it is one of those that are kept.
+    fn kept_tag(&self, tag: Option<&Tag>) -> Option<&'static str> {
+        let name = tag?.original();
+        self.allowed.tags.iter().copied().find(|kept| *kept == name)
     }
 
     /// The name of a tag of YAML's core schema; a fault at any other.
