@@ -32,7 +32,7 @@ struct Target {
     directory: &'static str,
 }
 
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 11] = [
     Target { name: "packet", directory: "hivemind-common" },
     Target { name: "event", directory: "hivemind/crates/datapath" },
     Target { name: "netlink", directory: "hivemind/crates/datapath" },
@@ -42,6 +42,7 @@ const TARGETS: [Target; 10] = [
     Target { name: "join", directory: "hivemind/crates/api" },
     Target { name: "segment", directory: "hivemind/crates/flowlog" },
     Target { name: "manifest", directory: "hivemind/crates/manifest" },
+    Target { name: "compose", directory: "hivemind/crates/compose" },
     Target { name: "message", directory: "supervisor" },
 ];
 

@@ -53,6 +53,7 @@ pub use deploy::{
 pub use device::{Blkio, BlkioRate, BlkioWeight, Device, DeviceCount, DeviceRequest, Gpus, Logging, Ulimit};
 pub use file::{FileError, Files};
 pub use grant::{Config, External, Grant, Grants, Secret};
+pub use hivemind_model::ErrorCode;
 pub use hivemind_yaml::{Excerpt, FAULTS_MAX, Fault};
 pub use host::{ExtraHost, ExtraHosts, HostAddress};
 pub use limits::{

@@ -22,6 +22,7 @@ use crate::{
     service::Service,
     source::{FileId, TOP, join},
     spot::{Located, Spot},
+    tree::Tree,
 };
 
 /// What is to be read.
@@ -120,7 +121,9 @@ fn project(request: &Request, reader: &mut Reader<'_>) -> Option<Project> {
     for Opened { file, .. } in &opened {
         reader.sources.set_environment(*file, scope.environment.clone());
     }
-    let tree = load::merged(reader, &opened, &scope)?;
+    // Files that say nothing are a project without services, which is told as such.
+    let first = opened.first().map_or(FileId(0), |opened| opened.file);
+    let tree = load::merged(reader, &opened, &scope).unwrap_or_else(|| Tree::empty_map(first));
     if tree.weight > MERGED_BYTES_MAX {
         let message = "files that come to too much with what they include and extend".to_owned();
         reader.fault(&At::top(&tree), ErrorCode::OutOfRange, message, "make several projects of it");

@@ -54,6 +54,7 @@ fn service(path: &[&str]) -> Rule {
         ["ports"] => Rule::Ports,
         ["volumes"] => Rule::Mounts,
         ["configs" | "secrets"] | ["build", "secrets"] => Rule::Grants,
+        ["networks", _, "aliases" | "link_local_ips"] | ["build", "tags" | "platforms"] => Rule::Unique,
         ["build"] => Rule::Build,
         ["logging"] => Rule::Logging,
         [
