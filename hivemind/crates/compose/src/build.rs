@@ -17,7 +17,7 @@ use crate::{
 record! {
     /// How the image of a service is built.
     pub struct Build {
-        /// What the Dockerfile may copy from.
+        /// What the Dockerfile may copy from; always there: the project's directory if nothing is said.
         context: Option<Located<Context>>,
         /// The Dockerfile, as seen from the context; none: `Dockerfile`.
         dockerfile: Option<Located<String>>,
@@ -72,7 +72,14 @@ impl Yaml for Build {
                 let context = Context::read(reader, at)?;
                 Some(Build { context: Some(at.located(context)), ..Build::default() })
             }
-            _ => Build::read_record(reader, at),
+            _ => {
+                let mut build = Build::read_record(reader, at)?;
+                if build.context.is_none() {
+                    let here = reader.sources.resolve(at.node.file, ".");
+                    build.context = Some(at.located(Context::Directory(here)));
+                }
+                Some(build)
+            }
         }
     }
 

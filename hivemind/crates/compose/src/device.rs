@@ -131,8 +131,8 @@ impl Yaml for Gpus {
     }
 }
 
-/// What a limit of the kernel is made of. More is not told apart from none.
-type Amount = Limit<Within<0, { i64::MAX }>>;
+/// How much of something there may be.
+pub type Amount = Limit<Within<0, { i64::MAX }>>;
 
 /// How much of something each process may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@
 //!
 //! Every fault has its file, line and column, and all faults of all files are told at once; what a later file replaces is not
 //! judged. Every value of a project keeps its [`Spot`], so that who cannot do what it asks for can say where it stands.
-//! [`Project::to_yaml`] prints a project in one form.
+//! [`Project::to_yaml`] prints a project in one form; [`plan()`] makes the model's objects of it.
 //!
 //! `develop` is known and left out, since it says nothing of how a project runs.
 #![forbid(unsafe_code)]
@@ -29,6 +29,7 @@ mod load;
 mod merge;
 mod mount;
 mod network;
+mod plan;
 mod port;
 mod print;
 mod project;
@@ -50,7 +51,9 @@ pub use deploy::{
     Preference, Replicas, Reservations, ResourceLimits, Resources, RestartCondition, RestartPolicy,
     UpdateConfig, UpdateOrder,
 };
-pub use device::{Blkio, BlkioRate, BlkioWeight, Device, DeviceCount, DeviceRequest, Gpus, Logging, Ulimit};
+pub use device::{
+    Amount, Blkio, BlkioRate, BlkioWeight, Device, DeviceCount, DeviceRequest, Gpus, Logging, Ulimit,
+};
 pub use file::{FileError, Files};
 pub use grant::{Config, External, Grant, Grants, Secret};
 pub use hivemind_model::ErrorCode;
@@ -66,6 +69,7 @@ pub use mount::{
     VolumeOptions,
 };
 pub use network::{Attachment, Ipam, IpamBlock, Network, Volume};
+pub use plan::{Plan, Planned, PlannedBuild, PlannedVolume, plan};
 pub use port::{Expose, Port, PortMode, Ports, Protocol, Published};
 pub use project::Project;
 pub use request::{FILE_NAMES, Reading, Request, read, usual_files};

@@ -1,5 +1,5 @@
 //! Projects of different kinds, each in a directory of its own, and what comes of them: `project.yaml` is the project as it is
-//! printed, `told.txt` what was told. With the variable UPDATE set, both are written instead of compared.
+//! printed, `told.txt` what was told, `plan.txt` what cannot be had of it. With the variable UPDATE set, both are written instead of compared.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hivemind_compose::{Fault, FileError, Files, Reading, Request, read};
+use hivemind_compose::{Fault, FileError, Files, Reading, Request, plan, read};
 
 /// Where the directory of a fixture appears to be.
 const ROOT: &str = "/project";
@@ -78,6 +78,9 @@ fn check(name: &str, request: Request) -> Reading {
     let printed = reading.project.as_ref().map(|project| project.to_yaml()).unwrap_or_default();
     compare(&fixture, "project.yaml", &printed);
     if let Some(project) = &reading.project {
+        let planned = plan(project);
+        compare(&fixture, "plan.txt", &told(&planned.faults, &planned.warnings));
+        assert_eq!(planned.plan.is_some(), planned.faults.is_empty());
         let again = read_text(&printed, &request);
         assert_eq!(again.faults, [], "{printed}");
         assert_eq!(again.project.as_ref(), Some(project), "{printed}");
@@ -231,6 +234,13 @@ fn ranges_of_ports_are_written_out() {
 #[test]
 fn a_service_is_spread_over_machines() {
     check("deploy", request());
+}
+
+#[test]
+fn a_shop_of_which_all_can_be_had() {
+    let reading = check("shop", request());
+    let planned = plan(&reading.project.unwrap());
+    assert_eq!((planned.faults, planned.warnings), (Vec::new(), Vec::new()));
 }
 
 #[test]

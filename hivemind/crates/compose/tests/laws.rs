@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hivemind_compose::{FileError, Files, Reading, Request, read};
+use hivemind_compose::{FileError, Files, Reading, Request, plan, read};
 use proptest::{prelude::*, sample::select};
 
 /// Files that are held in memory, by their names in `/project`.
@@ -126,6 +126,7 @@ fn good() -> Vec<&'static str> {
         include_str!("fixtures/anchors/compose.yaml"),
         include_str!("fixtures/files/compose.yaml"),
         include_str!("fixtures/faults/compose.yaml"),
+        include_str!("fixtures/shop/compose.yaml"),
     ]
 }
 
@@ -190,6 +191,20 @@ proptest! {
         let again = again.project.unwrap();
         prop_assert_eq!(&again.to_yaml(), &printed);
         prop_assert_eq!(again, project);
+    }
+
+    #[test]
+    fn a_plan_has_only_what_the_model_takes_and_every_fault_of_it_is_within_the_text(text in mutated()) {
+        let Some(project) = read_all(&[("compose.yaml", &text)]).project else { return Ok(()) };
+        let planned = plan(&project);
+        prop_assert_eq!(planned.plan.is_some(), planned.faults.is_empty());
+        for fault in planned.faults.iter().chain(&planned.warnings) {
+            prop_assert!(fault.line >= 1 && fault.line <= text.lines().count() + 1, "{fault} in {text:?}");
+            prop_assert!(!fault.field.is_empty() && !fault.hint.is_empty(), "{fault:?}");
+        }
+        for app in planned.plan.iter().flat_map(|plan| &plan.apps) {
+            prop_assert_eq!(app.validate(), Ok(()));
+        }
     }
 
     #[test]

@@ -225,6 +225,73 @@ fn what_is_replaced_or_reset_is_gone_and_what_is_not_is_merged() {
 }
 
 #[test]
+fn each_field_is_merged_by_its_rule() {
+    for (base, over, merged) in [
+        ("command: a", "command: [b]", "command:\n  - b\n"),
+        ("entrypoint: [a, b]", "entrypoint: c", "entrypoint:\n  - c\n"),
+        ("environment: [A=1, B=2]", "environment: {B: 3}", "environment:\n  A: \"1\"\n  B: \"3\"\n"),
+        ("labels: {a: b}", "labels: [a=c, d]", "labels:\n  a: c\n  d: \"\"\n"),
+        ("sysctls: {a: 1}", "sysctls: [b=2]", "sysctls:\n  a: \"1\"\n  b: \"2\"\n"),
+        (
+            "extra_hosts: {a: 1.1.1.1}",
+            "extra_hosts: ['b:2.2.2.2', 'a=1.1.1.1']",
+            "extra_hosts:\n  - \"a=1.1.1.1\"\n  - \"b=2.2.2.2\"\n",
+        ),
+        ("dns: 1.1.1.1", "dns: [2.2.2.2]", "dns:\n  - 1.1.1.1\n  - 2.2.2.2\n"),
+        ("dns_opt: [a]", "dns_opt: [a, b]", "dns_opt:\n  - a\n  - b\n"),
+        ("security_opt: [a:1]", "security_opt: [b:1]", "security_opt:\n  - \"a:1\"\n  - \"b:1\"\n"),
+        ("tmpfs: /a", "tmpfs: /b", "tmpfs:\n  - /a\n  - /b\n"),
+        (
+            "ulimits: {nproc: {soft: 1, hard: 2}}",
+            "ulimits: {nproc: 3}",
+            "ulimits:\n  nproc:\n    soft: 3\n    hard: 3\n",
+        ),
+        (
+            "healthcheck: {test: a, retries: 1}",
+            "healthcheck: {test: [CMD, b]}",
+            "healthcheck:\n  test:\n    - CMD\n    - b\n  retries: 1\n",
+        ),
+        (
+            "logging: {driver: a, options: {x: 1}}",
+            "logging: {options: {z: 2}}",
+            "logging:\n  driver: a\n  options:\n    x: \"1\"\n    z: \"2\"\n",
+        ),
+        ("logging: {driver: a, options: {x: 1}}", "logging: {driver: b}", "logging:\n  driver: b\n"),
+        (
+            "volumes: ['/a:/x', '/c:/z']",
+            "volumes: ['/b:/x/:ro']",
+            "volumes:\n  - type: bind\n    source: /b\n    target: /x/\n    read_only: true\n    bind:\n      create_host_path: true\n  - type: bind\n    source: /c\n    target: /z\n    bind:\n      create_host_path: true\n",
+        ),
+        (
+            "ports: ['80:80']",
+            "ports: ['80:80/tcp', {target: 81, published: 81}]",
+            "ports:\n  - target: 80\n    published: \"80\"\n    protocol: tcp\n  - target: 81\n    published: \"81\"\n    protocol: tcp\n",
+        ),
+        ("user: a", "user: b", "user: b\n"),
+        ("user: a", "user: null", ""),
+        ("dns: [1.1.1.1]", "dns: null", "dns:\n  - 1.1.1.1\n"),
+        ("command: a", "command: null", ""),
+        (
+            "deploy: {placement: {constraints: [a]}, replicas: 1}",
+            "deploy: {placement: {constraints: [b]}}",
+            "deploy:\n  replicas: 1\n  placement:\n    constraints:\n      - a\n      - b\n",
+        ),
+    ] {
+        let file = |field: &str| format!("services: {{a: {{image: x, {field}}}}}\n");
+        let (base_file, over_file) = (file(base), file(over));
+        let reading = read_all(&[("a.yaml", &base_file), ("b.yaml", &over_file)]);
+        assert_eq!(told(&reading), Vec::<String>::new(), "{base} and {over}");
+        let indented: String = merged.lines().map(|line| format!("    {line}\n")).collect();
+        let printed = reading.project.unwrap().to_yaml();
+        assert_eq!(
+            printed,
+            format!("name: project\nservices:\n  a:\n    image: x\n{indented}"),
+            "{base} and {over}"
+        );
+    }
+}
+
+#[test]
 fn an_override_resets_what_a_service_extends() {
     let base = "services:\n  base:\n    image: x\n    ports: [\"80:80\"]\n  web:\n    extends: base\n    ports: !reset []\n";
     let project =

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hivemind_compose::{FileError, Files, Request, read};
+use hivemind_compose::{FileError, Files, Request, plan, read};
 
 /// Every file of the project has the same bytes.
 struct Same<'i>(&'i [u8]);
@@ -47,6 +47,11 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let again = read(&request, &Same(input));
     assert_eq!(found.faults, again.faults, "a second reading finds other faults");
     let Some(project) = found.project else { return };
+    let planned = plan(&project);
+    assert_eq!(planned.plan.is_some(), planned.faults.is_empty());
+    for app in planned.plan.iter().flat_map(|plan| &plan.apps) {
+        app.validate().expect("a plan has only apps that are valid");
+    }
     let printed = project.to_yaml();
     request.files = vec![PathBuf::from("compose.yaml")];
     let read_back = read(&request, &One(&printed));
