@@ -6,8 +6,8 @@ use std::{
 };
 
 use hivemind_compose::{
-    Condition, ErrorCode, FILE_BYTES_MAX, FILES_MAX, FileError, Files, HealthTest, PORTS_MAX, Project,
-    Reading, Request, SERVICES_MAX, read,
+    Condition, DOCUMENTS_MAX, ErrorCode, FILE_BYTES_MAX, FILES_MAX, FileError, Files, HealthTest, PORTS_MAX,
+    Project, Reading, Request, SERVICES_MAX, read,
 };
 
 /// Files that are held in memory, by their names in `/project`.
@@ -247,6 +247,11 @@ fn each_field_is_merged_by_its_rule() {
             "ulimits:\n  nproc:\n    soft: 3\n    hard: 3\n",
         ),
         (
+            "healthcheck: {test: [CMD, a]}",
+            "healthcheck: {test: [CMD, b]}",
+            "healthcheck:\n  test:\n    - CMD\n    - b\n",
+        ),
+        (
             "healthcheck: {test: a, retries: 1}",
             "healthcheck: {test: [CMD, b]}",
             "healthcheck:\n  test:\n    - CMD\n    - b\n  retries: 1\n",
@@ -366,6 +371,27 @@ fn everything_is_bounded() {
     let extends: String = (0..40).map(|i| format!("  s{i}: {{extends: s{}}}\n", i + 1)).collect();
     let found = told(&read_all(&[("c.yaml", &format!("services:\n{extends}  s40: {{image: x}}\n"))]));
     assert!(found[0].contains("more than 32 services that extend each other"), "{found:?}");
+}
+
+#[test]
+fn documents_variables_and_files_of_them_are_bounded() {
+    let documents =
+        |count: usize| format!("services: {{a: {{image: x}}}}\n{}", "---\nx-a: 1\n".repeat(count - 1));
+    assert_eq!(told(&read_all(&[("c.yaml", &documents(DOCUMENTS_MAX))])), Vec::<String>::new());
+    let found = told(&read_all(&[("c.yaml", &documents(DOCUMENTS_MAX + 1))]));
+    assert_eq!(found[0], format!("c.yaml:1:1 HM0103 more than {DOCUMENTS_MAX} documents"));
+
+    let long = "x".repeat(1 << 10);
+    let uses = "${LONG}${LONG}${LONG}${LONG}${LONG}${LONG}${LONG}${LONG}";
+    let labels: String = (0..1_100).map(|i| format!("      l{i}: \"{uses}\"\n")).collect();
+    let compose = format!("services:\n  a:\n    image: x\n    labels:\n{labels}");
+    let found = told(&read_all(&[("c.yaml", &compose), (".env", &format!("LONG={long}\n"))]));
+    assert!(found.iter().any(|f| f.contains("variables that stand for too much")), "{}", found[0]);
+
+    let names: String = (0..4_100).map(|_| "e.env, ").collect();
+    let compose = format!("services: {{a: {{image: x, env_file: [{names}]}}}}\n");
+    let found = told(&read_all(&[("c.yaml", &compose), ("e.env", "A=1\n")]));
+    assert_eq!(found, ["e.env:1:1 HM0103 files of variables are named more than 4000 times"]);
 }
 
 #[test]

@@ -369,7 +369,10 @@ fn what_only_runs_in_another_way_is_a_warning_where_it_stands() {
             "pull_policy: always",
             "4:5 services.web.pull_policy is ignored: an image is pulled if it is not there",
         ),
-        ("mem_reservation: 1g", "4:5 services.web.mem_reservation is ignored: nothing is kept for a replica"),
+        (
+            "mem_reservation: 1g",
+            "4:5 services.web.mem_reservation is ignored: what is kept for a replica is what it may take at most",
+        ),
         (
             "restart: on-failure:3",
             "4:14 services.web.restart is ignored: it is started again as often as it ends, after ever longer pauses",
@@ -391,6 +394,31 @@ fn what_only_runs_in_another_way_is_a_warning_where_it_stands() {
         assert_eq!(told(&found.warnings), [warning], "{field}");
         assert_eq!(told(&found.faults), Vec::<String>::new(), "{field}");
     }
+}
+
+#[test]
+fn what_networks_and_volumes_cannot_be_is_told_of_those_that_are_used() {
+    let text = "services: {a: {image: x, networks: [n], volumes: ['v:/v']}}\nnetworks:\n  n: {driver: macvlan, driver_opts: {a: b}, ipam: {}, enable_ipv4: false, labels: [l]}\n  unused: {driver: ipvlan}\nvolumes:\n  v: {driver: nfs, driver_opts: {a: b}, labels: [l]}\n  unused: {driver: nfs}\n";
+    let found = planned(text);
+    assert_eq!(
+        told(&found.faults),
+        [
+            "3:15 networks.n.driver is not supported: all replicas are in one network, kept apart by policies",
+            "6:15 volumes.v.driver is not supported: volumes are directories of a node",
+            "6:34 volumes.v.driver_opts.a is not supported: volumes are directories of a node",
+        ]
+    );
+    let warned: Vec<_> = found.warnings.iter().map(|warning| warning.field.as_str()).collect();
+    assert_eq!(
+        warned,
+        [
+            "networks.n.driver_opts.a",
+            "networks.n.ipam",
+            "networks.n.enable_ipv4",
+            "networks.n.labels[0]",
+            "volumes.v.labels[0]"
+        ]
+    );
 }
 
 #[test]

@@ -132,7 +132,8 @@ impl<'p> Planner<'p> {
     }
 }
 
-fn networks(service: &Service) -> BTreeSet<&str> {
+/// The networks that a service is in.
+pub(super) fn networks(service: &Service) -> BTreeSet<&str> {
     match service.networks.is_empty() {
         true => BTreeSet::from([DEFAULT]),
         false => service.networks.keys().map(String::as_str).collect(),

@@ -247,9 +247,9 @@ fn running(service: &Service) -> Vec<Said<'_>> {
     ]
 }
 
-/// Shares of what a machine has: replicas have limits, and nothing is kept for them.
+/// Shares of what a machine has: replicas have limits, and these are kept for them.
 fn shares(service: &Service) -> Vec<Said<'_>> {
-    let kept = "nothing is kept for a replica";
+    let kept = "what is kept for a replica is what it may take at most";
     let weight = "replicas have equal shares, within their limits";
     let swap = "swap is as the machine has it";
     let processors = "replicas run on any processor of their node";

@@ -1,6 +1,6 @@
 //! Volumes and networks of the project.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hivemind_model::ErrorCode;
 
@@ -11,6 +11,7 @@ use crate::{
     plan::{
         PlannedVolume, Planner,
         name::{is_label, label_of},
+        policy::networks,
     },
     spot::Located,
 };
@@ -30,17 +31,17 @@ impl Planner<'_> {
     pub(super) fn volumes(&mut self) -> Vec<PlannedVolume> {
         let mut planned: BTreeMap<String, (String, PlannedVolume)> = BTreeMap::new();
         let mounts = self.project.services.values().flat_map(|service| service.volumes.iter());
-        let used: Vec<&String> = mounts
+        let used: BTreeSet<&str> = mounts
             .filter_map(|mount| match &mount.what {
-                Mounted::Volume(Some(name), _) => Some(name),
+                Mounted::Volume(Some(name), _) => Some(name.as_str()),
                 _ => None,
             })
             .collect();
         for (key, volume) in &self.project.volumes {
-            self.check_volume(volume);
-            if !used.contains(&key) {
+            if !used.contains(key.as_str()) {
                 continue;
             }
+            self.check_volume(volume);
             let name = volume_name(key, Some(volume));
             let spot = volume.name.as_ref().map_or_else(|| volume.spot.of_key(), |name| name.spot.clone());
             if !is_label(&name) {
@@ -76,7 +77,9 @@ impl Planner<'_> {
 
     /// Tells what networks cannot be: they are policies, and all replicas have one interface.
     pub(super) fn networks(&mut self) {
-        for network in self.project.networks.values() {
+        let used: BTreeSet<&str> =
+            self.project.services.values().flat_map(|service| networks(service)).collect();
+        for (_, network) in self.project.networks.iter().filter(|(name, _)| used.contains(name.as_str())) {
             let usual = ["bridge", "overlay", "default"];
             if let Some(driver) = network.driver.as_ref().filter(|driver| !usual.contains(&driver.as_str())) {
                 let why = "all replicas are in one network, kept apart by policies";
