@@ -292,9 +292,7 @@ impl Yaml for PullPolicy {
     fn read(reader: &mut Reader<'_>, at: &At<'_>) -> Option<Self> {
         let text = reader.text(at)?;
         if let Some(every) = text.strip_prefix("every_") {
-            let weeks =
-                every.strip_suffix('w').and_then(|weeks| weeks.parse::<u32>().ok()).filter(|w| *w <= 52);
-            let duration = weeks.map(|weeks| Duration(DAY * 7 * weeks)).or_else(|| Duration::parse(every));
+            let duration = Duration::parse_long(every);
             if duration.is_none() {
                 let message = format!("{} is not a length of time", shown(every));
                 reader.fault(at, ErrorCode::OutOfRange, message, "write every_12h, every_2d or every_1w");

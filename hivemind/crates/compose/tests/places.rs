@@ -273,6 +273,11 @@ fn each_field_is_merged_by_its_rule() {
             "ports:\n  - target: 80\n    published: \"80\"\n    protocol: tcp\n  - target: 81\n    published: \"81\"\n    protocol: tcp\n",
         ),
         ("user: a", "user: b", "user: b\n"),
+        (
+            "devices: ['/a:/b:r']",
+            "devices: [{source: /c, target: /b}, /d]",
+            "devices:\n  - source: /c\n    target: /b\n  - source: /d\n",
+        ),
         ("user: a", "user: null", ""),
         ("dns: [1.1.1.1]", "dns: null", "dns:\n  - 1.1.1.1\n"),
         ("command: a", "command: null", ""),

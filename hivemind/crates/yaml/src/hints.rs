@@ -23,7 +23,7 @@ pub(crate) fn of_syntax(kind: &ErrorKind) -> (String, &'static str) {
             ("an alias of something that is not there".to_owned(), "put text that begins with '*' in quotes")
         }
         E::RecursionLimitExceeded => {
-            (format!("nested more than {} deep", crate::DEPTH_MAX), "a manifest needs far less")
+            (format!("nested more than {} deep", crate::DEPTH_MAX), "write it flatter")
         }
         E::SimpleKeyExpected | E::InvalidSimpleKey | E::ExpectedBlockMappingKey => (
             "no 'name: value' where one is wanted".to_owned(),

@@ -50,6 +50,11 @@ pub(super) fn key(rule: Rule, item: &Tree) -> Option<String> {
             };
             Some(target.trim_end_matches('/').to_owned())
         }
+        Rule::Devices => {
+            let of_text = |text: &str| text.split(':').take(2).last().map(str::to_owned);
+            let of_map = || field("target").or_else(|| field("source")).map(str::to_owned);
+            item.scalar().map_or_else(of_map, of_text)
+        }
         Rule::Grants => {
             Some(item.scalar().or_else(|| field("target")).or_else(|| field("source"))?.to_owned())
         }

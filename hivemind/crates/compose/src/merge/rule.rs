@@ -23,6 +23,8 @@ pub(super) enum Rule {
     Ports,
     /// A list of volumes, one at a path.
     Mounts,
+    /// A list of devices, one at a path.
+    Devices,
     /// A list of configs or secrets, one at a path.
     Grants,
     /// A map, or the directory that it has as `context`.
@@ -53,6 +55,7 @@ fn service(path: &[&str]) -> Rule {
         ["extra_hosts"] | ["build", "extra_hosts"] => Rule::Hosts,
         ["ports"] => Rule::Ports,
         ["volumes"] => Rule::Mounts,
+        ["devices"] => Rule::Devices,
         ["configs" | "secrets"] | ["build", "secrets"] => Rule::Grants,
         ["networks", _, "aliases" | "link_local_ips"] | ["build", "tags" | "platforms"] => Rule::Unique,
         ["build"] => Rule::Build,
@@ -61,7 +64,6 @@ fn service(path: &[&str]) -> Rule {
             "cap_add"
             | "cap_drop"
             | "device_cgroup_rules"
-            | "devices"
             | "dns_opt"
             | "expose"
             | "external_links"

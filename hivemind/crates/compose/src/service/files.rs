@@ -1,6 +1,6 @@
 //! Files of variables and labels that services name.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use hivemind_model::ErrorCode;
 
@@ -16,12 +16,26 @@ use crate::{
 /// The fields of an entry of `env_file`.
 const FIELDS: &[&str] = &["path", "required", "format"];
 
-/// Adds the variables of the files that `env_file` names, below those of `environment`. A later file wins.
+/// Adds the variables of the files that `env_file` names, below those of `environment`. A later file wins; what `environment`
+/// names and nobody gives a value is left out, whatever the files say.
 pub(super) fn variables(reader: &mut Reader<'_>, at: &At<'_>, environment: &mut Variables) {
     let below = at.below("environment");
+    let said = names(at, "environment");
     let read = read(reader, at, "env_file", &below);
-    for (name, variable) in read.into_iter().rev() {
+    for (name, variable) in read.into_iter().rev().filter(|(name, _)| !said.contains(name.as_str())) {
         environment.0.entry(name).or_insert(variable);
+    }
+}
+
+/// The names that a field has, in either of its forms.
+fn names<'t>(at: &At<'t>, key: &str) -> HashSet<&'t str> {
+    let Some(field) = at.get(key) else { return HashSet::new() };
+    match &field.node.value {
+        Value::List(items) => {
+            let texts = items.iter().filter_map(|item| item.scalar());
+            texts.map(|text| text.split_once('=').map_or(text, |(name, _)| name)).collect()
+        }
+        _ => field.node.pairs().iter().map(|pair| pair.key.as_str()).collect(),
     }
 }
 

@@ -19,19 +19,24 @@ pub struct Duration(pub std::time::Duration);
 const MICROSECONDS_MAX: u64 = 366 * 24 * 3_600 * 1_000_000;
 
 /// Units in microseconds; those that others begin with come later.
-const UNITS: [(&str, u64); 7] = [
-    ("us", 1),
-    ("µs", 1),
-    ("ms", 1_000),
-    ("s", 1_000_000),
-    ("m", 60_000_000),
-    ("h", 3_600_000_000),
-    ("d", 86_400_000_000),
-];
+const UNITS: [(&str, u64); 6] =
+    [("us", 1), ("µs", 1), ("ms", 1_000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000)];
+
+/// Those that only times between pulls of an image may have besides.
+const LONG_UNITS: [(&str, u64); 2] = [("d", 86_400_000_000), ("w", 604_800_000_000)];
 
 impl Duration {
     /// `1m30s`, `500ms`, `1.5h`; `0` without a unit.
     pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::of_units(text, &UNITS)
+    }
+
+    /// The same with days and weeks: `1w2d12h`.
+    pub(crate) fn parse_long(text: &str) -> Option<Self> {
+        Self::of_units(text, &[&UNITS[..], &LONG_UNITS[..]].concat())
+    }
+
+    fn of_units(text: &str, units: &[(&str, u64)]) -> Option<Self> {
         if text == "0" {
             return Some(Duration(std::time::Duration::ZERO));
         }
@@ -39,7 +44,7 @@ impl Duration {
         while !rest.is_empty() {
             let split = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
             let (number, behind) = rest.split_at_checked(split)?;
-            let (unit, size) = UNITS.iter().find(|(unit, _)| behind.starts_with(unit))?;
+            let (unit, size) = units.iter().find(|(unit, _)| behind.starts_with(unit))?;
             let part = u128::from(millionths(number)?) * u128::from(*size) / 1_000_000;
             sum = sum.checked_add(u64::try_from(part).ok()?)?;
             rest = behind.strip_prefix(unit)?;
@@ -99,13 +104,16 @@ mod tests {
             ("0s", 0, "0s"),
             ("1h5m10s20ms", 3_910_020, "1h5m10s20ms"),
             ("1000us", 1, "1ms"),
-            ("2d", 172_800_000, "48h"),
         ] {
             let read = Duration::parse(text).unwrap();
             assert_eq!((read.0.as_millis(), read.to_string().as_str()), (ms, printed), "{text}");
         }
-        for text in ["", "5", "s", "-1s", "1 s", "1x", "1m30", "1..5s", "9999999h", "99999999999999999999s"] {
+        for text in
+            ["", "5", "s", "-1s", "1 s", "1x", "1m30", "1..5s", "2d", "9999999h", "99999999999999999999s"]
+        {
             assert_eq!(Duration::parse(text), None, "{text}");
         }
+        let long = Duration::parse_long("1w2d12h").map(|long| long.to_string());
+        assert_eq!(long.as_deref(), Some("228h"));
     }
 }
