@@ -327,6 +327,15 @@ impl ApiError {
         ApiError { code, message: message.into(), field: None, hint: hint.into(), problems: Vec::new() }
     }
 
+    /// All faults that it tells: those that it holds, or itself.
+    pub fn into_problems(self) -> Vec<Problem> {
+        if self.problems.is_empty() {
+            let ApiError { code, message, field, hint, .. } = self;
+            return vec![Problem { code, field: field.unwrap_or_default(), message, hint }];
+        }
+        self.problems
+    }
+
     /// The same error, at `field`.
     pub fn at(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());

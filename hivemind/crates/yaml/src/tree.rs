@@ -84,9 +84,13 @@ impl Node {
         }
     }
 
-    /// The place of the node at `path`, such as `spec.ingress[0].from`, or of the last on the way to it that is there.
-    /// Keys may have dots in them.
+    /// The place of the node at `path`, or of the last on the way to it that is there.
     pub fn place_of(&self, path: &str) -> Place {
+        self.nearest_to(path).place
+    }
+
+    /// The node at `path`, such as `spec.ingress[0].from`, or the last on the way to it that is there. Keys may have dots in them.
+    pub fn nearest_to(&self, path: &str) -> &Node {
         let rest = path.strip_prefix('.').unwrap_or(path);
         match &self.value {
             Value::Map(entries) => {
@@ -100,16 +104,16 @@ impl Node {
                 };
                 let found =
                     entries.iter().filter_map(|e| Some((e, tail(e)?))).max_by_key(|(e, _)| e.key.len());
-                found.map_or(self.place, |(entry, tail)| entry.value.place_of(&tail))
+                found.map_or(self, |(entry, tail)| entry.value.nearest_to(&tail))
             }
             Value::List(items) => {
                 let Some((index, tail)) = rest.strip_prefix('[').and_then(|r| r.split_once(']')) else {
-                    return self.place;
+                    return self;
                 };
                 let item = index.parse::<usize>().ok().and_then(|index| items.get(index));
-                item.map_or(self.place, |item| item.place_of(tail))
+                item.map_or(self, |item| item.nearest_to(tail))
             }
-            Value::Scalar { .. } => self.place,
+            Value::Scalar { .. } => self,
         }
     }
 }

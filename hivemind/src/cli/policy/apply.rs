@@ -98,15 +98,7 @@ pub(super) fn read(session: &Session, names: &[PathBuf]) -> Result<Vec<PolicyDoc
 fn check(policy: &NetworkPolicy) -> Vec<Problem> {
     let mut problems = Problems::default();
     hivemind_policy::check("", policy, &mut problems);
-    problems.into_result().err().map(problems_of).unwrap_or_default()
-}
-
-fn problems_of(error: ApiError) -> Vec<Problem> {
-    if error.problems.is_empty() {
-        let ApiError { code, message, field, hint, .. } = error;
-        return vec![Problem { code, field: field.unwrap_or_default(), message, hint }];
-    }
-    error.problems
+    problems.into_result().err().map(ApiError::into_problems).unwrap_or_default()
 }
 
 fn error_of(Problem { code, field, message, hint }: Problem) -> ApiError {
@@ -119,7 +111,7 @@ pub(super) fn at_places(error: ApiError, documents: &[PolicyDocument]) -> Failur
         let (index, field) = item(&problem.field)?;
         Some(documents.get(index)?.fault(Problem { field: field.to_owned(), ..problem.clone() }))
     };
-    let faults: Option<Vec<Fault>> = problems_of(error.clone()).iter().map(place).collect();
+    let faults: Option<Vec<Fault>> = error.clone().into_problems().iter().map(place).collect();
     faults.map_or_else(|| error.into(), Failure::from)
 }
 
