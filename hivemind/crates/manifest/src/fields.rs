@@ -4,10 +4,12 @@ use hivemind_model::PolicyKind;
 
 /// Every document's.
 pub(crate) const DOCUMENT: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"];
+/// That of a kind whose metadata says all.
+pub(crate) const DOCUMENT_WITHOUT_SPEC: &[&str] = &["apiVersion", "kind", "metadata", "status"];
 /// What a list of documents has.
 pub(crate) const LIST: &[&str] = &["apiVersion", "kind", "metadata", "items"];
-/// Those of `metadata` that are kept, and those that the server writes: they are in what a cluster prints, and mean
-/// nothing in what is applied.
+/// Those of `metadata`: what is kept, and what the server writes, which is in what a cluster prints and means nothing in what is
+/// applied.
 pub(crate) const METADATA: &[&str] = &[
     "name",
     "namespace",

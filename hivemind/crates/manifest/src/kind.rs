@@ -1,4 +1,4 @@
-//! Which kind of policy, or list of policies, a document is.
+//! Which kind of object, or list of objects, a document is.
 
 use hivemind_model::{ErrorCode, PolicyKind};
 use hivemind_yaml::{Node, Value, nearest};
@@ -17,21 +17,102 @@ const LIST_SUFFIX: &str = "List";
 const FORMER: &[(&str, &str)] =
     &[("AdminNetworkPolicy", "Admin"), ("BaselineAdminNetworkPolicy", "Baseline")];
 
+/// What can be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A namespace.
+    Namespace,
+    /// A volume.
+    Volume,
+    /// A policy.
+    Policy(PolicyKind),
+    /// An app.
+    App,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Kind; 6] = [
+        Kind::Policy(PolicyKind::NetworkPolicy),
+        Kind::Policy(PolicyKind::ClusterNetworkPolicy),
+        Kind::Policy(PolicyKind::Policy),
+        Kind::App,
+        Kind::Namespace,
+        Kind::Volume,
+    ];
+
+    /// Those that are policies.
+    pub const POLICIES: [Kind; 3] = [
+        Kind::Policy(PolicyKind::NetworkPolicy),
+        Kind::Policy(PolicyKind::ClusterNetworkPolicy),
+        Kind::Policy(PolicyKind::Policy),
+    ];
+
+    /// The word in manifests.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Namespace => "Namespace",
+            Kind::Volume => "Volume",
+            Kind::Policy(kind) => kind.name(),
+            Kind::App => "App",
+        }
+    }
+
+    /// The same in lower case, as commands have it.
+    pub(crate) fn word(self) -> String {
+        self.name().to_lowercase()
+    }
+
+    /// Every `apiVersion` that is read, the newest first.
+    pub const fn api_versions(self) -> &'static [&'static str] {
+        match self {
+            Kind::Policy(kind) => kind.api_versions(),
+            Kind::Namespace | Kind::Volume | Kind::App => &["hivemind/v1"],
+        }
+    }
+
+    /// The newest `apiVersion`.
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Kind::Policy(kind) => kind.api_version(),
+            Kind::Namespace | Kind::Volume | Kind::App => "hivemind/v1",
+        }
+    }
+
+    /// Whether it is in no namespace of its author's choice.
+    pub const fn is_cluster_wide(self) -> bool {
+        match self {
+            Kind::Policy(kind) => kind.is_cluster_wide(),
+            Kind::Namespace => true,
+            Kind::Volume | Kind::App => false,
+        }
+    }
+
+    /// What only documents of that kind have below `spec`.
+    const fn telltale(self) -> Option<&'static str> {
+        match self {
+            Kind::App => Some("template"),
+            Kind::Volume => Some("node"),
+            Kind::Policy(_) | Kind::Namespace => None,
+        }
+    }
+}
+
 /// What a list says of the entries that do not say it themselves.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Within {
     /// Of which kind they are; `None` if they may be of any.
-    kind: Option<PolicyKind>,
+    kind: Option<Kind>,
     /// Whether they need not say in which version.
     has_version: bool,
 }
 
-/// What a document is.
+/// What a document holds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Shape {
-    /// A policy.
-    Policy(PolicyKind),
-    /// A list of policies.
+pub(crate) enum Holds {
+    /// An object.
+    One(Kind),
+    /// A list of objects.
     List(Within),
 }
 
@@ -43,24 +124,24 @@ fn scalar(node: &Node) -> &str {
     }
 }
 
-fn kind_of(text: &str) -> Option<PolicyKind> {
-    PolicyKind::ALL.into_iter().find(|kind| kind.name() == text)
+fn kind_of(text: &str) -> Option<Kind> {
+    Kind::ALL.into_iter().find(|kind| kind.name() == text)
 }
 
 impl Reader<'_> {
-    /// What the document is; if it is nothing that is read, why has been told.
-    pub(crate) fn shape(&mut self, at: &At<'_>, within: Within) -> Option<Shape> {
+    /// What the document holds, which may be of the kinds `allowed`; if it is nothing that is read, why has been told.
+    pub(crate) fn holds(&mut self, at: &At<'_>, within: Within, allowed: &[Kind]) -> Option<Holds> {
         if !matches!(at.node.value, Value::Map(_)) {
             self.map(at, fields::DOCUMENT);
             return None;
         }
-        let Some(kind) = at.get("kind") else { return Some(self.unsaid(at, within)) };
+        let Some(kind) = at.get("kind") else { return Some(self.unsaid(at, within, allowed)) };
         let text = self.text(&kind)?;
-        if let Some(shape) = self.list_shape(at, &text) {
-            return Some(shape);
+        if let Some(list) = self.list_of(at, &text) {
+            return Some(list);
         }
-        let Some(found) = kind_of(&text) else {
-            self.refuse_kind(at, &kind, &text);
+        let Some(found) = kind_of(&text).filter(|kind| allowed.contains(kind)) else {
+            self.refuse_kind(at, &kind, &text, allowed);
             return None;
         };
         if let Some(of) = within.kind.filter(|of| *of != found) {
@@ -69,29 +150,38 @@ impl Reader<'_> {
             return None;
         }
         self.version(at, found, within);
-        Some(Shape::Policy(found))
+        Some(Holds::One(found))
     }
 
     /// A document that does not say its kind.
-    fn unsaid(&mut self, at: &At<'_>, within: Within) -> Shape {
+    fn unsaid(&mut self, at: &At<'_>, within: Within, allowed: &[Kind]) -> Holds {
         let version = at.get("apiVersion").map(|version| scalar(version.node).to_owned());
-        let by_version = |kind: &PolicyKind| {
-            version.as_deref().is_some_and(|version| kind.api_versions().contains(&version))
+        let by_version =
+            |kind: &Kind| version.as_deref().is_some_and(|version| kind.api_versions().contains(&version));
+        let spec = at.get("spec");
+        let by_field = |kind: &Kind| {
+            let field = kind.telltale();
+            field.is_some_and(|field| spec.as_ref().is_some_and(|spec| spec.get(field).is_some()))
         };
-        let found = within.kind.or_else(|| PolicyKind::ALL.into_iter().find(by_version)).unwrap_or_default();
+        let mut kinds = allowed.iter().copied();
+        let found = within
+            .kind
+            .or_else(|| kinds.clone().find(by_field))
+            .or_else(|| kinds.find(by_version))
+            .unwrap_or(Kind::Policy(PolicyKind::default()));
         self.version(at, found, within);
         if within.kind.is_none() {
             self.required(at, "kind", &format!("write kind: {}", found.name()));
         }
-        Shape::Policy(found)
+        Holds::One(found)
     }
 
-    fn list_shape(&mut self, at: &At<'_>, text: &str) -> Option<Shape> {
+    fn list_of(&mut self, at: &At<'_>, text: &str) -> Option<Holds> {
         let kind = match text {
             LIST => None,
             _ => Some(text.strip_suffix(LIST_SUFFIX).and_then(kind_of)?),
         };
-        let versions: &[&str] = kind.map_or(&[LIST_VERSION], PolicyKind::api_versions);
+        let versions: &[&str] = kind.map_or(&[LIST_VERSION], Kind::api_versions);
         if let Some(version) = at.get("apiVersion")
             && let Some(said) = self.text(&version)
             && !versions.contains(&said.as_str())
@@ -99,11 +189,11 @@ impl Reader<'_> {
             self.refuse_version(&version, &said, text, versions);
         }
         let has_version = kind.is_some() && at.get("apiVersion").is_some();
-        Some(Shape::List(Within { kind, has_version }))
+        Some(Holds::List(Within { kind, has_version }))
     }
 
     /// Tells a version that the kind does not have, or that none is said.
-    fn version(&mut self, at: &At<'_>, kind: PolicyKind, within: Within) {
+    fn version(&mut self, at: &At<'_>, kind: Kind, within: Within) {
         if within.has_version && at.get("apiVersion").is_none() {
             return;
         }
@@ -122,10 +212,20 @@ impl Reader<'_> {
         self.fault(at, ErrorCode::Unsupported, message, hint);
     }
 
-    fn refuse_kind(&mut self, at: &At<'_>, kind: &At<'_>, text: &str) {
+    fn refuse_kind(&mut self, at: &At<'_>, kind: &At<'_>, text: &str, allowed: &[Kind]) {
+        if let Some(other) = kind_of(text) {
+            let message = format!("kind {} is no policy", shown(other.name()));
+            self.fault(
+                kind,
+                ErrorCode::Unsupported,
+                message,
+                "what is of any kind is applied by hivemind apply -f",
+            );
+            return;
+        }
         let of = at.get("apiVersion").map(|v| format!(" of {}", shown(scalar(v.node)))).unwrap_or_default();
         let message = format!("kind {}{of} is not supported", shown(text));
-        let names = PolicyKind::ALL.map(PolicyKind::name);
+        let names: Vec<&str> = allowed.iter().map(|kind| kind.name()).collect();
         let newest = PolicyKind::ClusterNetworkPolicy;
         let former = FORMER.iter().find(|(name, _)| *name == text);
         let hint = match (former, nearest(text, &names)) {
@@ -134,7 +234,8 @@ impl Reader<'_> {
             }
             (None, Some(name)) => format!("did you mean {name:?}?"),
             (None, None) => {
-                let all = PolicyKind::ALL.map(|kind| format!("{} of {}", kind.name(), kind.api_version()));
+                let one = |kind: &Kind| format!("{} of {}", kind.name(), kind.api_version());
+                let all: Vec<String> = allowed.iter().map(one).collect();
                 format!("what can be applied is {}, and List of such", all.join(", "))
             }
         };

@@ -26,9 +26,9 @@ const OPERATORS: &[(&str, LabelOperator)] = &[
 ];
 
 impl Reader<'_> {
-    /// The spec of a policy of the kind that is read, as far as it can be.
-    pub(crate) fn policy_spec(&mut self, at: &At<'_>) -> PolicySpec {
-        match self.kind {
+    /// The spec of a policy of that kind, as far as it can be.
+    pub(crate) fn policy_spec(&mut self, kind: PolicyKind, at: &At<'_>) -> PolicySpec {
+        match kind {
             PolicyKind::NetworkPolicy => self.network_spec(at).into(),
             PolicyKind::ClusterNetworkPolicy => self.cluster_spec(at).into(),
             PolicyKind::Policy => self.extended_spec(at).into(),

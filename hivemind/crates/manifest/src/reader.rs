@@ -1,14 +1,12 @@
 //! Reads values out of nodes and collects what is wrong with them. What cannot be read is left out or empty in what comes
 //! of it, in its own place, so that the rest can still be checked.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use hivemind_model::{ErrorCode, PolicyKind, Problems, check_label};
+use hivemind_model::{ErrorCode, Problems, check_label};
 use jiff::Timestamp;
 
 use hivemind_yaml::{Entry, Faults, Node, Place, Plain, Source, Value, alternatives, nearest};
-
-use crate::fields;
 
 /// A node and how it is called.
 #[derive(Clone)]
@@ -24,16 +22,31 @@ impl<'n> At<'n> {
         Some(At { node, path: self.below(key) })
     }
 
-    fn below(&self, key: &str) -> String {
+    /// How the field `key` of it is called.
+    pub(crate) fn below(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// The entries of a map; none of all else.
+    pub(crate) fn entries(&self) -> &'n [Entry] {
+        match &self.node.value {
+            Value::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// The entries of the list that it is.
+    pub(crate) fn items(&self, items: &'n [Arc<Node>]) -> Vec<At<'n>> {
+        let item = |(index, node)| At { node, path: format!("{}[{index}]", self.path) };
+        items.iter().map(AsRef::as_ref).enumerate().map(item).collect()
     }
 }
 
 /// Reads values of one source.
 pub(crate) struct Reader<'a> {
     pub(crate) source: &'a Source,
-    /// As what it is read.
-    pub(crate) kind: PolicyKind,
+    /// Where a field belongs that stands elsewhere, if that is known of what is read.
+    pub(crate) home: &'a dyn Fn(&str) -> Option<String>,
     pub(crate) faults: &'a mut Faults,
 }
 
@@ -43,7 +56,7 @@ impl Reader<'_> {
         self.fault_in(at.node.place, &at.path, code, message, hint);
     }
 
-    fn fault_in(
+    pub(crate) fn fault_in(
         &mut self,
         place: Place,
         field: &str,
@@ -62,7 +75,7 @@ impl Reader<'_> {
                 let path = at.below(&entry.key);
                 let message = format!("unknown field {}", shown(&entry.key));
                 let before = index.checked_sub(1).and_then(|before| entries.get(before));
-                let hint = unknown_hint(self.kind, &entry.key, known, before);
+                let hint = unknown_hint(self.home, &entry.key, known, before);
                 self.fault_in(entry.key_place, &path, ErrorCode::UnknownField, message, hint);
             }
         }
@@ -81,7 +94,8 @@ impl Reader<'_> {
         found
     }
 
-    fn entries<'n>(&mut self, at: &At<'n>) -> Option<&'n [Entry]> {
+    /// The entries of a map; what is none is told.
+    pub(crate) fn entries<'n>(&mut self, at: &At<'n>) -> Option<&'n [Entry]> {
         match &at.node.value {
             Value::Map(entries) => Some(entries),
             _ => {
@@ -129,8 +143,7 @@ impl Reader<'_> {
             self.wrong_type(at, "a list", "begin each entry with '- '");
             return Vec::new();
         };
-        let item = |(index, node)| At { node, path: format!("{}[{index}]", at.path) };
-        items.iter().map(AsRef::as_ref).enumerate().map(item).collect()
+        at.items(items)
     }
 
     /// A text; what looks like a number or a boolean has to stand in quotes, since other programs would read it as such.
@@ -163,6 +176,10 @@ impl Reader<'_> {
             }
             Value::Scalar { text, plain: false } if hivemind_yaml::plain(text) == Plain::Integer => {
                 self.wrong_type(at, "a number", format!("write it without quotes: {text}"));
+                None
+            }
+            Value::Scalar { text, plain: true } if hivemind_yaml::plain(text) == Plain::Number => {
+                self.wrong_type(at, "a whole number", "write it without a fraction, for example 80");
                 None
             }
             _ => {
@@ -259,7 +276,8 @@ impl Reader<'_> {
         }
     }
 
-    fn wrong_type(&mut self, at: &At<'_>, wanted: &str, hint: impl Into<String>) {
+    /// Tells that the value at `at` is not what is `wanted`.
+    pub(crate) fn wrong_type(&mut self, at: &At<'_>, wanted: &str, hint: impl Into<String>) {
         let is = match &at.node.value {
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => "a map".to_owned(),
@@ -289,14 +307,24 @@ pub(crate) fn shown(text: &str) -> String {
     format!("{:?}", begin + "…")
 }
 
-fn unknown_hint(kind: PolicyKind, key: &str, known: &[&str], before: Option<&Entry>) -> String {
+/// Whether the field `inner` is `outer`, or within it.
+pub(crate) fn is_within(inner: &str, outer: &str) -> bool {
+    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+fn unknown_hint(
+    home: &dyn Fn(&str) -> Option<String>,
+    key: &str,
+    known: &[&str],
+    before: Option<&Entry>,
+) -> String {
     if let Some(name) = nearest(key, known) {
         return format!("did you mean {name:?}?");
     }
     if let Some(empty) = before.and_then(left_empty) {
         return format!("{empty:?} before it is empty: indent {key:?} deeper, if it belongs below it");
     }
-    fields::home(kind, key).unwrap_or_else(|| format!("the fields here are {}", known.join(", ")))
+    home(key).unwrap_or_else(|| format!("the fields here are {}", known.join(", ")))
 }
 
 /// The field at the end of `entry` that nothing is said of.

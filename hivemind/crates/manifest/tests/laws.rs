@@ -1,7 +1,13 @@
 //! What holds of all texts.
 
-use hivemind_manifest::{Options, Source, read};
+#[path = "laws/apps.rs"]
+mod apps;
+
+use hivemind_manifest::{Options, Source, read, read_all};
 use proptest::{prelude::*, sample::select};
+use serde_json::json;
+
+use apps::app;
 
 const OPTIONS: Options<'_> = Options { namespace: "default", only_this_namespace: false };
 
@@ -12,6 +18,16 @@ const PIECES: &[&str] = &[
     "kind: List\n",
     "apiVersion: policy.networking.k8s.io/v1beta1\nkind: ClusterNetworkPolicy\n",
     "apiVersion: hivemind/v1\nkind: Policy\n",
+    "apiVersion: hivemind/v1\nkind: App\nmetadata: {name: a}\nspec:\n",
+    "kind: Namespace\n",
+    "kind: Volume\n",
+    "  template:\n    containers:\n    - image: a\n",
+    "      env: [{name: A, value: 1}]\n",
+    "      resources: {cpu: 0.5, memory: x}\n",
+    "replicas: 70000000000\n",
+    "hostAliases: [{ip: 1}]\n",
+    "service: {ports: [{port: -1}]}\n",
+    "labels: {a: 1}\n",
     "kind: ClusterNetworkPolicyList\n",
     "kind: PolicyList\n",
     "tier: Admin\n",
@@ -152,9 +168,23 @@ fn extended(style: &Style) -> String {
     )
 }
 
+/// The same of an App, whose one kind of fault is that a text is wanted.
+fn app_document(style: &Style) -> String {
+    let (i, label) = (" ".repeat(style.indent), &style.label);
+    let head = head(style, "hivemind/v1", "App");
+    if style.flow {
+        return format!(
+            "{head}{i}{{replicas: BAD, hostnames: [BAD], template: {{labels: {{x: BAD}},\n{i}containers: [{{image: BAD, user: BAD,\n{i}ports: [{{hostPort: BAD, containerPort: 1, protocol: BAD}}], env: [{{name: A, value: BAD}}, BAD]}}]}}}}\n"
+        );
+    }
+    format!(
+        "{head}{i}service:\n{i}{i}headless: BAD\n{i}{i}sessionAffinity: BAD\n{i}template:\n{i}{i}restartedAt:   BAD # {label}\n{i}{i}hostAliases: BAD\n{i}{i}sysctls:\n{i}{i}{i}net.core.somaxconn: BAD\n{i}{i}containers:\n{i}{i}- image: a\n{i}{i}  command:\n{i}{i}  - BAD\n{i}{i}  ulimits: [{{name: BAD, soft: BAD}}]\n{i}{i}  resources:\n{i}{i}  {i}pids: BAD\n"
+    )
+}
+
 /// A document of any kind that is good but for the values `BAD`.
 fn document() -> impl Strategy<Value = String> {
-    (style(), select(vec![network as fn(&Style) -> String, cluster, extended]))
+    (style(), select(vec![network as fn(&Style) -> String, cluster, extended, app_document]))
         .prop_map(|(style, of)| of(&style))
 }
 
@@ -173,7 +203,7 @@ proptest! {
 
     #[test]
     fn no_text_makes_the_reader_panic_and_every_fault_is_within_the_text(text in text()) {
-        let read = read(&[Source::new("x", text.clone().into_bytes())], OPTIONS, &|_| Vec::new());
+        let read = read_all(&[Source::new("x", text.clone().into_bytes())], OPTIONS, &|_| Vec::new());
         let lines = text.split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']).count();
         for fault in read.faults {
             prop_assert!(fault.line >= 1 && fault.line <= lines + 1, "{fault} in {text:?}");
@@ -183,13 +213,14 @@ proptest! {
 
     #[test]
     fn bytes_do_not_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        read(&[Source::new("x", bytes)], OPTIONS, &|_| Vec::new());
+        read(&[Source::new("x", bytes.clone())], OPTIONS, &|_| Vec::new());
+        read_all(&[Source::new("x", bytes)], OPTIONS, &|_| Vec::new());
     }
 
     #[test]
     fn a_fault_points_at_what_is_wrong_however_the_text_is_laid_out(document in document()) {
         let wrong = document.replace("BAD", "1.5");
-        let read = read(&[Source::new("x", wrong.clone().into_bytes())], OPTIONS, &|_| Vec::new());
+        let read = read_all(&[Source::new("x", wrong.clone().into_bytes())], OPTIONS, &|_| Vec::new());
         let told: Vec<_> = read.faults.iter().map(|f| (f.line, f.column)).collect();
         prop_assert_eq!(told, places(&wrong, "1.5"), "{}", wrong);
         let shown = |f: &hivemind_manifest::Fault| {
@@ -197,5 +228,19 @@ proptest! {
             e.text.chars().skip(e.before).take(e.width).collect::<String>()
         };
         prop_assert!(read.faults.iter().all(|f| shown(f) == "1.5"));
+    }
+
+    #[test]
+    fn an_app_that_is_printed_and_read_again_is_the_same(app in app()) {
+        prop_assert_eq!(app.validate(), Ok(()));
+        let mut document = serde_json::to_value(&app).unwrap();
+        document["apiVersion"] = json!("hivemind/v1");
+        document["kind"] = json!("App");
+        let yaml = serde_saphyr::to_string(&document).unwrap();
+        for text in [yaml, document.to_string(), serde_json::to_string_pretty(&document).unwrap()] {
+            let mut read = read_all(&[Source::new("x", text.clone().into_bytes())], OPTIONS, &|_| Vec::new());
+            prop_assert_eq!(&read.faults, &vec![], "{}", text);
+            prop_assert_eq!(&read.apps.remove(0).app, &app, "{}", text);
+        }
     }
 }

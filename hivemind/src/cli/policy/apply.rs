@@ -76,7 +76,7 @@ pub(crate) async fn run(session: &Session, args: &ApplyArgs) -> Result<(), Failu
 pub(super) fn read(session: &Session, names: &[PathBuf]) -> Result<Vec<PolicyDocument>, Failure> {
     let (sources, unread) = files::read(names);
     let options = Options { namespace: &session.namespace, only_this_namespace: session.namespace_given };
-    let Manifests { policies, faults, more_faults } = hivemind_manifest::read(&sources, options, &check);
+    let Manifests { policies, faults, more_faults, .. } = hivemind_manifest::read(&sources, options, &check);
     if more_faults > 0 {
         note(&format!("{more_faults} more faults are not shown"));
     }

@@ -1,12 +1,12 @@
 #![no_main]
-//! A file of manifests, from its bytes to what the policies in it decide.
+//! A file of manifests of all kinds, from its bytes to what the policies in it decide.
 
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
 };
 
-use hivemind_manifest::{Options, Source, read};
+use hivemind_manifest::{Options, Source, read_all};
 use hivemind_model::{Identity, Namespace, NetworkPolicy, PolicyType, Problems};
 use hivemind_policy::{OtherEnd, Speaks, World, check, compile, judge, warnings};
 
@@ -17,7 +17,7 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
         check("", policy, &mut problems);
         problems.into_result().err().map(|error| error.problems).unwrap_or_default()
     };
-    let read = || read(&[Source::new("input.yaml", input.to_vec())], options, &check);
+    let read = || read_all(&[Source::new("input.yaml", input.to_vec())], options, &check);
     let found = read();
     let lines = 1 + input.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count();
     for fault in &found.faults {
@@ -28,6 +28,12 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     assert_eq!(found.faults, again.faults, "a second reading finds other faults");
     if !found.faults.is_empty() {
         return;
+    }
+    for document in &found.apps {
+        assert_eq!(document.app.validate(), Ok(()), "an app without faults is not valid");
+        let mut normalized = document.app.clone();
+        normalized.normalize();
+        assert_eq!(normalized, document.app);
     }
     let policies: Vec<NetworkPolicy> = found.policies.into_iter().map(|document| document.policy).collect();
     decide(&policies);

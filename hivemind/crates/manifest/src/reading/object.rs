@@ -1,0 +1,104 @@
+//! Objects that are read by the schema of their kind.
+
+use std::sync::Arc;
+
+use hivemind_model::{ApiError, App, ErrorCode, Namespace, Volume};
+use hivemind_yaml::{Faults, Node, Source};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{Reading, add_new};
+use crate::{
+    document::{AppDocument, NamespaceDocument, Origin, VolumeDocument},
+    fields,
+    kind::Kind,
+    reader::{At, Reader},
+    schema::{Schema, Step},
+};
+
+impl Reading<'_> {
+    pub(super) fn object(&mut self, source: &Source, root: Arc<Node>, kind: Kind, faults: &mut Faults) {
+        let origin = Origin { source: source.clone(), root };
+        match kind {
+            Kind::App => self.app(origin, faults),
+            Kind::Namespace => {
+                let namespace = self.typed::<Namespace>(&origin, kind, faults).map(|mut namespace| {
+                    namespace.normalize();
+                    NamespaceDocument { namespace, origin }
+                });
+                self.read.namespaces.extend(namespace);
+            }
+            Kind::Volume => {
+                let volume = self.typed::<Volume>(&origin, kind, faults);
+                self.read.volumes.extend(volume.map(|volume| VolumeDocument { volume, origin }));
+            }
+            Kind::Policy(_) => {}
+        }
+    }
+
+    fn app(&mut self, origin: Origin, faults: &mut Faults) {
+        let before = faults.list.len();
+        let Some(mut app) = self.typed::<App>(&origin, Kind::App, faults) else { return };
+        app.normalize();
+        let mut problems = app.validate().err().map(ApiError::into_problems).unwrap_or_default();
+        if faults.list.len() > before {
+            // Where something stands in for what is at fault, that it stands twice says nothing.
+            problems.retain(|problem| problem.code != ErrorCode::Repeated);
+        }
+        add_new(problems, |problem| origin.fault(problem), before, faults);
+        self.read.apps.push(AppDocument { app, origin });
+    }
+
+    /// What the model's type makes of a document, all faults of whose form are told.
+    fn typed<T: DeserializeOwned>(&mut self, origin: &Origin, kind: Kind, faults: &mut Faults) -> Option<T> {
+        let schema = self.schemas.entry(kind).or_insert_with(|| Arc::new(kind.schema())).clone();
+        let before = faults.list.len();
+        let at = At { node: &origin.root, path: String::new() };
+        let home = |field: &str| home(&schema, field);
+        let mut reader = Reader { source: &origin.source, home: &home, faults };
+        let spec = schema.at(&[Step::Key("spec".to_owned())]).map(|(spec, _)| spec);
+        reader.map(&at, if spec.is_some() { fields::DOCUMENT } else { fields::DOCUMENT_WITHOUT_SPEC });
+        let metadata = reader
+            .required(&at, "metadata", &format!("give it a name: metadata: {{name: {}}}", kind.example()))
+            .and_then(|metadata| reader.metadata(&metadata, kind, self.options));
+        let mut document = json!({});
+        if let Some(spec) = spec {
+            let value = reader
+                .required(&at, "spec", &format!("say what is wanted: hivemind explain {}", kind.word()))
+                .and_then(|at| reader.value(&schema, spec, &at));
+            document["spec"] = value.unwrap_or_else(|| schema.stand_in(spec));
+        }
+        let named = metadata.as_ref().map(|metadata| [metadata.namespace.clone(), metadata.name.clone()]);
+        document["metadata"] = metadata.map_or_else(
+            || json!({"name": "", "namespace": self.options.namespace}),
+            |metadata| serde_json::to_value(metadata).unwrap_or(Value::Null),
+        );
+        let typed = reader.typed(&schema, &at, document, before);
+        if let Some([namespace, name]) = named {
+            self.note_name(&origin.source, &origin.root, kind, [&namespace, &name], faults);
+        }
+        typed
+    }
+}
+
+/// The most places that a hint names.
+const HOMES_MAX: usize = 3;
+
+/// Where a field of the kind belongs.
+fn home(schema: &Schema, field: &str) -> Option<String> {
+    let mut homes = schema.homes(field);
+    // What the server writes is nobody's to say.
+    homes.retain(|home| home != "status" && !home.starts_with("status."));
+    if homes.first().is_some_and(String::is_empty) || matches!(field, "apiVersion" | "kind") {
+        return Some(format!("{field:?} belongs at the top of the document: check the indentation"));
+    }
+    let more = homes.len() > HOMES_MAX;
+    homes.truncate(HOMES_MAX);
+    let places = match homes.split_last() {
+        None => return None,
+        Some((last, [])) => last.clone(),
+        Some((last, rest)) if !more => format!("{} or {last}", rest.join(", ")),
+        Some(_) => format!("{} and others", homes.join(", ")),
+    };
+    Some(format!("{field:?} belongs below {places}: check the indentation"))
+}
