@@ -24,6 +24,9 @@ pub(crate) const METADATA: &[&str] = &[
     "managedFields",
     "selfLink",
 ];
+/// Those of `metadata` that are kept.
+pub(crate) const METADATA_SAID: &[&str] = &["name", "namespace", "labels", "annotations"];
+
 /// Where a field belongs that a document of `kind` has somewhere else, or whose it is: most often it is indented wrongly.
 pub(crate) fn home(kind: PolicyKind, field: &str) -> Option<String> {
     let of = |kind: PolicyKind| homes(kind).find(|(fields, _)| fields.contains(&field));

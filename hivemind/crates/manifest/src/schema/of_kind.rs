@@ -1,9 +1,10 @@
-//! The schemas of the kinds that documents may be of.
+//! The schemas of the kinds that documents may be of, and what their types add to what is said.
 
 use hivemind_model::{
     App, ClusterNetworkPolicySpec, ExtendedPolicySpec, Metadata, Namespace, NetworkPolicySpec,
     NetworkPolicyStatus, PolicyKind, Volume,
 };
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -22,6 +23,28 @@ impl Kind {
             Kind::Policy(PolicyKind::Policy) => of_policy::<ExtendedPolicySpec>(),
         }
     }
+
+    /// `document` with what is meant where it says nothing, as far as that is ever written; none if it is no document of the kind.
+    pub(crate) fn completed(self, document: &Value) -> Option<Value> {
+        match self {
+            Kind::App => through::<App>(document),
+            Kind::Namespace => through::<Namespace>(document),
+            Kind::Volume => through::<Volume>(document),
+            Kind::Policy(kind) => {
+                let spec = &document["spec"];
+                let spec = match kind {
+                    PolicyKind::NetworkPolicy => through::<NetworkPolicySpec>(spec)?,
+                    PolicyKind::ClusterNetworkPolicy => through::<ClusterNetworkPolicySpec>(spec)?,
+                    PolicyKind::Policy => through::<ExtendedPolicySpec>(spec)?,
+                };
+                Some(json!({"metadata": through::<Metadata>(&document["metadata"])?, "spec": spec}))
+            }
+        }
+    }
+}
+
+fn through<T: Serialize + DeserializeOwned>(value: &Value) -> Option<Value> {
+    serde_json::to_value(T::deserialize(value).ok()?).ok()
 }
 
 /// Of a policy, whose spec is of one of several types.
