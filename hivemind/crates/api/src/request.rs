@@ -146,7 +146,7 @@ impl From<ClusterListParams> for Selection {
     }
 }
 
-/// How an object is made.
+/// How an object is made or replaced.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

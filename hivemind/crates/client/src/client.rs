@@ -180,6 +180,25 @@ impl Client {
         self.change(Method::POST, &path, json(app)?).await
     }
 
+    /// Replaces labels, annotations and spec of an app, if it is still of the `resourceVersion` that `app` has; returns it as it is
+    /// kept.
+    ///
+    /// # Errors
+    /// Every fault at once; `AppNotFound`, `Stale`, `Deleting`; `Unsupported` for what stays for an app's life.
+    pub async fn replace_app(&self, app: &App) -> Result<App, ApiError> {
+        let path = ApiPath::within(&app.metadata.namespace, App::PLURAL).part(&app.metadata.name);
+        self.change(Method::PUT, &path, json(app)?).await
+    }
+
+    /// Everything that [`Client::replace_app`] checks, without doing it; returns the app as it would be kept.
+    ///
+    /// # Errors
+    /// As [`Client::replace_app`].
+    pub async fn try_replace_app(&self, app: &App) -> Result<App, ApiError> {
+        let path = ApiPath::within(&app.metadata.namespace, App::PLURAL).part(&app.metadata.name);
+        self.change(Method::PUT, &path.query("dryRun", "true"), json(app)?).await
+    }
+
     /// Asks for the deletion of an app; it is gone only when a watch says so.
     ///
     /// # Errors

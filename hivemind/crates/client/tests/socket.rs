@@ -87,6 +87,13 @@ async fn an_app_is_made_read_scaled_and_deleted_at_its_paths() {
         .route(
             "/v1/namespaces/{ns}/apps/{name}",
             get(|Path((_, name)): Path<(String, String)>| async move { Json(app(&name)) })
+                .put(
+                    |Path((ns, name)): Path<(String, String)>, uri: Uri, Json(mut app): Json<App>| async move {
+                        assert_eq!((ns.as_str(), &name), ("default", &app.metadata.name));
+                        app.metadata.generation = if uri.query() == Some("dryRun=true") { 0 } else { 1 };
+                        Json(app)
+                    },
+                )
                 .delete(|| async { StatusCode::NO_CONTENT }),
         )
         .route(
@@ -108,6 +115,8 @@ async fn an_app_is_made_read_scaled_and_deleted_at_its_paths() {
     assert_eq!(client.create_app(&app("web")).await.unwrap().metadata.generation, 1);
     assert_eq!(client.try_app(&app("web")).await.unwrap().metadata.generation, 0);
     assert_eq!(client.app("default", "web").await.unwrap(), app("web"));
+    assert_eq!(client.replace_app(&app("web")).await.unwrap().metadata.generation, 1);
+    assert_eq!(client.try_replace_app(&app("web")).await.unwrap().metadata.generation, 0);
     assert_eq!(client.scale_app("default", "web", Scale { replicas: 3 }).await.unwrap().spec.replicas, 3);
     assert_eq!(client.restart_app("default", "web").await.unwrap().metadata.name, "web");
     client.delete_app("default", "web").await.unwrap();

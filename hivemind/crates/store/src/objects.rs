@@ -173,12 +173,31 @@ impl Objects {
     /// # Errors
     /// [`ErrorCode::Stale`], [`hivemind_model::Resource::NOT_FOUND`], the code of a [`Claim`] that is new and taken.
     pub async fn update<T: Object>(&self, object: &T) -> Result<T, ApiError> {
+        let current = self.current(object).await?;
+        self.replace(&current, object.clone()).await
+    }
+
+    /// Everything that [`Objects::update`] checks, without writing; returns the object as it would be.
+    ///
+    /// # Errors
+    /// As [`Objects::update`].
+    pub async fn try_update<T: Object>(&self, object: &T) -> Result<T, ApiError> {
+        let (current, mut next) = (self.current(object).await?, object.clone());
+        let mut changes = Changes::new();
+        if changes.update(&current, &mut next)? {
+            self.check(changes).await?;
+        }
+        Ok(next)
+    }
+
+    /// What is kept of `object`, if it is what `object` was read as.
+    async fn current<T: Object>(&self, object: &T) -> Result<T, ApiError> {
         let metadata = object.metadata();
         let current: T = self.get(&metadata.namespace, &metadata.name).await?;
-        if current.metadata().resource_version != metadata.resource_version {
-            return Err(stale(T::KIND, &metadata.name));
+        match current.metadata().resource_version == metadata.resource_version {
+            true => Ok(current),
+            false => Err(stale(T::KIND, &metadata.name)),
         }
-        self.replace(&current, object.clone()).await
     }
 
     async fn replace<T: Object>(&self, current: &T, mut next: T) -> Result<T, ApiError> {

@@ -96,10 +96,11 @@ get_route!(
     params(
         ("namespace" = String, Path, description = "The namespace"),
         ("app" = String, Path, description = "The app's name, short id or uid"),
+        CreateParams,
     ),
     request_body = App,
     responses(
-        (status = 200, description = "The app", body = App),
+        (status = 200, description = "The app as it is now, or would be", body = App),
         (status = 400, description = "The app is not valid, or changes what cannot change", body = ApiError),
         (status = 404, description = "There is no such app", body = ApiError),
         (status = 409, description = "The app changed since (HM0305), or is being deleted (HM0307), or a name (HM0302) or port \
@@ -111,6 +112,7 @@ get_route!(
 pub(crate) async fn replace(
     State(serving): State<Serving>,
     Place((namespace, word)): Place<(String, String)>,
+    Params(params): Params<CreateParams>,
     JsonBody(mut wanted): JsonBody<App>,
 ) -> Outcome<Json<App>> {
     place_in(namespace.clone(), &mut wanted)?;
@@ -118,6 +120,9 @@ pub(crate) async fn replace(
     check_replacement("app", &app.metadata, &wanted.metadata)?;
     app.metadata.resource_version = wanted.metadata.resource_version;
     deployment::replace(&serving.api.config, &mut app, wanted).await?;
+    if params.dry_run {
+        return Ok(Json(serving.objects().try_update(&app).await?));
+    }
     Ok(Json(serving.objects().update(&app).await?))
 }
 

@@ -242,7 +242,19 @@ async fn a_replacement_needs_the_version_that_it_replaces() {
         (&json!(2), &json!("a"))
     );
     wanted["spec"]["replicas"] = json!(3);
-    server.refused("PUT", &path, wanted, 409, ErrorCode::Stale).await;
+    server.refused("PUT", &path, wanted.clone(), 409, ErrorCode::Stale).await;
+    let dry = format!("{path}?dryRun=true");
+    server.refused("PUT", &dry, wanted.clone(), 409, ErrorCode::Stale).await;
+    wanted["metadata"]["resourceVersion"] = replaced["metadata"]["resourceVersion"].clone();
+    let before = server.objects.store().revision().await.unwrap();
+    let (status, tried) = server.send("PUT", &dry, wanted.clone()).await;
+    assert_eq!(
+        (status.as_u16(), &tried["spec"]["replicas"], &tried["metadata"]["generation"]),
+        (200, &json!(3), &json!(3))
+    );
+    wanted["spec"]["service"] = json!({"headless": true});
+    server.refused("PUT", &dry, wanted, 400, ErrorCode::Unsupported).await;
+    assert_eq!(server.objects.store().revision().await.unwrap(), before);
     server.refused("PUT", &path, app("web"), 400, ErrorCode::OutOfRange).await;
     let mut other = replaced.clone();
     other["metadata"]["name"] = json!("other");
