@@ -9,9 +9,12 @@ pub(crate) mod completions;
 pub(crate) mod context;
 pub(crate) mod doctor;
 pub(crate) mod fault;
+mod files;
 pub(crate) mod flows;
 pub(crate) mod image;
 mod labels;
+mod lines;
+mod manifests;
 pub(crate) mod namespace;
 mod near;
 pub(crate) mod net;
@@ -42,6 +45,16 @@ pub(crate) use session::{DEFAULT_SOCKET, Given, GlobalArgs, Session};
 /// The commands besides the daemon.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    /// Apply the objects of files: all of them, or none if one is at fault
+    Apply(manifests::apply::ApplyArgs),
+    /// Show what applying files would do, object by object and field by field
+    Plan(manifests::PreviewArgs),
+    /// Show what applying files would change, line by line
+    Diff(manifests::diff::DiffArgs),
+    /// Delete the objects that files name
+    Delete(manifests::delete::DeleteArgs),
+    /// Tell what can be written in such files
+    Explain(manifests::explain::ExplainArgs),
     /// Deploy apps, look at them, change and delete them
     #[command(subcommand)]
     App(app::AppCommand),
@@ -155,12 +168,19 @@ impl Command {
     async fn run(self, global: GlobalArgs, program: clap::Command) -> Outcome {
         let command = match self {
             Command::Completions(args) => return args.run(program),
+            Command::Explain(args) => return args.run(),
             Command::Doctor(args) => return args.run(&Session::local(global)).await,
             Command::Context(command) => return command.run(&global).await,
             other => other,
         };
         let session = Session::new(global)?;
         match command {
+            Command::Apply(args) => manifests::apply::run(&session, &args).await.map(|()| ExitCode::SUCCESS),
+            Command::Plan(args) => manifests::preview(&session, &args).await,
+            Command::Diff(args) => manifests::diff::run(&session, &args).await,
+            Command::Delete(args) => {
+                manifests::delete::run(&session, &args).await.map(|()| ExitCode::SUCCESS)
+            }
             Command::App(command) => command.run(&session).await,
             Command::Service(command) => command.run(&session).await,
             Command::Policy(command) => command.run(&session).await,
@@ -175,13 +195,19 @@ impl Command {
             Command::Token(command) => command.run(&session).await,
             Command::Ui(args) => args.run(&session).await,
             Command::Status(args) => args.run(&session).await,
-            Command::Completions(_) | Command::Doctor(_) | Command::Context(_) => Ok(ExitCode::SUCCESS),
+            Command::Completions(_) | Command::Doctor(_) | Command::Context(_) | Command::Explain(_) => {
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 
     /// How the command prints its result; decides how it prints an error.
     fn format(&self) -> Format {
         match self {
+            Command::Apply(args) => args.output.format,
+            Command::Plan(args) => args.output.format,
+            Command::Explain(args) => args.output.format,
+            Command::Diff(_) | Command::Delete(_) => Format::Table,
             Command::App(command) => command.format(),
             Command::Service(command) => command.format(),
             Command::Policy(command) => command.format(),

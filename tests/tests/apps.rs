@@ -317,7 +317,8 @@ fn an_app_is_shown_in_every_format() -> Result<()> {
 
     assert_eq!(node.hivemind_ok(&["app", "info", "web", "-o", "name"])?, "app/web\n");
     let yaml = node.hivemind_ok(&["app", "info", "web", "-o", "yaml"])?;
-    assert!(yaml.starts_with("metadata:\n") && yaml.contains(&format!("name: {replica}\n")), "{yaml}");
+    let head = "apiVersion: hivemind/v1\nkind: App\nmetadata:\n";
+    assert!(yaml.starts_with(head) && yaml.contains(&format!("name: {replica}\n")), "{yaml}");
     let wide = node.hivemind_ok(&["app", "info", "web", "-o", "wide"])?;
     let pid = app.pointer("/replicas/0/status/pid").context("no pid")?.to_string();
     let row = wide.lines().find(|l| l.starts_with(replica)).context("the replica has no row")?;

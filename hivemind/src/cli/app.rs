@@ -11,9 +11,11 @@ mod merge;
 mod paint;
 mod progress;
 pub(crate) mod scale;
+mod wait;
 
 pub(crate) use flags::timeout;
-pub(crate) use follow::next as next_item;
+pub(crate) use follow::{next as next_item, until_gone};
+pub(crate) use wait::until_all_up;
 
 use std::process::ExitCode;
 

@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::{
     Session,
     fault::{Failure, fault},
+    manifests::document,
     table::{self, Table},
 };
 
@@ -109,8 +110,8 @@ pub(crate) fn object<T: Resource>(
     human: impl FnOnce() -> String,
 ) -> Result<String, Failure> {
     match format {
-        Format::Json => json(object),
-        Format::Yaml => yaml(object),
+        Format::Json => json(&document::of(object)?),
+        Format::Yaml => yaml(&document::of(object)?),
         Format::Name => Ok(name_line(object)),
         Format::Table | Format::Wide => Ok(human()),
     }
@@ -181,8 +182,8 @@ pub(crate) fn list<T: Row + Resource>(
     now: Timestamp,
 ) -> Result<String, Failure> {
     match format {
-        Format::Json => json(list),
-        Format::Yaml => yaml(list),
+        Format::Json => json(&documents(list)?),
+        Format::Yaml => yaml(&documents(list)?),
         Format::Name => Ok(list.items.iter().map(name_line).collect()),
         Format::Table | Format::Wide => {
             let columns = Columns { wide: format == Format::Wide, namespaces, events: false };
@@ -192,6 +193,15 @@ pub(crate) fn list<T: Row + Resource>(
             }
             Ok(table.render())
         }
+    }
+}
+
+/// A list as `apply` takes it, if it is of a kind that files can say.
+fn documents<T: Resource>(list: &List<T>) -> Result<serde_json::Value, Failure> {
+    let items: Vec<_> = list.items.iter().map(document::of).collect::<Result<_, _>>()?;
+    match document::can_be_said::<T>() {
+        true => Ok(document::list(items, list.resource_version)),
+        false => Ok(serde_json::json!({"resourceVersion": list.resource_version, "items": items})),
     }
 }
 

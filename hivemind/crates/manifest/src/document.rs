@@ -45,6 +45,17 @@ impl Origin {
         self.source.fault(self.root.place_of(&field), code, &field, message, hint)
     }
 
+    fn says(&self, field: &str) -> bool {
+        let mut node = &self.root;
+        field.split('.').all(|key| match node.get(key).filter(|value| !value.is_null()) {
+            Some(value) => {
+                node = value;
+                true
+            }
+            None => false,
+        })
+    }
+
     fn position(&self) -> String {
         format!("{}:{}:{}", self.source.name(), self.root.place.line, self.root.place.column)
     }
@@ -65,6 +76,11 @@ macro_rules! document {
             /// `spec.template.containers[0].image`.
             pub fn fault(&self, problem: Problem) -> Fault {
                 self.origin.fault(problem)
+            }
+
+            /// Whether the document says something of `field`, such as `spec.replicas`; there are no lists on the way to it.
+            pub fn says(&self, field: &str) -> bool {
+                self.origin.says(field)
             }
 
             /// `shop.yaml:3:9`, where it begins.

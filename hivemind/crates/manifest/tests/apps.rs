@@ -92,9 +92,16 @@ fn what_the_server_writes_is_passed_over() {
     printed["metadata"]["resourceVersion"] = json!(99);
     printed["status"] =
         json!({"observedGeneration": 7, "replicas": 3, "addresses": ["10.0.0.1"], "of": "a later version"});
-    let again = from(&printed.to_string());
-    assert_eq!(again.faults, []);
-    assert_eq!(again.apps[0].app, app);
+    printed["replicas"] = json!([{"metadata": {"name": "web-k3f9q"}}]);
+    let list = json!({"apiVersion": "v1", "kind": "List", "resourceVersion": 99, "items": [printed.clone()]});
+    for text in [printed.to_string(), list.to_string()] {
+        let again = from(&text);
+        assert_eq!(again.faults, []);
+        assert_eq!(again.apps[0].app, app);
+        assert!(again.apps[0].says("spec.replicas") && !again.apps[0].says("spec.template.hostname"));
+    }
+    printed["replicas"] = json!(3);
+    assert!(faults(&printed.to_string())[0].contains("\"replicas\" belongs below spec"));
 }
 
 #[test]

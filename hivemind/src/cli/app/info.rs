@@ -4,7 +4,7 @@ use clap::Args;
 use hivemind_client::Selection;
 use hivemind_model::{
     App, Capabilities, Container, ContainerState, Dependency, HostAlias, HttpScheme, List, Probe, ProbeKind,
-    Replica, RestartPolicy, Template, Tmpfs, Toleration, Ulimit,
+    Replica, Resource, RestartPolicy, Template, Tmpfs, Toleration, Ulimit,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -13,6 +13,7 @@ use crate::cli::{
     NameArgs, Session,
     fault::Failure,
     labels,
+    manifests::document,
     output::{self, Format, FormatArgs, Row},
     rows::{app_state, exit_text, joined, last_exit, service_port_text, yes_no},
     table::{Table, fields},
@@ -36,10 +37,19 @@ pub(crate) struct InfoArgs {
 
 /// The app as the API has it, and its replicas.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Info<'a> {
+    api_version: &'static str,
+    kind: &'static str,
     #[serde(flatten)]
     app: &'a App,
     replicas: &'a [Replica],
+}
+
+impl<'a> Info<'a> {
+    fn of(app: &'a App, replicas: &'a [Replica]) -> Self {
+        Info { api_version: document::API_VERSION, kind: App::KIND, app, replicas }
+    }
 }
 
 pub(crate) async fn run(session: &Session, args: &InfoArgs) -> Result<(), Failure> {
@@ -50,7 +60,7 @@ pub(crate) async fn run(session: &Session, args: &InfoArgs) -> Result<(), Failur
         return session.print_watch::<Replica>(&selection, format, false, |_| true).await;
     }
     let replicas: List<Replica> = session.client.list(&selection).await?;
-    let info = Info { app: &app, replicas: &replicas.items };
+    let info = Info::of(&app, &replicas.items);
     output::print(&match format {
         Format::Json => output::json(&info)?,
         Format::Yaml => output::yaml(&info)?,
@@ -374,7 +384,7 @@ mod tests {
             ..ReplicaStatus::default()
         };
         let replicas = [replica("web-11111", good), replica("web-22222", bad)];
-        let info = Info { app: &app, replicas: &replicas };
+        let info = Info::of(&app, &replicas);
         assert_eq!(
             describe(&info, "hivemind.internal", false, at("2026-01-01T00:03:00Z")),
             "Name:       web\n\

@@ -3,18 +3,18 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use hivemind_manifest::{Fault, Manifests, Options, PolicyDocument};
+use hivemind_manifest::{Fault, Manifests, PolicyDocument};
 use hivemind_model::{
-    ApiError, AppliedPolicies, AppliedPolicy, ApplyAction, ApplyPolicies, ErrorCode, NetworkPolicy, Problem,
-    Problems,
+    ApiError, AppliedPolicies, AppliedPolicy, ApplyPolicies, ErrorCode, NetworkPolicy, Problem, Problems,
 };
 use jiff::Timestamp;
 
-use super::{enforced, files};
+use super::enforced;
 use crate::cli::{
     Session,
     app::timeout,
     fault::{Colours, Failure, fault},
+    manifests,
     output::{self, Format, FormatArgs, note},
     place,
 };
@@ -74,20 +74,11 @@ pub(crate) async fn run(session: &Session, args: &ApplyArgs) -> Result<(), Failu
 
 /// The documents of all files; all faults of all of them at once.
 pub(super) fn read(session: &Session, names: &[PathBuf]) -> Result<Vec<PolicyDocument>, Failure> {
-    let (sources, unread) = files::read(names);
-    let options = Options { namespace: &session.namespace, only_this_namespace: session.namespace_given };
-    let Manifests { policies, faults, more_faults, .. } = hivemind_manifest::read(&sources, options, &check);
-    if more_faults > 0 {
-        note(&format!("{more_faults} more faults are not shown"));
-    }
-    if !faults.is_empty() || !unread.is_empty() {
-        return Err(Failure::of_files(unread, faults));
-    }
+    let (Manifests { policies, .. }, files) = manifests::read_by(hivemind_manifest::read, session, names)?;
     if policies.is_empty() {
-        let names: Vec<&str> = sources.iter().map(|source| source.name()).collect();
         return Err(fault(
             ErrorCode::Malformed,
-            format!("{}: there is no policy to apply", names.join(", ")),
+            format!("{}: there is no policy to apply", files.join(", ")),
             "write documents of kind NetworkPolicy, ClusterNetworkPolicy or Policy: see hivemind policy apply --help",
         ));
     }
@@ -95,7 +86,7 @@ pub(super) fn read(session: &Session, names: &[PathBuf]) -> Result<Vec<PolicyDoc
 }
 
 /// What the engine of policies finds wrong.
-fn check(policy: &NetworkPolicy) -> Vec<Problem> {
+pub(crate) fn check(policy: &NetworkPolicy) -> Vec<Problem> {
     let mut problems = Problems::default();
     hivemind_policy::check("", policy, &mut problems);
     problems.into_result().err().map(ApiError::into_problems).unwrap_or_default()
@@ -106,7 +97,7 @@ fn error_of(Problem { code, field, message, hint }: Problem) -> ApiError {
 }
 
 /// The daemon's error at the places of the files, if all of it is about documents.
-pub(super) fn at_places(error: ApiError, documents: &[PolicyDocument]) -> Failure {
+pub(crate) fn at_places(error: ApiError, documents: &[PolicyDocument]) -> Failure {
     let place = |problem: &Problem| {
         let (index, field) = item(&problem.field)?;
         Some(documents.get(index)?.fault(Problem { field: field.to_owned(), ..problem.clone() }))
@@ -122,7 +113,7 @@ fn item(field: &str) -> Option<(usize, &str)> {
 }
 
 /// Tells warnings on standard error; programs find them in the result.
-pub(super) fn warn(applied: &AppliedPolicies, documents: &[PolicyDocument], format: Format) {
+pub(crate) fn warn(applied: &AppliedPolicies, documents: &[PolicyDocument], format: Format) {
     if format.is_for_programs() && format != Format::Name {
         return;
     }
@@ -148,20 +139,12 @@ fn told(applied: &AppliedPolicies, args: &ApplyArgs) -> Result<String, Failure> 
     }
 }
 
-pub(super) fn line(item: &AppliedPolicy, dry_run: bool) -> String {
+pub(crate) fn line(item: &AppliedPolicy, dry_run: bool) -> String {
     let NetworkPolicy { metadata, status, .. } = &item.policy;
-    let done = match (item.action, dry_run) {
-        (ApplyAction::Created, false) => "created",
-        (ApplyAction::Created, true) => "would be created",
-        (ApplyAction::Changed, false) => "changed",
-        (ApplyAction::Changed, true) => "would be changed",
-        (ApplyAction::Unchanged, false) => "unchanged",
-        (ApplyAction::Unchanged, true) => "would stay as it is",
-    };
-    let place = match metadata.namespace.as_str() {
-        _ if item.policy.spec.kind().is_cluster_wide() => " for the whole cluster".to_owned(),
-        hivemind_model::DEFAULT_NAMESPACE => String::new(),
-        other => format!(" in namespace {other}"),
+    let done = manifests::done(item.action, dry_run);
+    let place = match item.policy.spec.kind().is_cluster_wide() {
+        true => " for the whole cluster".to_owned(),
+        false => manifests::place(&metadata.namespace),
     };
     let state = match dry_run {
         true => String::new(),
@@ -178,8 +161,8 @@ pub(super) fn line(item: &AppliedPolicy, dry_run: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use hivemind_manifest::Source;
-    use hivemind_model::{Metadata, NetworkPolicyStatus, PolicySpec};
+    use hivemind_manifest::{Options, Source};
+    use hivemind_model::{ApplyAction, Metadata, NetworkPolicyStatus, PolicySpec};
 
     use super::*;
 

@@ -7,10 +7,11 @@ use hivemind_client::Selection;
 use hivemind_manifest::PolicyDocument;
 use hivemind_model::{AppliedPolicies, AppliedPolicy, ApplyAction, ApplyPolicies, NetworkPolicy};
 
-use super::{apply, document, lines};
+use super::{apply, document};
 use crate::cli::{
     Session,
     fault::{Colours, Failure, Outcome},
+    lines,
     output::{self, Format},
 };
 
@@ -72,24 +73,9 @@ fn difference(
     position: &str,
     colours: Colours,
 ) -> Result<String, Failure> {
-    let old = stored.map(|policy| output::yaml(&document::said(policy)?)).transpose()?.unwrap_or_default();
+    let old = stored.map(|policy| output::yaml(&document::said(policy)?)).transpose()?;
     let new = output::yaml(&document::said(&item.policy)?)?;
-    let from = if stored.is_some() { "in the cluster" } else { "/dev/null" };
-    let mut text = format!("--- {from}\n+++ {position}\n");
-    for line in lines::unified(&old, &new).lines() {
-        let colour = match line.as_bytes().first() {
-            Some(b'+') => "32",
-            Some(b'-') => "31",
-            Some(b'@') => "36",
-            _ => "",
-        };
-        match colour {
-            "" => text.push_str(line),
-            colour => text.push_str(&colours.paint(colour, line)),
-        }
-        text.push('\n');
-    }
-    Ok(text)
+    Ok(lines::difference(old.as_deref(), &new, position, colours))
 }
 
 #[cfg(test)]

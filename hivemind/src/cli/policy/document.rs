@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::cli::fault::{Failure, fault};
 
 /// A policy with all that is known of it.
-pub(super) fn of(policy: &NetworkPolicy) -> Result<Value, Failure> {
+pub(crate) fn of(policy: &NetworkPolicy) -> Result<Value, Failure> {
     let wrong = |error: serde_json::Error| {
         fault(ErrorCode::Internal, format!("the policy cannot be written as JSON: {error}"), "")
     };
@@ -28,7 +28,7 @@ pub(super) fn list(policies: &[NetworkPolicy]) -> Result<Value, Failure> {
 }
 
 /// What its author says of a policy, and nothing else.
-pub(super) fn said(policy: &NetworkPolicy) -> Result<Value, Failure> {
+pub(crate) fn said(policy: &NetworkPolicy) -> Result<Value, Failure> {
     let mut document = of(policy)?;
     if let Some(fields) = document.as_object_mut() {
         fields.remove("status");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hivemind_model::{ApiError, App, ErrorCode, Namespace, Volume};
-use hivemind_yaml::{Faults, Node, Source};
+use hivemind_yaml::{Faults, Node, Source, Value::List};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -57,7 +57,7 @@ impl Reading<'_> {
         let home = |field: &str| home(&schema, field);
         let mut reader = Reader { source: &origin.source, home: &home, faults };
         let spec = schema.at(&[Step::Key("spec".to_owned())]).map(|(spec, _)| spec);
-        reader.map(&at, if spec.is_some() { fields::DOCUMENT } else { fields::DOCUMENT_WITHOUT_SPEC });
+        reader.map(&at, known(kind, &at));
         let metadata = reader
             .required(&at, "metadata", &format!("give it a name: metadata: {{name: {}}}", kind.example()))
             .and_then(|metadata| reader.metadata(&metadata, kind, self.options));
@@ -78,6 +78,17 @@ impl Reading<'_> {
             self.note_name(&origin.source, &origin.root, kind, [&namespace, &name], faults);
         }
         typed
+    }
+}
+
+/// The fields that the document may have.
+fn known(kind: Kind, at: &At<'_>) -> &'static [&'static str] {
+    let prints_replicas = at.get("replicas").is_some_and(|at| matches!(at.node.value, List(_)));
+    match kind {
+        Kind::Namespace => fields::DOCUMENT_WITHOUT_SPEC,
+        // A number of replicas there is one that is not indented.
+        Kind::App if prints_replicas => fields::DOCUMENT_WITH_REPLICAS,
+        _ => fields::DOCUMENT,
     }
 }
 

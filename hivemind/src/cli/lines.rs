@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::fault::Colours;
+
 /// How many lines around a difference are shown.
 const AROUND: usize = 3;
 /// How much is compared, as the product of the lines of both texts that begin and end alike: above it, all lines in between count as
@@ -16,8 +18,28 @@ enum Line<'a> {
     New(&'a str),
 }
 
+/// The differences of `new`, which stands at `position`, from `old`, which is in the cluster if it is there, as diff(1) tells them.
+pub(crate) fn difference(old: Option<&str>, new: &str, position: &str, colours: Colours) -> String {
+    let from = if old.is_some() { "in the cluster" } else { "/dev/null" };
+    let mut text = format!("--- {from}\n+++ {position}\n");
+    for line in unified(old.unwrap_or_default(), new).lines() {
+        let colour = match line.as_bytes().first() {
+            Some(b'+') => "32",
+            Some(b'-') => "31",
+            Some(b'@') => "36",
+            _ => "",
+        };
+        match colour {
+            "" => text.push_str(line),
+            colour => text.push_str(&colours.paint(colour, line)),
+        }
+        text.push('\n');
+    }
+    text
+}
+
 /// The differences in the unified format, without the names of the texts; nothing if there are none.
-pub(super) fn unified(old: &str, new: &str) -> String {
+fn unified(old: &str, new: &str) -> String {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
     let lines = compared(&old, &new);
     let differs: Vec<usize> = (0..lines.len()).filter(|at| !matches!(lines[*at], Line::Both(_))).collect();
