@@ -210,7 +210,7 @@ impl App {
         check_name("metadata.name", &self.metadata.name, APP_NAME_MAX, &mut problems);
         check_name("metadata.namespace", &self.metadata.namespace, 63, &mut problems);
         for (key, value) in &self.metadata.labels {
-            check_label("metadata.labels", key, value, &mut problems);
+            check_label(&format!("metadata.labels.{key}"), key, value, &mut problems);
         }
         self.spec.check(&mut problems);
         problems.into_result()

@@ -170,10 +170,10 @@ impl Template {
 
     pub(crate) fn check(&self, at: &str, problems: &mut Problems) {
         for (key, value) in &self.labels {
-            check_label(&format!("{at}.labels"), key, value, problems);
+            check_label(&format!("{at}.labels.{key}"), key, value, problems);
         }
         for (key, value) in &self.node_selector {
-            check_label(&format!("{at}.nodeSelector"), key, value, problems);
+            check_label(&format!("{at}.nodeSelector.{key}"), key, value, problems);
         }
         for (i, toleration) in self.tolerations.iter().enumerate() {
             let value = toleration.value.as_deref().unwrap_or_default();

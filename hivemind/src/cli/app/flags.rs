@@ -251,8 +251,9 @@ impl Places {
             return match (field, container) {
                 ("metadata.name", _) => "--name",
                 ("metadata.namespace", _) => "--namespace",
-                ("metadata.labels" | "spec.template.labels", _) => "--label",
-                ("spec.template.nodeSelector", _) => "--node-selector",
+                (field, _) if field.starts_with("metadata.labels.") => "--label",
+                (field, _) if field.starts_with("spec.template.labels.") => "--label",
+                (field, _) if field.starts_with("spec.template.nodeSelector.") => "--node-selector",
                 ("metadata.annotations", _) => "--annotation",
                 ("spec.template.hostname", _) => "--hostname",
                 ("spec.template.stopGraceSeconds", _) => "--stop-timeout",
