@@ -45,8 +45,9 @@ impl<'n> At<'n> {
 /// Reads values of one source.
 pub(crate) struct Reader<'a> {
     pub(crate) source: &'a Source,
-    /// Where a field belongs that stands elsewhere, if that is known of what is read.
-    pub(crate) home: &'a dyn Fn(&str) -> Option<String>,
+    /// Where a field belongs that stands in another place, if that is known of what is read: by the path of that place and the
+    /// field.
+    pub(crate) home: &'a dyn Fn(&str, &str) -> Option<String>,
     pub(crate) faults: &'a mut Faults,
 }
 
@@ -75,7 +76,7 @@ impl Reader<'_> {
                 let path = at.below(&entry.key);
                 let message = format!("unknown field {}", shown(&entry.key));
                 let before = index.checked_sub(1).and_then(|before| entries.get(before));
-                let hint = unknown_hint(self.home, &entry.key, known, before);
+                let hint = unknown_hint(|key| (self.home)(&at.path, key), &entry.key, known, before);
                 self.fault_in(entry.key_place, &path, ErrorCode::UnknownField, message, hint);
             }
         }
@@ -313,7 +314,7 @@ pub(crate) fn is_within(inner: &str, outer: &str) -> bool {
 }
 
 fn unknown_hint(
-    home: &dyn Fn(&str) -> Option<String>,
+    home: impl Fn(&str) -> Option<String>,
     key: &str,
     known: &[&str],
     before: Option<&Entry>,

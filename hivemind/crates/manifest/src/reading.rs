@@ -113,7 +113,7 @@ impl<'a> Reading<'a> {
             }
             return;
         }
-        let mut reader = Reader { source, home: &|_| None, faults };
+        let mut reader = Reader { source, home: &|_, _| None, faults };
         let at = At { node: &root, path: String::new() };
         // Documents of a kind that is not read are told as such, not field by field.
         match reader.holds(&at, within, self.kinds) {

@@ -46,7 +46,7 @@ spec:
       env: [{name: PORT, value: '8080'}, {name: EMPTY}]
       ports: [{hostPort: 8080, containerPort: 80}, {hostPort: 53, containerPort: 53, protocol: udp}]
       volumeMounts: [{volume: data, path: /data, readOnly: true}]
-      resources: {memory: 64Mi, cpu: 500m, pids: 64}
+      resources: {memory: 64Mi, cpu: 0.5, pids: 64}
       ulimits: [{name: nofile, soft: 1024, hard: 18446744073709551615}]
       capabilities: {drop: [all]}
       stopSignal: quit
@@ -72,7 +72,8 @@ fn an_app_is_read_with_all_that_it_says_and_brought_into_the_form_in_which_it_is
     let container = &template.containers[0];
     assert_eq!((container.env[0].value.as_str(), container.env[1].value.as_str()), ("8080", ""));
     assert_eq!((container.ports[0].protocol, container.ports[1].protocol), (Protocol::Tcp, Protocol::Udp));
-    assert_eq!(container.resources.memory.unwrap().bytes(), 64 << 20);
+    let resources = &container.resources;
+    assert_eq!((resources.memory.unwrap().bytes(), resources.cpu.unwrap().millicores()), (64 << 20, 500));
     assert_eq!(container.ulimits[0].hard, Some(u64::MAX));
     assert_eq!(
         (container.stop_signal.as_deref(), container.capabilities.drop[0].as_str()),
@@ -119,7 +120,7 @@ spec:
     headless: yes
     ports: [{port: 70000, protocol: TCP}, {prot: 1}]
   template:
-    labels: {a: 1, b: }
+    labels: {a: 1, b: , c: no way}
     containers:
     - image: nginx:a:b
       memory: 64Mi
@@ -134,6 +135,7 @@ spec:
         containerPort: -1
       resources:
         memory: lots
+        cpu: 0.00001
         pids: 0
       user: 1000
       stopSignal: TERMINATE
@@ -147,7 +149,7 @@ spec:
     let told = [
         "4:9 HM0101 \"Web\" is not a valid name | use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit",
         "6:3 HM0113 unknown field \"replica\" | did you mean \"replicas\"?",
-        "7:3 HM0113 unknown field \"image\" | \"image\" belongs below spec.template.containers[]: check the indentation",
+        "7:3 HM0113 unknown field \"image\" | \"image\" belongs below spec.template.containers[] or spec.template.initContainers[]: check the indentation",
         "8:26 HM0101 \"-web\" is not a hostname | use labels of letters, digits and '-' joined by dots, for example web.local",
         "8:32 HM0114 spec.hostnames[2] is the number 5 where a text is wanted | put it in quotes: \"5\"",
         "10:15 HM0114 spec.service.headless is the text \"yes\" where a boolean is wanted | write true or false, without quotes",
@@ -157,6 +159,7 @@ spec:
         "11:44 HM0113 unknown field \"prot\" | did you mean \"port\"?",
         "13:17 HM0114 spec.template.labels.a is the number 1 where a text is wanted | put it in quotes: \"1\"",
         "13:20 HM0114 spec.template.labels.b is empty where a text is wanted | for an empty text write b: \"\"",
+        "13:28 HM0106 \"no way\" is not a label value | use up to 63 letters, digits, '-', '_' and '.'",
         "15:14 HM0102 \"nginx:a:b\": ",
         "16:7 HM0113 unknown field \"memory\" | \"memory\" belongs below spec.template.containers[].resources: check the indentation",
         "19:16 HM0114 spec.template.containers[0].env[0].value is the number 8080 where a text is wanted | put it in quotes: \"8080\"",
@@ -165,13 +168,14 @@ spec:
         "22:9 HM0104 \"A=B\" is not a variable's name | write NAME=VALUE",
         "25:24 HM0103 -1 is out of range | give 0 or more",
         "27:17 HM0103 \"lots\" is not an amount of memory | write bytes with a unit (64Mi, 512M, 1Gi)",
-        "28:15 HM0103 0 processes are no limit | give 1 to 4194304",
-        "29:13 HM0114 spec.template.containers[0].user is the number 1000 where a text is wanted | put it in quotes: \"1000\"",
-        "30:19 HM0103 \"SIGTERMINATE\" is no signal that asks a process to end | write its name, for example SIGTERM, SIGINT or SIGQUIT",
-        "31:22 HM0105 \"data\" cannot hold a volume | use an absolute path in the container, for example /data",
-        "33:11 HM0103 \"300.1.1.1\" cannot be used here: invalid IP address syntax | ",
-        "35:7 HM0114 spec.template.hostAliases[1].hostnames is missing | add hostnames: its names",
-        "36:18 HM0103 \"yesterday\" cannot be used here: ",
+        "28:14 HM0103 \"0.00001\" is not an amount of CPU | write cores (0.5, 2) or thousandths (500m)",
+        "29:15 HM0103 0 processes are no limit | give 1 to 4194304",
+        "30:13 HM0114 spec.template.containers[0].user is the number 1000 where a text is wanted | put it in quotes: \"1000\"",
+        "31:19 HM0103 \"SIGTERMINATE\" is no signal that asks a process to end | write its name, for example SIGTERM, SIGINT or SIGQUIT",
+        "32:22 HM0105 \"data\" cannot hold a volume | use an absolute path in the container, for example /data",
+        "34:11 HM0103 \"300.1.1.1\" cannot be used here: invalid IP address syntax | ",
+        "36:7 HM0114 spec.template.hostAliases[1].hostnames is missing | add hostnames: its names",
+        "37:18 HM0103 \"yesterday\" cannot be used here: ",
     ];
     let found = faults(text);
     assert_eq!(found.len(), told.len(), "{found:#?}");
@@ -192,7 +196,7 @@ fn what_an_app_lacks_is_told_where_it_should_be() {
             "4:1 HM0114 apiVersion is missing | write apiVersion: hivemind/v1",
             "4:1 HM0114 kind is missing | write kind: App",
             "4:1 HM0114 metadata is missing | give it a name: metadata: {name: web}",
-            "4:18 HM0114 spec.template.containers is missing | add containers: the containers; exactly one",
+            "4:18 HM0114 spec.template.containers is missing | add containers: the containers, 1 to 16",
             "8:11 HM0114 metadata.name is missing | give it a name, for example name: web",
             "9:1 HM0114 spec is missing | say what is wanted: hivemind explain app",
         ]

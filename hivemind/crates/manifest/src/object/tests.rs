@@ -130,7 +130,7 @@ fn read(text: &str) -> (Option<Whole>, Vec<String>) {
     let mut faults = Faults::default();
     let root = documents(&source, &mut faults).remove(0);
     let schema = Schema::of::<Whole>();
-    let home = |field: &str| {
+    let home = |_: &str, field: &str| {
         schema
             .homes(field)
             .first()
@@ -360,7 +360,7 @@ fn schemas_of_other_shapes_are_understood() {
     );
     let mut faults = Faults::default();
     let root = documents(&source, &mut faults).remove(0);
-    let mut reader = Reader { source: &source, home: &|_| None, faults: &mut faults };
+    let mut reader = Reader { source: &source, home: &|_, _| None, faults: &mut faults };
     let value = reader.value(&schema, &schema.root, &At { node: &root, path: String::new() }).unwrap();
     let told: Vec<&str> = faults.list.iter().map(|fault| fault.field.as_str()).collect();
     assert_eq!(told, ["d", "endless.next", "kind", "level", "mode", "open.b"]);

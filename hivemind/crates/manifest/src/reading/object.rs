@@ -12,7 +12,7 @@ use crate::{
     document::{AppDocument, NamespaceDocument, Origin, VolumeDocument},
     fields,
     kind::Kind,
-    reader::{At, Reader},
+    reader::{At, Reader, is_within},
     schema::{Schema, Step},
 };
 
@@ -54,7 +54,7 @@ impl Reading<'_> {
         let schema = self.schemas.entry(kind).or_insert_with(|| Arc::new(kind.schema())).clone();
         let before = faults.list.len();
         let at = At { node: &origin.root, path: String::new() };
-        let home = |field: &str| home(&schema, field);
+        let home = |place: &str, field: &str| home(&schema, place, field);
         let mut reader = Reader { source: &origin.source, home: &home, faults };
         let spec = schema.at(&[Step::Key("spec".to_owned())]).map(|(spec, _)| spec);
         reader.map(&at, known(kind, &at));
@@ -95,13 +95,19 @@ fn known(kind: Kind, at: &At<'_>) -> &'static [&'static str] {
 /// The most places that a hint names.
 const HOMES_MAX: usize = 3;
 
-/// Where a field of the kind belongs.
-fn home(schema: &Schema, field: &str) -> Option<String> {
+/// Where a field of the kind belongs that stands in the object at `place`.
+fn home(schema: &Schema, place: &str, field: &str) -> Option<String> {
     let mut homes = schema.homes(field);
     // What the server writes is nobody's to say.
     homes.retain(|home| home != "status" && !home.starts_with("status."));
     if homes.first().is_some_and(String::is_empty) || matches!(field, "apiVersion" | "kind") {
         return Some(format!("{field:?} belongs at the top of the document: check the indentation"));
+    }
+    // What belongs deeper in the same object was meant for that one, rather than for another like it.
+    let place = without_indexes(place);
+    let is_below = |home: &String| is_within(home, &place);
+    if !place.is_empty() && homes.iter().any(is_below) {
+        homes.retain(is_below);
     }
     let more = homes.len() > HOMES_MAX;
     homes.truncate(HOMES_MAX);
@@ -112,4 +118,12 @@ fn home(schema: &Schema, field: &str) -> Option<String> {
         Some(_) => format!("{} and others", homes.join(", ")),
     };
     Some(format!("{field:?} belongs below {places}: check the indentation"))
+}
+
+/// `spec.template.containers[]` of `spec.template.containers[3]`.
+fn without_indexes(path: &str) -> String {
+    path.split('[')
+        .map(|part| part.split_once(']').map_or(part, |(_, rest)| rest))
+        .collect::<Vec<_>>()
+        .join("[]")
 }

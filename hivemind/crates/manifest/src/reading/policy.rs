@@ -19,7 +19,7 @@ use crate::{
 impl Reading<'_> {
     pub(super) fn policy(&mut self, source: &Source, root: Arc<Node>, kind: PolicyKind, faults: &mut Faults) {
         let before = faults.list.len();
-        let mut reader = Reader { source, home: &|field| fields::home(kind, field), faults };
+        let mut reader = Reader { source, home: &|_, field| fields::home(kind, field), faults };
         let at = At { node: &root, path: String::new() };
         reader.map(&at, fields::DOCUMENT);
         let metadata = reader
