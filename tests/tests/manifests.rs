@@ -26,7 +26,8 @@ items:
         command: [sh, -c, 'while :; do sleep 1; done']
         env: [{name: COLOUR, value: green}]
         ports: [{hostPort: 8080, containerPort: 80}]
-        resources: {memory: 48Mi, cpu: 250m}
+        resources: {memory: 48Mi, cpu: 0.25}
+        capabilities: {add: [SYS_PTRACE]}
         volumeMounts: [{volume: pages, path: /pages}]
 - apiVersion: hivemind/v1
   kind: Volume
@@ -36,6 +37,7 @@ items:
 apiVersion: hivemind/v1
 kind: Namespace
 metadata: {name: shop, labels: {team: front}}
+spec: {capabilities: [SYS_PTRACE]}
 ---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy

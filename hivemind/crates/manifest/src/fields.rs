@@ -7,8 +7,6 @@ pub(crate) const DOCUMENT: &[&str] = &["apiVersion", "kind", "metadata", "spec",
 /// The same of an app as it is printed, with its replicas.
 pub(crate) const DOCUMENT_WITH_REPLICAS: &[&str] =
     &["apiVersion", "kind", "metadata", "spec", "status", "replicas"];
-/// That of a kind whose metadata says all.
-pub(crate) const DOCUMENT_WITHOUT_SPEC: &[&str] = &["apiVersion", "kind", "metadata", "status"];
 /// What a list of documents has; the last is the server's.
 pub(crate) const LIST: &[&str] = &["apiVersion", "kind", "metadata", "items", "resourceVersion"];
 /// Those of `metadata`: what is kept, and what the server writes, which is in what a cluster prints and means nothing in what is

@@ -270,7 +270,7 @@ fn namespaces_and_volumes_are_checked_too() {
 apiVersion: hivemind/v1
 kind: Namespace
 metadata: {name: shop, namespace: other}
-spec: {}
+spec: {hostPath: [/srv], hostPaths: [/srv, etc], privileged: yes}
 ---
 apiVersion: hivemind/v1
 kind: Namespace
@@ -285,7 +285,9 @@ spec: {size: 3}
         faults(text),
         [
             "3:35 HM0108 a namespace is in no namespace | leave it out: metadata.name is its name",
-            "4:1 HM0113 unknown field \"spec\" | the fields here are apiVersion, kind, metadata, status",
+            "4:8 HM0113 unknown field \"hostPath\" | did you mean \"hostPaths\"?",
+            "4:44 HM0105 \"etc\" is not an absolute path | write it from the root on, without '..', for example /srv/shop",
+            "4:62 HM0114 spec.privileged is the text \"yes\" where a boolean is wanted | write true or false, without quotes",
             "13:7 HM0114 spec.node is missing | add node: the node that holds it",
             "13:8 HM0113 unknown field \"size\" | the fields here are node",
         ]

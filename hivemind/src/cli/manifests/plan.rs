@@ -6,7 +6,7 @@ use hivemind_client::Selection;
 use hivemind_manifest::{AppDocument, Fault, Manifests, NamespaceDocument, PolicyDocument, VolumeDocument};
 use hivemind_model::{
     ApiError, App, AppliedPolicies, ApplyAction, ApplyPolicies, ErrorCode, ErrorKind, Namespace,
-    NetworkPolicy, Node, Problem, Resource, ServicePort, Volume, template_hash,
+    NetworkPolicy, Node, Problem, Problems, Resource, ServicePort, Volume, template_hash,
 };
 
 use super::{claims, document::Document};
@@ -62,7 +62,7 @@ impl Plan {
         let mut faults = claims::faults(&read.apps);
         let namespaces = namespaces(session, &read.namespaces, &mut faults).await?;
         let volumes = volumes(session, &read.volumes, &mut faults).await?;
-        let apps = apps(session, &read.apps, &mut faults).await?;
+        let apps = apps(session, &read.apps, &namespaces, &mut faults).await?;
         let policies = policies(session, &read.policies, format, &mut faults).await?;
         if faults.is_empty() {
             return Ok(Plan { namespaces, volumes, policies, apps });
@@ -110,7 +110,8 @@ fn is_said_alike<T: Document>(there: &T, wanted: &T) -> bool {
 /// # Errors
 /// What has nothing to do with the document.
 fn note(fault: impl Fn(Problem) -> Fault, error: ApiError, faults: &mut Vec<Fault>) -> Result<(), Failure> {
-    if !matches!(error.code.kind(), ErrorKind::Invalid | ErrorKind::Conflict) {
+    let is_of_document = matches!(error.code.kind(), ErrorKind::Invalid | ErrorKind::Conflict);
+    if !is_of_document && error.code != ErrorCode::NotPermitted {
         return Err(error.into());
     }
     faults.extend(error.into_problems().into_iter().map(|mut problem| {
@@ -142,14 +143,21 @@ async fn namespaces(
         let mut wanted = document.namespace.clone();
         let found = there.remove(&key(&wanted));
         match &found {
-            Some(found) => wanted.metadata.resource_version = found.metadata.resource_version,
+            Some(found) => {
+                wanted.metadata.resource_version = found.metadata.resource_version;
+                // What commands permit stays unless the file says it.
+                if !document.says("spec") {
+                    wanted.spec = found.spec.clone();
+                }
+            }
             None => {
                 if let Err(error) = session.client.try_namespace(&wanted).await {
                     note(|problem| document.fault(problem), error, faults)?;
                 }
             }
         }
-        planned.push(Planned::new(wanted, found, is_said_alike, document.position()));
+        let is_same = |a: &Namespace, b: &Namespace| is_said_alike(a, b) && a.spec == b.spec;
+        planned.push(Planned::new(wanted, found, is_same, document.position()));
     }
     Ok(planned)
 }
@@ -199,6 +207,7 @@ async fn volumes(
 async fn apps(
     session: &Session,
     documents: &[AppDocument],
+    namespaces: &[Planned<Namespace>],
     faults: &mut Vec<Fault>,
 ) -> Result<Vec<Planned<App>>, Failure> {
     let mut there = all::<App>(session, !documents.is_empty()).await?;
@@ -213,12 +222,29 @@ async fn apps(
             ApplyAction::Changed => session.client.try_replace_app(&one.object).await.map(drop),
             ApplyAction::Unchanged => Ok(()),
         };
-        if let Err(error) = tried {
+        let namespace =
+            namespaces.iter().find(|planned| planned.object.metadata.name == one.object.metadata.namespace);
+        if let Some(error) = permitted(tried.err(), &one.object, namespace.map(|planned| &planned.object)) {
             note(|problem| document.fault(problem), error, faults)?;
         }
         planned.push(one);
     }
     Ok(planned)
+}
+
+/// What the daemon has against an app. What it may is decided by the namespace as the files say it, if they do: the daemon knows
+/// only the one that is there.
+fn permitted(error: Option<ApiError>, app: &App, namespace: Option<&Namespace>) -> Option<ApiError> {
+    let Some(namespace) = namespace else { return error };
+    let mut problems = Problems::default();
+    for Problem { code, field, message, hint } in error.into_iter().flat_map(ApiError::into_problems) {
+        if code != ErrorCode::NotPermitted {
+            problems.add(code, field, message, hint);
+        }
+    }
+    let name = &namespace.metadata.name;
+    namespace.spec.check_template(name, "spec.template", &app.spec.template, &mut problems);
+    problems.into_result().err()
 }
 
 /// The app of a document, in the place of the one that is there. What the document does not say of what commands change stays
@@ -303,6 +329,21 @@ mod tests {
     }
 
     #[test]
+    fn what_an_app_may_is_decided_by_the_namespace_of_the_same_files() {
+        let app = document("{template: {containers: [{image: a, privileged: true}]}}").app;
+        let refused =
+            ApiError::new(ErrorCode::NotPermitted, "no", "do").at("spec.template.containers[0].privileged");
+        let mut namespace = Namespace::new("default");
+        assert_eq!(permitted(Some(refused.clone()), &app, None), Some(refused.clone()));
+        let told = permitted(None, &app, Some(&namespace)).unwrap();
+        assert_eq!((told.code, told.field), (ErrorCode::NotPermitted, refused.field.clone()));
+        namespace.spec.privileged = true;
+        assert_eq!(permitted(Some(refused), &app, Some(&namespace)), None);
+        let other = ApiError::new(ErrorCode::PortPublished, "taken", "choose").at("spec.x");
+        assert_eq!(permitted(Some(other.clone()), &app, Some(&namespace)), Some(other));
+    }
+
+    #[test]
     fn replicas_are_replaced_only_if_the_template_changes() {
         let plan = |spec: &str| {
             let there = document("{replicas: 1, template: {containers: [{image: a}]}}").app;
@@ -331,6 +372,7 @@ mod tests {
         };
         let field = Some("spec.template.containers[0].image");
         assert_eq!(place(ErrorCode::Unsupported, field).as_deref(), Some("x:4:40"));
+        assert_eq!(place(ErrorCode::NotPermitted, field).as_deref(), Some("x:4:40"));
         assert_eq!(place(ErrorCode::Deleting, None).as_deref(), Some("x:3:18"));
         assert_eq!(place(ErrorCode::StoreFailed, None), None);
     }

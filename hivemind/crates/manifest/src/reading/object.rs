@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hivemind_model::{ApiError, App, ErrorCode, Namespace, Volume};
+use hivemind_model::{ApiError, App, ErrorCode, Namespace, Problems, Volume};
 use hivemind_yaml::{Faults, Node, Source, Value::List};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -21,19 +21,24 @@ impl Reading<'_> {
         let origin = Origin { source: source.clone(), root };
         match kind {
             Kind::App => self.app(origin, faults),
-            Kind::Namespace => {
-                let namespace = self.typed::<Namespace>(&origin, kind, faults).map(|mut namespace| {
-                    namespace.normalize();
-                    NamespaceDocument { namespace, origin }
-                });
-                self.read.namespaces.extend(namespace);
-            }
+            Kind::Namespace => self.namespace(origin, faults),
             Kind::Volume => {
                 let volume = self.typed::<Volume>(&origin, kind, faults);
                 self.read.volumes.extend(volume.map(|volume| VolumeDocument { volume, origin }));
             }
             Kind::Policy(_) => {}
         }
+    }
+
+    fn namespace(&mut self, origin: Origin, faults: &mut Faults) {
+        let before = faults.list.len();
+        let Some(mut namespace) = self.typed::<Namespace>(&origin, Kind::Namespace, faults) else { return };
+        namespace.normalize();
+        let mut problems = Problems::default();
+        namespace.spec.check(&mut problems);
+        let problems = problems.into_result().err().map(ApiError::into_problems).unwrap_or_default();
+        add_new(problems, |problem| origin.fault(problem), before, faults);
+        self.read.namespaces.push(NamespaceDocument { namespace, origin });
     }
 
     fn app(&mut self, origin: Origin, faults: &mut Faults) {
@@ -56,17 +61,18 @@ impl Reading<'_> {
         let at = At { node: &origin.root, path: String::new() };
         let home = |place: &str, field: &str| home(&schema, place, field);
         let mut reader = Reader { source: &origin.source, home: &home, faults };
-        let spec = schema.at(&[Step::Key("spec".to_owned())]).map(|(spec, _)| spec);
         reader.map(&at, known(kind, &at));
         let metadata = reader
             .required(&at, "metadata", &format!("give it a name: metadata: {{name: {}}}", kind.example()))
             .and_then(|metadata| reader.metadata(&metadata, kind, self.options));
         let mut document = json!({});
-        if let Some(spec) = spec {
-            let value = reader
-                .required(&at, "spec", &format!("say what is wanted: hivemind explain {}", kind.word()))
-                .and_then(|at| reader.value(&schema, spec, &at));
-            document["spec"] = value.unwrap_or_else(|| schema.stand_in(spec));
+        if let Some((spec, is_required)) = schema.at(&[Step::Key("spec".to_owned())]) {
+            let hint = format!("say what is wanted: hivemind explain {}", kind.word());
+            let said = if is_required { reader.required(&at, "spec", &hint) } else { at.get("spec") };
+            let value = said.and_then(|at| reader.value(&schema, spec, &at));
+            if let Some(value) = value.or_else(|| is_required.then(|| schema.stand_in(spec))) {
+                document["spec"] = value;
+            }
         }
         let named = metadata.as_ref().map(|metadata| [metadata.namespace.clone(), metadata.name.clone()]);
         document["metadata"] = metadata.map_or_else(
@@ -84,11 +90,10 @@ impl Reading<'_> {
 /// The fields that the document may have.
 fn known(kind: Kind, at: &At<'_>) -> &'static [&'static str] {
     let prints_replicas = at.get("replicas").is_some_and(|at| matches!(at.node.value, List(_)));
-    match kind {
-        Kind::Namespace => fields::DOCUMENT_WITHOUT_SPEC,
-        // A number of replicas there is one that is not indented.
-        Kind::App if prints_replicas => fields::DOCUMENT_WITH_REPLICAS,
-        _ => fields::DOCUMENT,
+    // A number of replicas there is one that is not indented.
+    match kind == Kind::App && prints_replicas {
+        true => fields::DOCUMENT_WITH_REPLICAS,
+        false => fields::DOCUMENT,
     }
 }
 
