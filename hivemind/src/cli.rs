@@ -6,6 +6,7 @@
 pub(crate) mod app;
 pub(crate) mod cluster;
 pub(crate) mod completions;
+mod compose;
 pub(crate) mod context;
 pub(crate) mod doctor;
 pub(crate) mod fault;
@@ -45,10 +46,24 @@ pub(crate) use session::{DEFAULT_SOCKET, Given, GlobalArgs, Session};
 /// The commands besides the daemon.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    /// Bring up the project of a Compose file, and wait until all of it is well
+    Up(Box<compose::up::UpArgs>),
+    /// Delete what up made for a project
+    Down(Box<compose::down::DownArgs>),
+    /// List the replicas of a project, or of a namespace
+    Ps(Box<compose::services::PsArgs>),
+    /// Print what the replicas of a project, or of a namespace, wrote
+    Logs(Box<compose::services::LogsArgs>),
+    /// Run a command in a service of a project, or in an app of a namespace
+    Exec(Box<compose::services::ExecArgs>),
+    /// Replace the replicas of a project's services, or of a namespace's apps, one after the other
+    Restart(Box<compose::services::RestartArgs>),
+    /// Print the project of a Compose file as it is understood
+    Config(Box<compose::config::ConfigArgs>),
     /// Apply the objects of files: all of them, or none if one is at fault
     Apply(manifests::apply::ApplyArgs),
     /// Show what applying files would do, object by object and field by field
-    Plan(manifests::PreviewArgs),
+    Plan(Box<manifests::PreviewArgs>),
     /// Show what applying files would change, line by line
     Diff(manifests::diff::DiffArgs),
     /// Delete the objects that files name
@@ -169,12 +184,19 @@ impl Command {
         let command = match self {
             Command::Completions(args) => return args.run(program),
             Command::Explain(args) => return args.run(),
+            Command::Config(args) => return compose::config::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Doctor(args) => return args.run(&Session::local(global)).await,
             Command::Context(command) => return command.run(&global).await,
             other => other,
         };
         let session = Session::new(global)?;
         match command {
+            Command::Up(args) => compose::up::run(&session, &args).await.map(|()| ExitCode::SUCCESS),
+            Command::Down(args) => compose::down::run(&session, &args).await.map(|()| ExitCode::SUCCESS),
+            Command::Ps(args) => compose::services::ps(&session, &args).await.map(|()| ExitCode::SUCCESS),
+            Command::Logs(args) => compose::services::logs(&session, &args).await.map(|()| ExitCode::SUCCESS),
+            Command::Exec(args) => compose::services::exec(&session, &args).await,
+            Command::Restart(args) => compose::services::restart(&session, &args).await,
             Command::Apply(args) => manifests::apply::run(&session, &args).await.map(|()| ExitCode::SUCCESS),
             Command::Plan(args) => manifests::preview(&session, &args).await,
             Command::Diff(args) => manifests::diff::run(&session, &args).await,
@@ -195,15 +217,21 @@ impl Command {
             Command::Token(command) => command.run(&session).await,
             Command::Ui(args) => args.run(&session).await,
             Command::Status(args) => args.run(&session).await,
-            Command::Completions(_) | Command::Doctor(_) | Command::Context(_) | Command::Explain(_) => {
-                Ok(ExitCode::SUCCESS)
-            }
+            Command::Completions(_)
+            | Command::Doctor(_)
+            | Command::Context(_)
+            | Command::Config(_)
+            | Command::Explain(_) => Ok(ExitCode::SUCCESS),
         }
     }
 
     /// How the command prints its result; decides how it prints an error.
     fn format(&self) -> Format {
         match self {
+            Command::Up(args) => args.output.format,
+            Command::Ps(args) => args.output.format,
+            Command::Logs(args) => args.output.format,
+            Command::Down(_) | Command::Exec(_) | Command::Restart(_) | Command::Config(_) => Format::Table,
             Command::Apply(args) => args.output.format,
             Command::Plan(args) => args.output.format,
             Command::Explain(args) => args.output.format,

@@ -8,7 +8,7 @@ pub(crate) mod diff;
 pub(crate) mod document;
 pub(crate) mod explain;
 mod fields;
-mod plan;
+pub(crate) mod plan;
 mod preview;
 
 use std::path::PathBuf;
@@ -25,14 +25,14 @@ use super::{
     policy,
 };
 
-pub(crate) use preview::{PreviewArgs, run as preview};
+pub(crate) use preview::{DIFFERENT, PreviewArgs, run as preview, told as told_previews, told_as};
 
 /// The files that a command reads.
 #[derive(Args, Debug)]
 pub(crate) struct FilesArgs {
     /// A file, a folder, or - for the standard input; may be repeated
     #[arg(long = "file", visible_alias = "filename", short = 'f', value_name = "FILE", required = true)]
-    files: Vec<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// Reads all documents of some sources; see [`hivemind_manifest::read`].

@@ -69,7 +69,7 @@ pub use mount::{
     VolumeOptions,
 };
 pub use network::{Attachment, Ipam, IpamBlock, Network, Volume};
-pub use plan::{Plan, Planned, PlannedBuild, PlannedVolume, plan};
+pub use plan::{Plan, Planned, PlannedBuild, PlannedVolume, namespace_of, plan};
 pub use port::{Expose, Port, PortMode, Ports, Protocol, Published};
 pub use project::Project;
 pub use request::{FILE_NAMES, Reading, Request, read, usual_files};

@@ -19,9 +19,11 @@ mod resource;
 mod surroundings;
 mod volume;
 
+pub use name::namespace_of;
+
 use std::collections::BTreeMap;
 
-use hivemind_model::{App, ErrorCode, NetworkPolicy};
+use hivemind_model::{App, Capabilities, ErrorCode, NamespaceSpec, NetworkPolicy};
 use hivemind_yaml::{FAULTS_MAX, Fault, Faults};
 
 use crate::{
@@ -37,6 +39,8 @@ pub struct Plan {
     pub namespace: String,
     /// One app a service, by name.
     pub apps: Vec<App>,
+    /// What the namespace has to permit for it, and no more.
+    pub permits: NamespaceSpec,
     /// The volumes that apps mount, by name.
     pub volumes: Vec<PlannedVolume>,
     /// Who may reach whom, by name.
@@ -96,6 +100,22 @@ pub fn plan(project: &Project) -> Planned {
     }
 }
 
+/// The paths, capabilities and privileges that apps ask for beyond what all may have.
+fn permits(apps: &[App]) -> NamespaceSpec {
+    let mut permits = NamespaceSpec::default();
+    for container in apps.iter().flat_map(|app| app.spec.template.all_containers()) {
+        permits.privileged |= container.privileged;
+        let usual = |name: &&String| !Capabilities::USUAL.contains(&name.as_str());
+        permits.capabilities.extend(container.capabilities.add.iter().filter(usual).cloned());
+        permits.host_paths.extend(container.host_paths.iter().map(|mount| mount.source.clone()));
+    }
+    for list in [&mut permits.capabilities, &mut permits.host_paths] {
+        list.sort();
+        list.dedup();
+    }
+    permits
+}
+
 /// What is at hand, and what was found so far.
 struct Planner<'p> {
     project: &'p Project,
@@ -109,14 +129,15 @@ impl Planner<'_> {
         let volumes = self.volumes();
         self.networks();
         let services = self.project.services.iter();
-        let apps = services.map(|(name, service)| self.app(&namespace, name, service)).collect();
+        let apps: Vec<App> = services.map(|(name, service)| self.app(&namespace, name, service)).collect();
+        let permits = permits(&apps);
         let builds = self.project.services.iter().filter_map(|(name, service)| {
             let build = service.build.clone()?;
             Some((name.clone(), PlannedBuild { image: self.image(name, service), build }))
         });
         let builds = builds.collect();
         let policies = self.policies(&namespace);
-        Plan { namespace, apps, volumes, policies, builds }
+        Plan { namespace, apps, permits, volumes, policies, builds }
     }
 
     /// Tells that what stands at `spot` cannot be had.

@@ -284,14 +284,6 @@ fn restarts_are_those_that_are_asked_for() {
 fn what_would_be_something_else_is_refused_where_it_stands() {
     for (field, fault) in [
         (
-            "privileged: true",
-            "4:5 services.web.privileged is not supported: a container cannot be given the rights of the machine",
-        ),
-        (
-            "volumes: ['./a:/a']",
-            "4:15 services.web.volumes[0] is not supported: paths of a machine, such as /shop/a, are not mounted",
-        ),
-        (
             "network_mode: host",
             "4:5 services.web.network_mode is not supported: every replica has a network of its own",
         ),
@@ -459,4 +451,16 @@ fn services_of_inactive_profiles_are_no_part_of_the_plan() {
     assert_eq!(plan.apps.len(), 2);
     assert_eq!(plan.apps[1].spec.depends_on, []);
     assert_eq!(plan.policies.len(), 1);
+}
+
+#[test]
+fn what_the_namespace_has_to_permit_is_told_once() {
+    let text = "services:\n  a:\n    image: x\n    volumes: ['./data:/a', '/srv:/b:ro']\n    cap_add: [NET_ADMIN, CHOWN]\n  \
+                b:\n    image: x\n    volumes: ['/srv:/c']\n    privileged: true\n";
+    let plan = good(text);
+    assert_eq!(plan.permits.host_paths, ["/shop/data", "/srv"]);
+    assert_eq!((plan.permits.capabilities, plan.permits.privileged), (vec!["NET_ADMIN".to_owned()], true));
+    let mounts = &plan.apps[0].spec.template.containers[0].host_paths;
+    let told: Vec<_> = mounts.iter().map(|m| (m.source.as_str(), m.path.as_str(), m.read_only)).collect();
+    assert_eq!(told, [("/shop/data", "/a", false), ("/srv", "/b", true)]);
 }

@@ -66,25 +66,36 @@ pub(crate) async fn run(session: &Session, args: &ExecArgs) -> Outcome {
             "leave out -t; -i alone passes files and pipes on",
         ));
     }
-    let replica = choose(session, args).await?;
     let request = ExecRequest {
         command: args.command.clone(),
         tty: args.tty,
         user: args.user.clone(),
         container: args.container.clone(),
     };
-    let (input, output) = session.client.exec(&session.namespace, &replica, &request).await?;
-    let raw = if args.tty { Some(RawTerminal::enter()?) } else { None };
-    let exit = converse(input, output, args).await;
+    run_in(session, args.name.get(), args.replica.as_deref(), &request, args.interactive).await
+}
+
+/// Runs a process in a replica of an app, and ends as it does.
+pub(crate) async fn run_in(
+    session: &Session,
+    app: &str,
+    replica: Option<&str>,
+    request: &ExecRequest,
+    is_interactive: bool,
+) -> Outcome {
+    let replica = choose(session, app, replica).await?;
+    let (input, output) = session.client.exec(&session.namespace, &replica, request).await?;
+    let raw = if request.tty { Some(RawTerminal::enter()?) } else { None };
+    let exit = converse(input, output, request.tty, is_interactive).await;
     drop(raw);
     end(exit?)
 }
 
 /// The replica to run it in: the one that was named, or the first that is ready, or the first that runs.
-async fn choose(session: &Session, args: &ExecArgs) -> Result<String, Failure> {
-    let app = session.app(args.name.get()).await?.metadata.name;
+async fn choose(session: &Session, app: &str, replica: Option<&str>) -> Result<String, Failure> {
+    let app = session.app(app).await?.metadata.name;
     let replicas = session.client.list::<Replica>(&Selection::app(&session.namespace, &app)).await?.items;
-    pick(&app, &replicas, args.replica.as_deref()).map(|r| r.metadata.name.clone())
+    pick(&app, &replicas, replica).map(|r| r.metadata.name.clone())
 }
 
 fn pick<'a>(app: &str, replicas: &'a [Replica], word: Option<&str>) -> Result<&'a Replica, Failure> {
@@ -110,15 +121,16 @@ fn pick<'a>(app: &str, replicas: &'a [Replica], word: Option<&str>) -> Result<&'
 async fn converse(
     mut input: ExecInput,
     mut output: ExecOutput,
-    args: &ExecArgs,
+    has_terminal: bool,
+    is_interactive: bool,
 ) -> Result<ExecExit, Failure> {
     let mut resized = signal(SignalKind::window_change())
         .map_err(|e| fault(ErrorCode::Internal, format!("signals cannot be received: {e}"), ""))?;
     // The process may end at any time, even before this; what it leaves unread is not an error, and the exit comes by itself.
-    if args.tty {
+    if has_terminal {
         let _ = send_size(&mut input).await;
     }
-    let mut pieces = if args.interactive { Some(read_stdin()?) } else { None };
+    let mut pieces = if is_interactive { Some(read_stdin()?) } else { None };
     if pieces.is_none() {
         let _ = input.end().await;
     }
@@ -138,7 +150,7 @@ async fn converse(
                     pieces = None;
                 }
             },
-            _ = resized.recv(), if args.tty => {
+            _ = resized.recv(), if has_terminal => {
                 let _ = send_size(&mut input).await;
             }
         }

@@ -48,16 +48,42 @@ pub(crate) struct LogsArgs {
     pub(crate) output: FormatArgs,
 }
 
+/// Which lines of an app are wanted, and how they are shown.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wanted {
+    /// Of this replica only.
+    pub(crate) replica: Option<String>,
+    /// Of this container only.
+    pub(crate) container: Option<String>,
+    pub(crate) follow: bool,
+    pub(crate) tail: Option<u64>,
+    pub(crate) timestamps: bool,
+    pub(crate) format: Format,
+}
+
 pub(crate) async fn run(session: &Session, args: &LogsArgs) -> Result<(), Failure> {
     let app = session.app(args.name.get()).await?;
-    let mut reader = Reader::new(session, &app, args);
-    if args.follow && args.replica.is_none() {
+    let wanted = Wanted {
+        replica: args.replica.clone(),
+        container: args.container.clone(),
+        follow: args.follow,
+        tail: args.tail,
+        timestamps: args.timestamps,
+        format: args.output.format,
+    };
+    print(session, &[app], &wanted).await
+}
+
+/// Prints what the replicas of some apps of one namespace wrote, as one.
+pub(crate) async fn print(session: &Session, apps: &[App], wanted: &Wanted) -> Result<(), Failure> {
+    let mut reader = Reader::new(session, apps, wanted);
+    if wanted.follow && wanted.replica.is_none() {
         return reader.follow_all().await;
     }
-    let replicas = reader.replicas(args.replica.as_deref()).await?;
+    let replicas = reader.replicas(wanted.replica.as_deref()).await?;
     reader.printer.prefixed = replicas.len() > 1;
     for replica in &replicas {
-        reader.add(replica, args.tail, args.follow).await?;
+        reader.add(replica, wanted.tail, wanted.follow).await?;
     }
     while let Some(line) = reader.merge.next().await {
         reader.printer.print(&line?)?;
@@ -67,7 +93,7 @@ pub(crate) async fn run(session: &Session, args: &LogsArgs) -> Result<(), Failur
 
 struct Reader<'a> {
     session: &'a Session,
-    app: &'a App,
+    apps: &'a [App],
     container: Option<String>,
     tail: Option<u64>,
     merge: Merge,
@@ -77,16 +103,16 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(session: &'a Session, app: &'a App, args: &LogsArgs) -> Self {
+    fn new(session: &'a Session, apps: &'a [App], wanted: &Wanted) -> Self {
         Reader {
             session,
-            app,
-            container: args.container.clone(),
-            tail: args.tail,
-            merge: Merge::new(args.follow.then_some(ORDER_WINDOW)),
+            apps,
+            container: wanted.container.clone(),
+            tail: wanted.tail,
+            merge: Merge::new(wanted.follow.then_some(ORDER_WINDOW)),
             printer: Printer {
-                timestamps: args.timestamps,
-                format: args.output.format,
+                timestamps: wanted.timestamps,
+                format: wanted.format,
                 prefixed: false,
                 colours: Colours::for_stdout(),
                 seen: Vec::new(),
@@ -95,16 +121,28 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The replicas of the only app, or of all apps of the namespace.
     fn selection(&self) -> Selection {
-        Selection::app(&self.app.metadata.namespace, &self.app.metadata.name)
+        match self.apps {
+            [app] => Selection::app(&app.metadata.namespace, &app.metadata.name),
+            _ => Selection::namespace(self.namespace()),
+        }
+    }
+
+    fn namespace(&self) -> &str {
+        self.apps.first().map_or(&self.session.namespace, |app| &app.metadata.namespace)
+    }
+
+    fn is_of_apps(&self, replica: &Replica) -> bool {
+        self.apps.iter().any(|app| app.metadata.name == replica.spec.app)
     }
 
     /// The replicas to read.
     async fn replicas(&self, only: Option<&str>) -> Result<Vec<Replica>, Failure> {
         let list = self.session.client.list::<Replica>(&self.selection()).await?;
-        let chosen = |r: &Replica| only.is_none_or(|word| r.metadata.answers_to(word));
+        let chosen = |r: &Replica| self.is_of_apps(r) && only.is_none_or(|word| r.metadata.answers_to(word));
         let replicas: Vec<_> = list.items.into_iter().filter(chosen).collect();
-        let app = &self.app.metadata.name;
+        let app = self.apps.first().map_or("it", |app| &app.metadata.name);
         match only {
             _ if !replicas.is_empty() => Ok(replicas),
             Some(word) => Err(no_such_replica(app, word)),
@@ -125,7 +163,7 @@ impl<'a> Reader<'a> {
         self.printer.prefixed |= containers.len() > 1;
         for container in containers {
             let options = LogOptions { container, tail, follow };
-            let logs = self.session.client.logs(&self.app.metadata.namespace, name, options).await?;
+            let logs = self.session.client.logs(self.namespace(), name, options).await?;
             self.merge.add(logs);
         }
         Ok(())
@@ -133,7 +171,7 @@ impl<'a> Reader<'a> {
 
     /// Follows the replicas that are there and those that come, until the app is deleted.
     async fn follow_all(&mut self) -> Result<(), Failure> {
-        self.printer.prefixed = self.app.spec.replicas > 1;
+        self.printer.prefixed = self.apps.len() > 1 || self.apps.iter().any(|app| app.spec.replicas > 1);
         let mut watch = self.session.client.watch::<Replica>(&self.selection()).await?;
         let mut synced = false;
         loop {
@@ -143,7 +181,7 @@ impl<'a> Reader<'a> {
                 },
                 item = watch_next(&mut watch) => match item? {
                     WatchItem::Event(event) if event.kind != WatchKind::Deleted => {
-                        if !self.known.contains(&event.object.metadata.name) {
+                        if self.is_of_apps(&event.object) && !self.known.contains(&event.object.metadata.name) {
                             let tail = if synced { None } else { self.tail };
                             self.add_if_there(&event.object, tail).await?;
                             self.printer.prefixed |= self.known.len() > 1;

@@ -68,29 +68,41 @@ pub(crate) async fn run(session: &Session, args: &ApplyArgs) -> Result<(), Failu
     let format = args.output.format;
     let read = super::read(session, &args.files)?;
     let plan = Plan::make(session, &read, format).await?;
-    let mut told = Told { format, dry_run: args.dry_run, items: Vec::new() };
     if args.dry_run {
-        return told.all(&plan)?.finish();
+        return Told { format, dry_run: true, items: Vec::new() }.all(&plan)?.finish();
     }
+    carry_out(session, &plan, &read, args.detach, limit, format).await
+}
+
+/// Does what is planned of `read`, and waits until all of it is up and in force, unless `detach`.
+pub(crate) async fn carry_out(
+    session: &Session,
+    plan: &Plan,
+    read: &Manifests,
+    detach: bool,
+    limit: std::time::Duration,
+    format: Format,
+) -> Result<(), Failure> {
+    let mut told = Told { format, dry_run: false, items: Vec::new() };
     let deadline = Instant::now() + limit;
-    namespaces(session, &plan, &read, &mut told).await?;
-    volumes(session, &plan, &read, &mut told).await?;
-    let mut policies = apply_policies(session, &plan, &read).await?;
+    namespaces(session, plan, read, &mut told).await?;
+    volumes(session, plan, read, &mut told).await?;
+    let mut policies = apply_policies(session, plan, read).await?;
     // Apps come up behind the policies of the same files, not before them.
-    let in_force = match args.detach {
+    let in_force = match detach {
         true => Ok(()),
         false => policy::enforced::wait(session, &mut policies, limit).await,
     };
     told.policies(&policies)?;
     in_force?;
-    let apps = apps(session, &plan, &read, &mut told).await?;
-    if !args.detach {
+    let apps = apps(session, plan, read, &mut told).await?;
+    if !detach {
         until_all_up(session, &apps, deadline, format).await?;
     }
     told.finish()
 }
 
-fn error_of(Problem { code, field, message, hint }: Problem) -> Failure {
+pub(crate) fn error_of(Problem { code, field, message, hint }: Problem) -> Failure {
     ApiError::new(code, message, hint).at(field).into()
 }
 

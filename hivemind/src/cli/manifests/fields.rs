@@ -4,19 +4,19 @@ use serde_json::Value;
 
 /// A field that differs.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub(super) struct Difference {
+pub(crate) struct Difference {
     /// Its path.
-    pub(super) field: String,
+    pub(crate) field: String,
     /// What it was.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) from: Option<Value>,
+    pub(crate) from: Option<Value>,
     /// What it would be.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) to: Option<Value>,
+    pub(crate) to: Option<Value>,
 }
 
 /// The fields of `new` that differ from those of `old`, in the order of their names.
-pub(super) fn differences(old: &Value, new: &Value) -> Vec<Difference> {
+pub(crate) fn differences(old: &Value, new: &Value) -> Vec<Difference> {
     let mut found = Vec::new();
     collect(String::new(), Some(old), Some(new), &mut found);
     found

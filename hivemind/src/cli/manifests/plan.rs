@@ -14,23 +14,23 @@ use crate::cli::{Session, fault::Failure, output::Format, policy};
 
 /// What becomes of the objects of manifests, in the order in which they are applied.
 #[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) namespaces: Vec<Planned<Namespace>>,
-    pub(super) volumes: Vec<Planned<Volume>>,
-    pub(super) policies: Vec<Planned<NetworkPolicy>>,
-    pub(super) apps: Vec<Planned<App>>,
+pub(crate) struct Plan {
+    pub(crate) namespaces: Vec<Planned<Namespace>>,
+    pub(crate) volumes: Vec<Planned<Volume>>,
+    pub(crate) policies: Vec<Planned<NetworkPolicy>>,
+    pub(crate) apps: Vec<Planned<App>>,
 }
 
 /// What becomes of one object.
 #[derive(Debug)]
-pub(super) struct Planned<T> {
-    pub(super) action: ApplyAction,
+pub(crate) struct Planned<T> {
+    pub(crate) action: ApplyAction,
     /// As it will be.
-    pub(super) object: T,
+    pub(crate) object: T,
     /// As it is.
-    pub(super) there: Option<T>,
+    pub(crate) there: Option<T>,
     /// Where its document begins.
-    pub(super) position: String,
+    pub(crate) position: String,
 }
 
 impl<T> Planned<T> {
@@ -46,7 +46,7 @@ impl<T> Planned<T> {
 
 impl Planned<App> {
     /// Whether the replicas that there are would make room for others.
-    pub(super) fn replaces_replicas(&self) -> bool {
+    pub(crate) fn replaces_replicas(&self) -> bool {
         let hash =
             |app: &App| template_hash(&app.spec.template, &ServicePort::named(&app.spec.service.ports));
         self.there.as_ref().is_some_and(|there| hash(there) != hash(&self.object))
@@ -58,7 +58,7 @@ impl Plan {
     ///
     /// # Errors
     /// All faults that it finds, at their places; what keeps it from answering.
-    pub(super) async fn make(session: &Session, read: &Manifests, format: Format) -> Result<Self, Failure> {
+    pub(crate) async fn make(session: &Session, read: &Manifests, format: Format) -> Result<Self, Failure> {
         let mut faults = claims::faults(&read.apps);
         let namespaces = namespaces(session, &read.namespaces, &mut faults).await?;
         let volumes = volumes(session, &read.volumes, &mut faults).await?;
@@ -73,12 +73,12 @@ impl Plan {
     }
 
     /// Whether everything is already as it should be.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.actions().all(|action| action == ApplyAction::Unchanged)
     }
 
     /// What becomes of each object.
-    pub(super) fn actions(&self) -> impl Iterator<Item = ApplyAction> {
+    pub(crate) fn actions(&self) -> impl Iterator<Item = ApplyAction> {
         let namespaces = self.namespaces.iter().map(|planned| planned.action);
         let volumes = self.volumes.iter().map(|planned| planned.action);
         let policies = self.policies.iter().map(|planned| planned.action);
@@ -124,7 +124,7 @@ fn note(fault: impl Fn(Problem) -> Fault, error: ApiError, faults: &mut Vec<Faul
 }
 
 /// The daemon's error at the place of the document that it is about.
-pub(super) fn at_place(fault: impl Fn(Problem) -> Fault, error: ApiError) -> Failure {
+pub(crate) fn at_place(fault: impl Fn(Problem) -> Fault, error: ApiError) -> Failure {
     let mut faults = Vec::new();
     match note(fault, error, &mut faults) {
         Ok(()) => faults.into(),
@@ -294,7 +294,7 @@ async fn policies(
 }
 
 /// The request that applies the policies of `documents`.
-pub(super) fn wanted(documents: &[PolicyDocument]) -> ApplyPolicies {
+pub(crate) fn wanted(documents: &[PolicyDocument]) -> ApplyPolicies {
     ApplyPolicies { items: documents.iter().map(|document| document.policy.clone()).collect() }
 }
 

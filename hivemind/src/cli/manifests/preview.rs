@@ -1,9 +1,14 @@
 //! `plan`: what applying some files would do, object by object and field by field.
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Args;
+use hivemind_manifest::Source;
 use hivemind_model::{App, ApplyAction};
+use hivemind_yaml::Faults;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -17,12 +22,13 @@ use super::{
 };
 use crate::cli::{
     Session,
+    compose::{SaidArgs, up},
     fault::{Colours, Failure, Outcome},
     output::{self, Format, FormatArgs},
 };
 
 /// The exit code if something would change, as of diff(1).
-pub(super) const DIFFERENT: u8 = 1;
+pub(crate) const DIFFERENT: u8 = 1;
 
 /// The most characters of a value that are shown.
 const VALUE_CHARS_MAX: usize = 60;
@@ -30,7 +36,7 @@ const VALUE_CHARS_MAX: usize = 60;
 /// Flags of `plan`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Every document is compared with the cluster and checked by the daemon, as apply would. Nothing is changed.
+    after_help = "The files are manifests, or one project's Compose files; without any, it is the Compose file here or above. Every document is compared with the cluster and checked by the daemon, as apply would. Nothing is changed.
 
 Examples:
   hivemind plan -f shop.yaml
@@ -39,8 +45,11 @@ Examples:
 Exit codes: 0 nothing would change, 1 something would, 2 a fault in a file, 4 a name or port is taken, 7 no daemon."
 )]
 pub(crate) struct PreviewArgs {
+    /// A file, a folder, or - for the standard input; may be repeated
+    #[arg(long = "file", visible_alias = "filename", short = 'f', value_name = "FILE")]
+    files: Vec<PathBuf>,
     #[command(flatten)]
-    files: FilesArgs,
+    project: SaidArgs,
     #[command(flatten)]
     pub(crate) output: FormatArgs,
 }
@@ -48,15 +57,15 @@ pub(crate) struct PreviewArgs {
 /// What would become of one object, as it is told.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Preview {
-    pub(super) action: ApplyAction,
+pub(crate) struct Preview {
+    pub(crate) action: ApplyAction,
     /// The kind's word in commands.
-    pub(super) kind: &'static str,
+    pub(crate) kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) namespace: Option<String>,
-    pub(super) name: String,
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
     /// Where its document begins.
-    pub(super) position: String,
+    pub(crate) position: String,
     /// What would differ.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     differences: Vec<Difference>,
@@ -65,11 +74,11 @@ pub(super) struct Preview {
     replaces_replicas: bool,
     /// What its author says of it as it is, and as it would be.
     #[serde(skip)]
-    pub(super) documents: (Option<Value>, Value),
+    pub(crate) documents: (Option<Value>, Value),
 }
 
 impl Preview {
-    pub(super) fn of<T: Document>(planned: &Planned<T>) -> Result<Self, Failure> {
+    pub(crate) fn of<T: Document>(planned: &Planned<T>) -> Result<Self, Failure> {
         let after = planned.object.said()?;
         let before = planned.there.as_ref().map(Document::said).transpose()?;
         let differences = match (&before, planned.action) {
@@ -95,7 +104,7 @@ impl Preview {
     }
 
     /// `app/web would be changed in namespace shop`, or what was done.
-    pub(super) fn line(&self, dry_run: bool) -> String {
+    pub(crate) fn line(&self, dry_run: bool) -> String {
         let place = self.namespace.as_deref().map(place).unwrap_or_default();
         format!("{}/{} {}{place}\n", self.kind, self.name, done(self.action, dry_run))
     }
@@ -103,7 +112,7 @@ impl Preview {
 
 impl Plan {
     /// All that is planned, as it is told.
-    pub(super) fn previews(&self) -> Result<Vec<Preview>, Failure> {
+    pub(crate) fn previews(&self) -> Result<Vec<Preview>, Failure> {
         let mut previews = Vec::new();
         for planned in &self.namespaces {
             previews.push(Preview::of(planned)?);
@@ -128,19 +137,38 @@ struct Told<'a> {
 }
 
 pub(crate) async fn run(session: &Session, args: &PreviewArgs) -> Outcome {
-    let read = super::read(session, &args.files)?;
-    let plan = Plan::make(session, &read, args.output.format).await?;
-    let previews = plan.previews()?;
-    output::print(&match args.output.format {
-        Format::Json => output::json(&Told { items: &previews })?,
-        Format::Yaml => output::yaml(&Told { items: &previews })?,
-        Format::Name => previews.iter().map(|p| format!("{}/{}\n", p.kind, p.name)).collect(),
-        Format::Table | Format::Wide => told(&previews, Colours::for_stdout()),
-    })?;
+    let format = args.output.format;
+    if args.files.iter().all(|file| is_compose(file)) {
+        return up::preview(session, &args.files, &args.project, format).await;
+    }
+    let read = super::read(session, &FilesArgs { files: args.files.clone() })?;
+    let plan = Plan::make(session, &read, format).await?;
+    output::print(&told_as(&plan.previews()?, format)?)?;
     Ok(if plan.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DIFFERENT) })
 }
 
-fn told(previews: &[Preview], colours: Colours) -> String {
+/// Whether a file says a project rather than manifests: a map with services, and of no kind.
+fn is_compose(file: &Path) -> bool {
+    let Ok(bytes) = std::fs::read(file) else { return false };
+    let source = Source::new("", bytes);
+    let mut faults = Faults::default();
+    let options = hivemind_yaml::Options { tags: &["!reset", "!override"], merge_keys: true };
+    let documents = hivemind_yaml::documents_with(&source, options, &mut faults);
+    let first = documents.first();
+    first.is_some_and(|document| document.get("services").is_some() && document.get("kind").is_none())
+}
+
+/// In `format`.
+pub(crate) fn told_as(previews: &[Preview], format: Format) -> Result<String, Failure> {
+    match format {
+        Format::Json => output::json(&Told { items: previews }),
+        Format::Yaml => output::yaml(&Told { items: previews }),
+        Format::Name => Ok(previews.iter().map(|p| format!("{}/{}\n", p.kind, p.name)).collect()),
+        Format::Table | Format::Wide => Ok(told(previews, Colours::for_stdout())),
+    }
+}
+
+pub(crate) fn told(previews: &[Preview], colours: Colours) -> String {
     let mut text = String::new();
     for preview in previews {
         let (sign, colour) = match preview.action {

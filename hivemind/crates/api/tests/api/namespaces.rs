@@ -39,8 +39,19 @@ async fn all_faults_of_a_namespace_are_told_at_once() {
     let body = json!({"metadata": {"name": "Team", "labels": {"a b": "c d"}}});
     let error = server.refused("POST", PATH, body, 400, ErrorCode::InvalidName).await;
     assert_eq!(error.problems.len(), 3, "{error:?}");
-    let body = json!({"metadata": {"name": "team"}, "spec": {}});
+    let body = json!({"metadata": {"name": "team"}, "spec": {"hostPath": "/srv"}});
     server.refused("POST", PATH, body, 400, ErrorCode::Malformed).await;
+    let spec = json!({"hostPaths": ["srv", "/a/../b"], "capabilities": ["FLY"]});
+    let error = server
+        .refused(
+            "POST",
+            PATH,
+            json!({"metadata": {"name": "team"}, "spec": spec}),
+            400,
+            ErrorCode::InvalidMount,
+        )
+        .await;
+    assert_eq!(error.problems.len(), 3, "{error:?}");
     let (_, made) = server.send("POST", PATH, json!({"metadata": {"name": "team"}})).await;
     let mut other = made.clone();
     other["metadata"]["name"] = json!("other");

@@ -30,12 +30,14 @@ impl Planner<'_> {
         note("stopSignal", service.stop_signal.as_ref().map(|signal| &signal.spot));
         note("command", service.entrypoint.as_ref().or(service.command.as_ref()).map(|words| &words.spot));
         note("args", service.command.as_ref().map(|words| &words.spot));
+        note("privileged", service.privileged.as_ref().map(|privileged| &privileged.spot));
         note("shmSize", service.shm_size.as_ref().map(|size| &size.spot));
         container.working_dir = service.working_dir.as_ref().map(|directory| directory.value.clone());
         container.user = service.user.as_ref().map(|user| user.value.clone());
         container.stop_signal = service.stop_signal.as_ref().map(|signal| signal.value.clone());
         container.shm_size = service.shm_size.as_ref().and_then(|size| Memory::from_bytes(size.0));
         container.read_only = service.read_only.as_ref().is_some_and(|read_only| read_only.value);
+        container.privileged = service.privileged.as_ref().is_some_and(|privileged| privileged.value);
         self.command(service, &mut container);
         self.environment(service, &mut container, origins);
         self.groups(service, &mut container);

@@ -1,9 +1,9 @@
 //! What containers mount.
 
-use hivemind_model::{Container, Memory, Tmpfs, VolumeMount};
+use hivemind_model::{Container, HostPath, Memory, Tmpfs, VolumeMount};
 
 use crate::{
-    mount::{Mount, Mounted, TmpfsOptions, VolumeOptions},
+    mount::{BindOptions, Mount, Mounted, Propagation, TmpfsOptions, VolumeOptions},
     plan::{Planner, app::CONTAINER, origin::Origins, volume::volume_name},
     service::Service,
     spot::Located,
@@ -22,10 +22,13 @@ impl Planner<'_> {
                     container.volume_mounts.push(VolumeMount { volume, path, read_only });
                 }
                 Mounted::Volume(None, _) => self.anonymous(mount, container.read_only),
-                Mounted::Bind(path, _) => {
-                    let why = format!("paths of a machine, such as {}, are not mounted", path.0.display());
-                    let hint = "use a volume, or put the files into the image";
-                    self.refuse(&mount.spot, &why, hint);
+                Mounted::Bind(path, options) => {
+                    self.bind_options(mount, options);
+                    origins
+                        .note(format!("{CONTAINER}.hostPaths[{}]", container.host_paths.len()), &mount.spot);
+                    let source = path.0.display().to_string();
+                    let (path, read_only) = (mount.target.clone(), mount.read_only);
+                    container.host_paths.push(HostPath { source, path, read_only });
                 }
                 Mounted::Tmpfs(options) => {
                     self.tmpfs_options(mount, options);
@@ -47,6 +50,28 @@ impl Planner<'_> {
             origins.note(format!("{CONTAINER}.tmpfs[{}]", container.tmpfs.len()), &tmpfs.spot);
             let size = tmpfs.size.and_then(|size| Memory::from_bytes(size.0));
             container.tmpfs.push(Tmpfs { path: tmpfs.path.clone(), size });
+        }
+    }
+
+    /// What is mounted is what is there, with all that is mounted below it, and what is mounted later is not seen on the other side.
+    fn bind_options(&mut self, mount: &Located<Mount>, options: &BindOptions) {
+        if let Some(propagation) = options
+            .propagation
+            .as_ref()
+            .filter(|p| !matches!(p.value, Propagation::Private | Propagation::Rprivate))
+        {
+            let why = "what is mounted later stays on its own side";
+            self.refuse(&propagation.spot.of_key(), why, "leave it out");
+        }
+        if let Some(recursive) = &options.recursive {
+            self.warn(
+                &recursive.spot.of_key(),
+                "what is mounted below it is mounted with it",
+                "leave it out",
+            );
+        }
+        if options.selinux.is_some() {
+            self.warn(&mount.spot, "SELinux labels are those of the machine", "leave z and Z out");
         }
     }
 

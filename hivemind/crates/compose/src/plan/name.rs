@@ -18,6 +18,11 @@ pub(super) fn label_of(text: &str) -> String {
     kept.trim_matches('-').to_owned()
 }
 
+/// The namespace of a project of this name.
+pub fn namespace_of(project: &str) -> String {
+    label_of(project)
+}
+
 /// Whether `text` is a DNS label.
 pub(super) fn is_label(text: &str) -> bool {
     let mut problems = Problems::default();

@@ -117,11 +117,6 @@ fn rights(service: &Service) -> Vec<Said<'_>> {
     let isolation = service.isolation.as_ref().filter(|isolation| isolation.value != "default");
     vec![
         said(
-            if_true(&service.privileged),
-            "a container cannot be given the rights of the machine",
-            "give it the capabilities that it needs, as far as cap_add takes them",
-        ),
-        said(
             if_true(&service.use_api_socket),
             "a container has no access to what runs it",
             "leave it out; the API can be reached with a token",

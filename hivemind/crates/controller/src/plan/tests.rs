@@ -179,8 +179,9 @@ impl World {
 
     /// One replica that waits comes up.
     fn bring_up(&mut self, index: usize) {
-        let waiting: Vec<_> =
-            (0..self.snapshot.replicas.len()).filter(|i| !self.snapshot.replicas[*i].status.ready).collect();
+        let is_waiting = |status: &ReplicaStatus| !status.ready && !status.phase.is_final();
+        let replicas = &self.snapshot.replicas;
+        let waiting: Vec<_> = (0..replicas.len()).filter(|i| is_waiting(&replicas[*i].status)).collect();
         if waiting.is_empty() {
             return;
         }
@@ -220,7 +221,8 @@ impl World {
     fn settle(&mut self) {
         for _ in 0..2_000 {
             let actions = self.plan();
-            let is_up = actions.is_empty() && self.snapshot.replicas.iter().all(|r| r.status.ready);
+            let is_up = actions.is_empty()
+                && self.snapshot.replicas.iter().all(|r| r.status.ready || r.status.phase.is_final());
             self.carry_out(actions);
             if !self.tell_identities() && is_up {
                 return;

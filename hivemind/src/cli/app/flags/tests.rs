@@ -176,7 +176,7 @@ fn every_bad_value_is_told_at_its_flag() {
         ("--tmpfs", "/tmp:size=much", "--tmpfs /tmp:size=much", "HM0103"),
         ("--shm-size", "-1", "--shm-size", "HM0103"),
         ("--cap-drop", "FLY", "--cap-drop FLY", "HM0103"),
-        ("--cap-add", "SYS_ADMIN", "--cap-add SYS_ADMIN", "HM0108"),
+        ("--cap-add", "SYS_FLY", "--cap-add SYS_FLY", "HM0103"),
         ("--ulimit", "nofile", "--ulimit nofile", "HM0100"),
         ("--ulimit", "nofile=9:8", "--ulimit nofile=9:8", "HM0103"),
         ("--ulimit", "files=9", "--ulimit files=9", "HM0103"),
