@@ -296,7 +296,6 @@ fn what_would_be_something_else_is_refused_where_it_stands() {
             "4:13 services.web.ports[0] is not supported: ports are published on all addresses, not on 127.0.0.1 alone",
         ),
         ("ports: ['80:80/sctp']", "4:13 services.web.ports[0] is not supported: SCTP cannot be published"),
-        ("cap_add: [SYS_ADMIN]", "4:15 with SYS_ADMIN a container could reach beyond itself"),
         ("sysctls: {kernel.msgmax: 1}", "4:30 \"kernel.msgmax\" may reach beyond a replica"),
         ("user: 'a b'", "4:11 \"a b\" is nobody who could run a container"),
         ("stop_signal: SIGFOO", "4:18 \"SIGFOO\" is no signal that asks a process to end"),
