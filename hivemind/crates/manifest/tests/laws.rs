@@ -205,6 +205,9 @@ proptest! {
     fn no_text_makes_the_reader_panic_and_every_fault_is_within_the_text(text in text()) {
         let read = read_all(&[Source::new("x", text.clone().into_bytes())], OPTIONS, &|_| Vec::new());
         let lines = text.split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']).count();
+        for document in read.apps.iter().filter(|_| read.faults.is_empty()) {
+            prop_assert_eq!(document.app.validate(), Ok(()), "{}", text);
+        }
         for fault in read.faults {
             prop_assert!(fault.line >= 1 && fault.line <= lines + 1, "{fault} in {text:?}");
             prop_assert!(fault.column >= 1 && fault.column <= text.chars().count() + 2, "{fault} in {text:?}");
