@@ -211,11 +211,11 @@ fn a_container_is_asked_to_end_by_its_own_signal_and_has_its_own_time_for_it() -
 #[test]
 fn what_a_container_may_not_be_is_told_all_at_once_and_nothing_is_made() -> Result<()> {
     let (node, _registry) = Node::with_daemon()?;
-    let words = "app deploy box --image busybox --cap-add SYS_ADMIN --sysctl kernel.panic=1 --tmpfs / --ulimit nofile=2:1";
+    let words = "app deploy box --image busybox --cap-add SYS_FLY --sysctl kernel.panic=1 --tmpfs / --ulimit nofile=2:1";
     let answer = node.hivemind(&words.split_whitespace().collect::<Vec<_>>())?;
     assert_eq!(answer.status.code(), Some(2), "{answer:?}");
     let stderr = String::from_utf8_lossy(&answer.stderr).into_owned();
-    for told in ["--cap-add SYS_ADMIN", "--sysctl kernel.panic", "--tmpfs /", "--ulimit nofile=2:1"] {
+    for told in ["--cap-add SYS_FLY", "--sysctl kernel.panic", "--tmpfs /", "--ulimit nofile=2:1"] {
         assert!(stderr.contains(told), "nothing of {told} in\n{stderr}");
     }
     // The machine says how much a process may open; nobody else can know.

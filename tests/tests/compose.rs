@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use hivemind_tests::{Node, get};
+use hivemind_tests::{Node, NodeOptions, get, hivemind_binary, image_archive};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -154,14 +154,61 @@ fn what_cannot_be_had_is_told_with_its_place_all_at_once_and_nothing_is_made() -
     fs::write(node.sandbox().outside(&directory).join("compose.yaml"), text)?;
     let (_, told) = on(&node, &file, &["up"], 2)?;
     assert!(told.contains("compose.yaml:4:5") && told.contains("warning"), "{told}");
-    let text = "services: {built: {build: .}}\n";
+    let text = "services: {built: {build: {context: ., ssh: [default]}}}\n";
     fs::write(node.sandbox().outside(&directory).join("compose.yaml"), text)?;
     let (_, told) = on(&node, &file, &["up"], 2)?;
-    assert!(told.contains("hivemind image import"), "{told}");
+    assert!(told.contains("keys of a build cannot be handed on"), "{told}");
     assert!(node.hivemind_ok(&["app", "ls", "-A", "-o", "name"])?.is_empty());
     assert!(!node.hivemind_ok(&["namespace", "ls", "-o", "name"])?.contains("namespace/bad"));
     let (_, told) = on(&node, "/nosuch/compose.yaml", &["up"], 2)?;
     assert!(told.contains("nosuch/compose.yaml:1:1") && told.contains("no such file"), "{told}");
+    Ok(())
+}
+
+#[test]
+fn images_are_built_by_what_the_machine_has_and_handed_to_the_daemon() -> Result<()> {
+    // No registry: what is not built is not there.
+    let node = Node::start(NodeOptions::default())?;
+    node.daemon_start()?;
+    let text = "services:\n  web:\n    image: busybox\n    command: sleep 600\n    stop_grace_period: 0s\n    restart: always\n    \
+                build: {context: ./src, dockerfile: My.file, args: {VERSION: '2'}, target: small}\n";
+    // In the place of docker: it notes what it is asked for, and has the image.
+    let archive = image_archive("busybox")?;
+    let docker = format!(
+        "#!/bin/sh\necho \"$@\" >> \"$(dirname \"$0\")/asked\"\ncase \"$1\" in save) exec cat {};; esac\n",
+        archive.display()
+    );
+    let files = [("compose.yaml", text), ("src/My.file", "FROM scratch\n"), ("bin/docker", docker.as_str())];
+    let directory = project(&node, "made", &files)?;
+    let outside = node.sandbox().outside(&directory);
+    fs::set_permissions(outside.join("bin/docker"), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let up = |path: &str, more: &[&str]| {
+        let mut command = node.sandbox().command("env");
+        command.arg(format!("PATH={path}")).arg(hivemind_binary()?);
+        command.args(["up", "-f"]).arg(directory.join("compose.yaml")).args(more);
+        Ok::<_, anyhow::Error>(command.env("HIVEMIND_SOCKET", node.socket()).output()?)
+    };
+    let none = up("/nosuch", &[])?;
+    let told = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert!(none.status.code() == Some(2) && told.contains("neither docker nor buildah"), "{told}");
+    assert!(told.contains("compose.yaml:7:"), "{told}");
+
+    let path = format!("{}:/usr/bin:/bin", directory.join("bin").display());
+    let done = up(&path, &[])?;
+    ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let asked = || fs::read_to_string(outside.join("bin/asked"));
+    let context = directory.join("src");
+    let build = format!(
+        "build --tag busybox --file {0}/My.file --build-arg VERSION=2 --target small {0}\nsave busybox\n",
+        context.display()
+    );
+    assert_eq!(asked()?, build);
+    assert_eq!(node.ready_replicas("made/web")?, 1);
+    // It is there now, and built again only when that is asked for.
+    up(&path, &[])?;
+    assert_eq!(asked()?, build);
+    up(&path, &["--build"])?;
+    assert_eq!(asked()?, build.repeat(2));
     Ok(())
 }
 

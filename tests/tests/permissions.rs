@@ -90,7 +90,7 @@ fn capabilities_and_privileges_are_had_only_where_they_are_permitted() -> Result
     for flag in ["at: --cap-add net_admin", "at: --cap-add SYS_ADMIN", "at: --privileged"] {
         assert!(told.contains(flag), "no {flag:?} in\n{told}");
     }
-    node.hivemind_ok(&["namespace", "create", "vpn", "--capability", "NET_ADMIN"])?;
+    node.hivemind_ok(&["namespace", "permit", "vpn", "--capability", "NET_ADMIN"])?;
     let vpn = ["-n", "vpn", "--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--", "sleep", "600"];
     node.hivemind_ok(&[&words[..], &vpn].concat())?;
     let in_vpn = ["app", "exec", "box", "-n", "vpn", "--"];

@@ -3,6 +3,7 @@
 //! What a project comes to is put into manifests, and goes the way of [`super::manifests`]: compared with the cluster, checked by the
 //! daemon, applied. Here is what only projects have: how they are found, what is theirs, and which of it is shown.
 
+mod build;
 pub(crate) mod config;
 mod disk;
 pub(crate) mod down;

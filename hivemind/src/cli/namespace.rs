@@ -32,7 +32,7 @@ Examples:
   hivemind namespace label shop team=front
   hivemind namespace label shop team- stage=test")]
     Label(LabelArgs),
-    /// Say what the apps of a namespace may besides what all may
+    /// Say what the apps of a namespace may besides what all may; it is made if it is not there
     #[command(
         after_help = "Each of these lets a container reach beyond itself. What runs goes on with what it has when a permission is \
 taken away.
@@ -190,7 +190,14 @@ async fn permit(session: &Session, args: &PermitArgs) -> Result<(), Failure> {
             "give --host-path, --capability or --privileged",
         ));
     }
-    for mut namespace in session.find_all::<Namespace>(None, &[&args.name]).await? {
+    let found = match session.find_all::<Namespace>(None, &[&args.name]).await {
+        // The first app of a namespace may need a permission before there is a namespace.
+        Err(Failure::Told(told)) if told.error.code == ErrorCode::NamespaceNotFound && !args.revoke => {
+            vec![session.client.create_namespace(&Namespace::new(&args.name)).await?]
+        }
+        found => found?,
+    };
+    for mut namespace in found {
         let before = namespace.spec.clone();
         match args.revoke {
             true => args.permissions.revoke(&mut namespace.spec),

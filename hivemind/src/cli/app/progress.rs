@@ -270,6 +270,8 @@ fn patience(code: ErrorCode) -> Patience {
         | E::ImageCorrupt
         | E::CommandFailed
         | E::InvalidImage
+        | E::InvalidMount
+        | E::NotPermitted
         | E::PortTaken
         // A pull asks several times by itself before it says so.
         | E::RegistryUnreachable => Patience::None,

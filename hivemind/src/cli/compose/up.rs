@@ -9,7 +9,7 @@ use hivemind_manifest::{Manifests, Options, Source};
 use hivemind_model::{App, ApplyAction, ErrorKind, Metadata, Namespace, Volume};
 use tokio::time::Instant;
 
-use super::{PROJECT, ProjectArgs, SaidArgs, down, planned, read};
+use super::{PROJECT, ProjectArgs, SaidArgs, build, down, planned, read};
 use crate::cli::{
     Session,
     app::{timeout, until_all_up},
@@ -25,6 +25,8 @@ use crate::cli::{
     after_help = "The project is a namespace, and each of its services an app: others reach it by its name, as web or web.NAMESPACE. What \
 would be done is printed first; then it is done, and the command ends when all services are up and well. What is as it should be \
 is left alone. Every key that cannot be honoured is told with its place: as an error if it would make a difference.
+
+Images with build: are built by docker or buildah, if one is in the PATH, when the daemon does not have them.
 
 What a file asks for beyond what all apps may have, such as directories of the machine, is permitted to the namespace when up makes \
 it; later that is for hivemind namespace permit.
@@ -49,6 +51,9 @@ pub(crate) struct UpArgs {
     /// How long to wait until all are up, for example 90s or 5m
     #[arg(long, value_name = "TIME", default_value = "5m", allow_hyphen_values = true)]
     timeout: String,
+    /// Build images although they are there
+    #[arg(long)]
+    build: bool,
     /// Delete apps of the project whose services are not in its files any more
     #[arg(long)]
     remove_orphans: bool,
@@ -59,6 +64,9 @@ pub(crate) struct UpArgs {
 /// A project that is about to be brought up.
 struct Prepared {
     session: Session,
+    project: Project,
+    /// What it comes to.
+    said: hivemind_compose::Plan,
     read: Manifests,
     plan: Plan,
     orphans: Vec<App>,
@@ -68,11 +76,13 @@ pub(crate) async fn run(session: &Session, args: &UpArgs) -> Result<(), Failure>
     let limit = timeout(&args.timeout).map_err(apply::error_of)?;
     let format = args.output.format;
     let prepared = prepare(session, &args.project.files, &args.project.said, &args.services, format).await?;
-    let Prepared { session, read, plan, orphans } = prepared;
+    let Prepared { session, project, said, read, plan, orphans } = prepared;
+    let missing = build::missing(&session, &project, &said, args.build).await?;
     if !format.is_for_programs() {
         note(manifests::told_previews(&plan.previews()?, Colours::for_stderr()).trim_end());
         note("");
     }
+    build::build(&session, &missing).await?;
     let deadline = Instant::now() + limit;
     apply::carry_out(&session, &plan, &read, args.detach, limit, format).await?;
     if args.remove_orphans {
@@ -121,14 +131,14 @@ async fn prepare(
     let orphans = orphans.cloned().collect();
     check_strangers(&there, &plan.apps, &project)?;
     check_volumes(&session, &project, &plan).await?;
-    refuse_builds(&project, &plan)?;
     if !services.is_empty() {
         let wanted = with_dependencies(&plan.apps, services);
         plan.apps.retain(|app| wanted.contains(&app.metadata.name));
+        plan.builds.retain(|name, _| wanted.contains(name));
     }
-    let read = manifests_of(&session, &project, plan).await?;
-    let plan = Plan::make(&session, &read, format).await?;
-    Ok(Prepared { session, read, plan, orphans })
+    let read = manifests_of(&session, &project, plan.clone()).await?;
+    let planned = Plan::make(&session, &read, format).await?;
+    Ok(Prepared { session, project, said: plan, read, plan: planned, orphans })
 }
 
 fn is_of(metadata: &Metadata, project: &Project) -> bool {
@@ -175,20 +185,6 @@ async fn check_volumes(
             found => drop(found?),
         }
     }
-    if faults.is_empty() { Ok(()) } else { Err(faults.into()) }
-}
-
-/// Images are not built here.
-fn refuse_builds(project: &Project, plan: &hivemind_compose::Plan) -> Result<(), Failure> {
-    let faults = plan.builds.values().map(|planned| {
-        let image = &planned.image;
-        let message = format!("image {image} is not built by up");
-        let hint = format!(
-            "build it (docker build -t {image} …; docker save {image} | hivemind image import -), name it as image: and leave build: out"
-        );
-        project.sources.fault(&planned.build.spot.of_key(), ErrorCode::Unsupported, message, hint)
-    });
-    let faults: Vec<_> = faults.collect();
     if faults.is_empty() { Ok(()) } else { Err(faults.into()) }
 }
 

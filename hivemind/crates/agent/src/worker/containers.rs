@@ -206,8 +206,9 @@ impl Worker {
     /// The container runs: its checks begin.
     pub(super) async fn now_running(&mut self, i: usize, pid: u32, was_ready: bool) {
         let Some(addresses) = self.addresses else {
-            // It cannot be reached; and it has no business to run without a network.
+            // Without an endpoint it reaches nobody, and nobody reaches it: it is ended, and begins anew with a network.
             self.members[i].seen.container = Container::Running;
+            self.members[i].seen.lost = true;
             return;
         };
         let target = Within {
