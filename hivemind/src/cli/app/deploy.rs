@@ -11,6 +11,7 @@ use super::{
     follow::{End, until_gone, until_up},
     paint::Painter,
     progress::{Blame, Progress, Replicas},
+    wait::up_line,
 };
 use crate::cli::{
     Session,
@@ -111,9 +112,10 @@ fn summary<'a>(app: &App, replicas: impl Iterator<Item = &'a Replica>, domain: &
         .map(|r| format!("{}  {}", r.metadata.name, address(r)))
         .collect();
     pairs.push(("Replicas", replicas.join("\n")));
-    let count = app.spec.replicas;
-    let noun = if count == 1 { "replica" } else { "replicas" };
-    format!("app/{} is up with {count} {noun}\n{}", app.metadata.name, fields(&pairs))
+    if pairs.last().is_some_and(|(_, replicas)| replicas.is_empty()) {
+        pairs.pop();
+    }
+    format!("{}\n{}", up_line(app), fields(&pairs))
 }
 
 /// Why an app did not come up, with what the replica at fault wrote last.

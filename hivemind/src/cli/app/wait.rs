@@ -61,7 +61,16 @@ fn tell_up(app: &App, format: Format) -> Result<(), Failure> {
     if format.is_for_programs() {
         return Ok(());
     }
+    output::print(&format!("{}\n", up_line(app)))
+}
+
+/// `app/web is up with 2 replicas`, or that it has done its work.
+pub(super) fn up_line(app: &App) -> String {
+    let name = &app.metadata.name;
     let count = app.spec.replicas;
     let noun = if count == 1 { "replica" } else { "replicas" };
-    output::print(&format!("app/{} is up with {count} {noun}\n", app.metadata.name))
+    match app.status.succeeded_replicas == count && count > 0 {
+        true => format!("app/{name} has completed with {count} {noun}"),
+        false => format!("app/{name} is up with {count} {noun}"),
+    }
 }

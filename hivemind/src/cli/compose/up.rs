@@ -75,7 +75,7 @@ struct Prepared {
 pub(crate) async fn run(session: &Session, args: &UpArgs) -> Result<(), Failure> {
     let limit = timeout(&args.timeout).map_err(apply::error_of)?;
     let format = args.output.format;
-    let prepared = prepare(session, &args.project.files, &args.project.said, &args.services, format).await?;
+    let prepared = prepare(session, &args.project.files, &args.project.said, &args.services).await?;
     let Prepared { session, project, said, read, plan, orphans } = prepared;
     let missing = build::missing(&session, &project, &said, args.build).await?;
     if !format.is_for_programs() {
@@ -108,7 +108,7 @@ pub(crate) async fn preview(
     said: &SaidArgs,
     format: Format,
 ) -> Outcome {
-    let Prepared { plan, .. } = prepare(session, files, said, &[], format).await?;
+    let Prepared { plan, .. } = prepare(session, files, said, &[]).await?;
     let previews = plan.previews()?;
     output::print(&manifests::told_as(&previews, format)?)?;
     Ok(if plan.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(manifests::DIFFERENT) })
@@ -119,7 +119,6 @@ async fn prepare(
     files: &[PathBuf],
     said: &SaidArgs,
     services: &[String],
-    format: Format,
 ) -> Result<Prepared, Failure> {
     let project = read(files, said, services)?;
     let mut plan = planned(&project)?;
@@ -137,7 +136,8 @@ async fn prepare(
         plan.builds.retain(|name, _| wanted.contains(name));
     }
     let read = manifests_of(&session, &project, plan.clone()).await?;
-    let planned = Plan::make(&session, &read, format).await?;
+    // Without warnings of policies: what they select is only about to be made.
+    let planned = Plan::make(&session, &read, Format::Json).await?;
     Ok(Prepared { session, project, said: plan, read, plan: planned, orphans })
 }
 

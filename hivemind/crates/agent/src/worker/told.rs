@@ -119,8 +119,11 @@ impl Worker {
         let member = &mut self.members[i];
         tracing::info!(container = %member.id, code = exit.code, out_of_memory = exit.out_of_memory, "A container ended");
         let was_lost = member.problem.take().filter(|_| member.seen.lost);
-        member.problem = (end == End::Failed)
-            .then(|| was_lost.unwrap_or_else(|| why_it_ended(&exit, 1, member.container.resources.memory)));
+        member.problem = (end == End::Failed).then(|| {
+            let why = why_it_ended(&exit, 1, member.container.resources.memory);
+            // It does not have to keep running.
+            was_lost.unwrap_or(Problem { hint: "see `hivemind app logs`".into(), ..why })
+        });
         member.last_exit = Some(exit);
         member.seen.end = Some(end);
         if let Some(end) = self.seen().end() {
