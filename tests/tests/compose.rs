@@ -213,6 +213,38 @@ fn images_are_built_by_what_the_machine_has_and_handed_to_the_daemon() -> Result
 }
 
 #[test]
+fn what_is_not_the_projects_own_stays_when_it_goes_down() -> Result<()> {
+    let (node, _registry) = Node::with_daemon()?;
+    node.hivemind_ok(&["volume", "create", "kept", "-n", "keep-it"])?;
+    let service = "image: busybox, command: sleep 600, stop_grace_period: 0s, restart: always";
+    let text = format!(
+        "name: keep_it\nservices:\n  a: {{{service}, volumes: ['kept:/kept', 'own:/own']}}\n\
+         volumes: {{kept: {{external: true}}, own: {{}}}}\n"
+    );
+    let other = format!("name: keep-it\nservices:\n  b: {{{service}}}\n");
+    let directory = project(&node, "keep", &[("compose.yaml", &text), ("other.yaml", &other)])?;
+    let file = directory.join("compose.yaml").display().to_string();
+    on(&node, &file, &["up"], 0)?;
+    // Another project, whose namespace would be the same, neither comes into it nor takes anything of it down.
+    let other = directory.join("other.yaml").display().to_string();
+    let (_, told) = on(&node, &other, &["up"], 4)?;
+    assert!(told.contains("is that of project \"keep_it\""), "{told}");
+    on(&node, &other, &["down", "--volumes"], 0)?;
+    on(&node, &file, &["exec", "a", "touch", "/kept/precious"], 0)?;
+    on(&node, &file, &["down", "--volumes"], 0)?;
+    assert_eq!(node.hivemind_ok(&["volume", "ls", "-n", "keep-it", "-o", "name"])?, "volume/kept\n");
+    assert_eq!(node.hivemind_ok(&["app", "ls", "-n", "keep-it", "-o", "name"])?, "");
+    on(&node, &file, &["up"], 0)?;
+    assert_eq!(on(&node, &file, &["exec", "a", "ls", "/kept"], 0)?.0, "precious\n");
+
+    // Without a project it is not guessed what is to go.
+    let none = node.hivemind(&["down", "-n", "keep-it"])?;
+    assert_eq!(none.status.code(), Some(2), "{}", String::from_utf8_lossy(&none.stderr));
+    assert_eq!(node.hivemind_ok(&["app", "ls", "-n", "keep-it", "-o", "name"])?, "app/a\n");
+    Ok(())
+}
+
+#[test]
 fn services_profiles_and_orphans_are_as_they_are_asked_for() -> Result<()> {
     let (node, _registry) = Node::with_daemon()?;
     let service = |rest: &str| {

@@ -28,6 +28,9 @@ use super::{
 /// The annotation of what belongs to a project, with its name.
 const PROJECT: &str = "compose.hivemind/project";
 
+/// The annotation of an app that mounts volumes which are not the project's own, with their names.
+const EXTERNAL_VOLUMES: &str = "compose.hivemind/external-volumes";
+
 /// Which project is meant.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ProjectArgs {
@@ -113,15 +116,26 @@ fn warn(warnings: &[Fault]) {
     }
 }
 
-/// Where the services are that a command speaks of: the project's namespace, or, where there is neither a name nor a file, the one that
-/// other commands speak of.
+/// The name of the project that a command speaks of; none where there is neither a name nor a file.
+fn name_of(session: &Session, args: &ProjectArgs) -> Result<Option<String>, Failure> {
+    match &args.said.name {
+        Some(name) => Ok(Some(name.clone())),
+        None if args.files.is_empty() && (session.namespace_given || !is_here()) => Ok(None),
+        None => Ok(Some(read(&args.files, &args.said, &[])?.name.value)),
+    }
+}
+
+/// Where the services are that a command speaks of: the project's namespace, or without one, the one that other commands speak of.
 fn session_of(session: &Session, args: &ProjectArgs) -> Result<Session, Failure> {
-    let namespace = match &args.said.name {
-        Some(name) => hivemind_compose::namespace_of(name),
-        None if args.files.is_empty() && (session.namespace_given || !is_here()) => session.namespace.clone(),
-        None => hivemind_compose::namespace_of(&read(&args.files, &args.said, &[])?.name),
-    };
-    Ok(Session { namespace, ..session.clone() })
+    Ok(match name_of(session, args)? {
+        Some(name) => within(session, &name),
+        None => session.clone(),
+    })
+}
+
+/// In the namespace of a project.
+fn within(session: &Session, project: &str) -> Session {
+    Session { namespace: hivemind_compose::namespace_of(project), ..session.clone() }
 }
 
 /// Whether there is a Compose file here or above, or one is named by the environment.

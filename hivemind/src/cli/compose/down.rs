@@ -9,11 +9,11 @@ use clap::Args;
 use hivemind_client::Selection;
 use hivemind_model::{App, ErrorCode, ErrorKind, Metadata, NetworkPolicy};
 
-use super::{PROJECT, ProjectArgs, session_of};
+use super::{EXTERNAL_VOLUMES, PROJECT, ProjectArgs, name_of, within};
 use crate::cli::{
     Session,
     app::{timeout, until_gone},
-    fault::Failure,
+    fault::{Failure, fault},
     manifests::apply,
     output::{self, note},
 };
@@ -41,14 +41,17 @@ pub(crate) struct DownArgs {
 
 pub(crate) async fn run(session: &Session, args: &DownArgs) -> Result<(), Failure> {
     let limit = timeout(&args.timeout).map_err(apply::error_of)?;
-    let session = session_of(session, &args.project)?;
+    let Some(project) = name_of(session, &args.project)? else {
+        let message = "no project is named, and there is no Compose file here or above";
+        return Err(fault(ErrorCode::Malformed, message, "name it with -p, or its file with -f"));
+    };
+    let session = within(session, &project);
     let client = &session.client;
     let all = Selection::namespace(&session.namespace);
+    let is_ours = |metadata: &Metadata| metadata.annotations.get(PROJECT) == Some(&project);
     let apps: Vec<App> =
         client.list::<App>(&all).await?.items.into_iter().filter(|app| is_ours(&app.metadata)).collect();
-    let mounts =
-        apps.iter().flat_map(|app| app.spec.template.all_containers()).flat_map(|c| &c.volume_mounts);
-    let volumes: BTreeSet<String> = mounts.map(|mount| mount.volume.clone()).collect();
+    let volumes = own_volumes(&apps);
     delete(&session, &apps, limit).await?;
     let policies = client.list::<NetworkPolicy>(&all).await?.items;
     for policy in policies.iter().filter(|policy| is_ours(&policy.metadata)) {
@@ -65,15 +68,21 @@ pub(crate) async fn run(session: &Session, args: &DownArgs) -> Result<(), Failur
             }
         }
     }
-    namespace(&session).await?;
+    namespace(&session, is_ours).await?;
     if apps.is_empty() {
-        note(&format!("no app of a project was in namespace {:?}", session.namespace));
+        note(&format!("no app of project {project:?} was in namespace {:?}", session.namespace));
     }
     Ok(())
 }
 
-fn is_ours(metadata: &Metadata) -> bool {
-    metadata.annotations.contains_key(PROJECT)
+/// The volumes that apps mount, save for those that are not their project's own.
+fn own_volumes(apps: &[App]) -> BTreeSet<String> {
+    let said = apps.iter().filter_map(|app| app.metadata.annotations.get(EXTERNAL_VOLUMES));
+    let external: BTreeSet<&str> = said.flat_map(|names| names.split(',')).collect();
+    let mounts =
+        apps.iter().flat_map(|app| app.spec.template.all_containers()).flat_map(|c| &c.volume_mounts);
+    let is_own = |name: &&String| !external.contains(name.as_str());
+    mounts.map(|mount| &mount.volume).filter(is_own).cloned().collect()
 }
 
 /// Deletes apps, and waits until they are gone.
@@ -90,7 +99,7 @@ pub(super) async fn delete(session: &Session, apps: &[App], limit: Duration) -> 
 }
 
 /// Deletes the namespace, if it was made for the project and nothing is in it any more.
-async fn namespace(session: &Session) -> Result<(), Failure> {
+async fn namespace(session: &Session, is_ours: impl Fn(&Metadata) -> bool) -> Result<(), Failure> {
     let found = session.client.namespace(&session.namespace).await;
     if !found.is_ok_and(|namespace| is_ours(&namespace.metadata)) {
         return Ok(());

@@ -9,7 +9,7 @@ use hivemind_manifest::{Manifests, Options, Source};
 use hivemind_model::{App, ApplyAction, ErrorKind, Metadata, Namespace, Volume};
 use tokio::time::Instant;
 
-use super::{PROJECT, ProjectArgs, SaidArgs, build, down, planned, read};
+use super::{EXTERNAL_VOLUMES, PROJECT, ProjectArgs, SaidArgs, build, down, planned, read};
 use crate::cli::{
     Session,
     app::{timeout, until_all_up},
@@ -145,8 +145,17 @@ fn is_of(metadata: &Metadata, project: &Project) -> bool {
     metadata.annotations.get(PROJECT) == Some(&project.name.value)
 }
 
-/// Apps of these names that something else has made are not taken over.
+/// Apps of these names that something else has made are not taken over, nor is the namespace of another project: policies of both
+/// would have the same names.
 fn check_strangers(there: &[App], apps: &[App], project: &Project) -> Result<(), Failure> {
+    let other = there
+        .iter()
+        .find_map(|app| app.metadata.annotations.get(PROJECT).filter(|name| **name != project.name.value));
+    if let Some(other) = other {
+        let message =
+            format!("the namespace of project {:?} is that of project {other:?}", project.name.value);
+        return Err(fault(ErrorCode::NamespaceInUse, message, "give the project another name with -p"));
+    }
     let is_planned = |app: &&App| apps.iter().any(|planned| planned.metadata.name == app.metadata.name);
     let strangers: Vec<&str> = there
         .iter()
@@ -225,8 +234,14 @@ async fn manifests_of(
         of_project(&mut policy.metadata);
         items.push(policy::document::of(&policy)?);
     }
+    let external: Vec<String> =
+        plan.volumes.into_iter().filter(|volume| volume.is_external).map(|volume| volume.name).collect();
     for mut app in plan.apps {
         of_project(&mut app.metadata);
+        if !external.is_empty() {
+            // So that taking the project down spares them, also without its files.
+            app.metadata.annotations.insert(EXTERNAL_VOLUMES.to_owned(), external.join(","));
+        }
         items.push(document::of(&app)?);
     }
     let text = output::yaml(&document::list(items, 0))?;
